@@ -1,0 +1,10 @@
+"""Runs on disk: one folder each, written so that a kill at any moment loses nothing that was finished.
+
+Neither torch nor Hydra is imported here: reports are built from these files on machines that have neither.
+"""
+
+from normbench.runs.files import Damaged, Table, write_atomically
+from normbench.runs.folder import SCHEMA_VERSION, Locked, RunFolder
+from normbench.runs.study import Run, Study, load
+
+__all__ = ["SCHEMA_VERSION", "Damaged", "Locked", "Run", "RunFolder", "Study", "Table", "load", "write_atomically"]

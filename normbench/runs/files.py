@@ -1,0 +1,104 @@
+"""Two kinds of file: whole ones, replaced in one move, and tables, which only ever grow."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+class Damaged(Exception):
+    """A file of a run is not what was written; the run has to start over."""
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write `data` to `path` (temporary file, fsync, rename): a reader sees the old file or the new one, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def seal(data: bytes) -> bytes:
+    """`data` behind a line with its SHA-256, so that half a file or a flipped bit is noticed on reading."""
+    return b"sha256 " + hashlib.sha256(data).hexdigest().encode() + b"\n" + data
+
+
+def unseal(data: bytes, name: str) -> bytes:
+    """The inverse of `seal`. Raises `Damaged` unless every byte is as it was written."""
+    head, _, rest = data.partition(b"\n")
+    if head != b"sha256 " + hashlib.sha256(rest).hexdigest().encode():
+        raise Damaged(f"{name} is damaged")
+    return rest
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return repr(value) if isinstance(value, float) else str(value)  # repr: the shortest text that reads back the same
+
+
+class Table:
+    """A CSV file that is appended to, and cut back to a known state when a run continues.
+
+    Args:
+        columns: names in order; a row may leave out some of them (written as empty cells), never add one.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        self.path, self.columns = path, tuple(columns)
+        self._hash, self._length = hashlib.sha256(), 0
+
+    def start(self) -> None:
+        """Begin an empty table (header only), whatever was there."""
+        self._hash, self._length = hashlib.sha256(), 0
+        write_atomically(self.path, b"")
+        self._append(self._encode([dict(zip(self.columns, self.columns, strict=True))]))
+
+    def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        data = self._encode(rows)
+        if data:
+            self._append(data)
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs: length and SHA-256 of the table so far. The rows are on the disk before it returns."""
+        with self.path.open("rb") as file:
+            os.fsync(file.fileno())
+        return {"length": self._length, "sha256": self._hash.hexdigest()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Cut the file back to `state`. Raises `Damaged` if its beginning is no longer what was written then."""
+        try:
+            data = self.path.read_bytes()[: state["length"]]
+        except FileNotFoundError:
+            data = b""
+        digest = hashlib.sha256(data)
+        if len(data) != state["length"] or digest.hexdigest() != state["sha256"]:
+            raise Damaged(f"{self.path.name} is damaged")
+        os.truncate(self.path, len(data))
+        self._hash, self._length = digest, len(data)
+
+    def _encode(self, rows: Iterable[Mapping[str, Any]]) -> bytes:
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        for row in rows:
+            if unknown := row.keys() - set(self.columns):
+                raise ValueError(f"{self.path.name} has no column {', '.join(sorted(unknown))}")
+            writer.writerow([_cell(row.get(name)) for name in self.columns])
+        return text.getvalue().encode()
+
+    def _append(self, data: bytes) -> None:
+        with self.path.open("ab") as file:  # one write call: a kill leaves at most one torn line, at the end
+            file.write(data)
+        self._hash.update(data)
+        self._length += len(data)

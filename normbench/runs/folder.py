@@ -1,0 +1,99 @@
+"""The folder of one run while it is being written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from normbench.runs.files import Damaged, Table, seal, unseal, write_atomically
+
+SCHEMA_VERSION = 1  # of the files in a run's folder and of the defaults that its identity leaves out
+
+POSITION = ("step", "samples", "epoch", "train_seconds")  # every table starts with these: any can be an x axis
+
+
+class Locked(Exception):
+    """Another process is writing this run."""
+
+
+class RunFolder:
+    """Writes `config.yaml`, the tables, `checkpoint`, and at the end `summary.json` or `error.json`.
+
+    Used as a context manager: inside it, this process holds the folder's lock, which the kernel releases if it dies.
+
+    Raises:
+        Locked: another process holds the lock.
+        OSError: the folder can't be written.
+    """
+
+    def __init__(self, path: Path, layer_columns: Sequence[str]) -> None:
+        self.path = path
+        self.steps = Table(path / "steps.csv", [*POSITION, "loss"])
+        self.epochs = Table(path / "epochs.csv", [*POSITION, "validation_loss", "validation_accuracy"])
+        self.layers = Table(path / "layers.csv", [*POSITION, "instrument", "layer", "tensor", *layer_columns])
+        self._lock = FileLock(path / ".lock")
+
+    @property
+    def tables(self) -> dict[str, Table]:
+        return {"steps": self.steps, "epochs": self.epochs, "layers": self.layers}
+
+    def __enter__(self) -> RunFolder:
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire(timeout=1, poll_interval=0.05)  # a reader that asks for the status holds it for a moment
+        except Timeout:
+            raise Locked(f"{self.path} is being written by another process") from None
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._lock.release()
+
+    def start(self, config: Mapping[str, Any]) -> None:
+        """Begin from nothing: remove what an earlier attempt left, write `config`, empty the tables."""
+        for name in ("summary.json", "error.json", "checkpoint", "model.pt"):
+            (self.path / name).unlink(missing_ok=True)
+        text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+        write_atomically(self.path / "config.yaml", text.encode())
+        for table in self.tables.values():
+            table.start()
+
+    def write_checkpoint(self, data: bytes) -> None:
+        """Save the run's state together with the state of its tables, in one file."""
+        states = {name: table.state() for name, table in self.tables.items()}
+        write_atomically(self.path / "checkpoint", seal(json.dumps(states).encode() + b"\n" + data))
+
+    def read_checkpoint(self) -> bytes | None:
+        """The state saved last, with the tables cut back to it; None if there is none. Raises `Damaged`."""
+        path = self.path / "checkpoint"
+        if not path.exists():
+            return None
+        states, _, data = unseal(path.read_bytes(), "checkpoint").partition(b"\n")
+        for name, state in json.loads(states).items():
+            self.tables[name].restore(state)
+        (self.path / "error.json").unlink(missing_ok=True)
+        return data
+
+    def write_model(self, data: bytes) -> None:
+        write_atomically(self.path / "model.pt", data)
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Write `summary.json`: from here on the run is over. The checkpoint has served."""
+        for table in self.tables.values():
+            if table.path.exists():
+                table.state()  # on the disk before the summary says that they are complete
+        text = json.dumps({"schema_version": SCHEMA_VERSION, **summary}, indent=1, allow_nan=False)
+        write_atomically(self.path / "summary.json", text.encode())
+        (self.path / "checkpoint").unlink(missing_ok=True)
+
+    def fail(self, message: str, traceback: str) -> None:
+        """Write `error.json`. The checkpoint stays: a repeated command continues from it."""
+        write_atomically(self.path / "error.json", json.dumps({"error": message, "traceback": traceback}).encode())
+
+
+__all__ = ["POSITION", "SCHEMA_VERSION", "Damaged", "Locked", "RunFolder"]
