@@ -1,0 +1,8 @@
+"""Instruments: what is measured on a model at scheduled steps. They look and never touch."""
+
+from normbench.instruments.activations import Activations
+from normbench.instruments.instrument import Instrument, Row
+from normbench.instruments.observing import observing
+from normbench.instruments.schedule import every, log_spaced
+
+__all__ = ["Activations", "Instrument", "Row", "every", "log_spaced", "observing"]

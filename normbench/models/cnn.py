@@ -1,0 +1,45 @@
+"""A plain convolutional network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from normbench.models.activation import activation as activation_called
+from normbench.norms import NormScheme
+
+
+class CNN(nn.Sequential):
+    """3x3 convolution blocks `conv1`, `conv2`, ..., each followed by 2x2 max pooling, and a linear `output`.
+
+    Args:
+        channels: of each convolution; an image side is halved (rounding down) after each while it is 2 or more.
+        dropout: rate after each convolution block, 0 for none.
+        scheme, shape, classes, activation, normalize_output: as in MLP.
+
+    Shape: [N, C, H, W] -> logits [N, classes].
+    """
+
+    def __init__(
+        self,
+        scheme: NormScheme,
+        shape: tuple[int, int, int],
+        classes: int,
+        *,
+        channels: Sequence[int],
+        activation: str = "relu",
+        dropout: float = 0.0,
+        normalize_output: bool = False,
+    ) -> None:
+        super().__init__()
+        c, height, width = shape
+        for i, features in enumerate(channels, start=1):
+            conv = nn.Conv2d(c, features, kernel_size=3, padding=1)
+            self.add_module(f"conv{i}", scheme.block(conv, activation_called(activation), dropout))
+            c = features
+            if min(height, width) >= 2:
+                self.add_module(f"pool{i}", nn.MaxPool2d(2))
+                height, width = height // 2, width // 2
+        self.add_module("flatten", nn.Flatten())  # [N, C, H, W] -> [N, C*H*W]
+        self.add_module("output", scheme.block(nn.Linear(c * height * width, classes), normalize=normalize_output))

@@ -1,0 +1,77 @@
+"""A block: linear layer or convolution, norm, activation. What schemes build and instruments observe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+from torch import Tensor, nn
+
+TENSORS = ("linear", "normalized", "activation")  # the three tensors of a block, everywhere by these names
+
+
+class Unsupported(ValueError):
+    """This scheme cannot train this network at this batch size. The message says why and what to type."""
+
+
+class Observed(nn.Module):
+    """A module that shows its three tensors to whoever looks.
+
+    `observer(name, tensor)` is called in each forward pass with the tensors of `TENSORS`, in the order in which they
+    are computed; a recurrent cell calls it once per time step. A tensor that equals another is shown once: without a
+    norm, `normalized` is `linear`; without an activation, `activation` is what comes before it.
+    """
+
+    observer: Callable[[str, Tensor], None] | None = None
+
+    def show(self, name: str, tensor: Tensor) -> None:
+        if self.observer is not None:
+            self.observer(name, tensor)
+
+
+class Block(Observed):
+    """activation(norm(linear(x))), or norm(activation(linear(x))) with `placement="after"`; then dropout.
+
+    Shape: as the linear layer or convolution: [N, C] -> [N, C'] or [N, C, H, W] -> [N, C', H', W'].
+    """
+
+    def __init__(
+        self,
+        linear: nn.Module,
+        norm: nn.Module | None = None,
+        activation: nn.Module | None = None,
+        dropout: nn.Module | None = None,
+        placement: Literal["before", "after"] = "before",
+    ) -> None:
+        super().__init__()
+        self.linear, self.norm, self.activation, self.dropout = linear, norm, activation, dropout
+        self.placement = placement
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.linear(x)
+        self.show("linear", x)
+        if self.norm is not None and self.placement == "before":
+            x = self.norm(x)
+            self.show("normalized", x)
+        if self.activation is not None:
+            x = self.activation(x)
+            self.show("activation", x)
+        if self.norm is not None and self.placement == "after":
+            x = self.norm(x)
+            self.show("normalized", x)
+        return x if self.dropout is None else self.dropout(x)
+
+
+def blocks(model: nn.Module) -> Iterator[tuple[str, Observed]]:
+    """The blocks and recurrent cells of `model` with their names, in the order in which they were defined."""
+    for name, module in model.named_modules():
+        if isinstance(module, Observed):
+            yield name, module
+
+
+def uses_batch(module: nn.Module) -> bool:
+    """Does this module, in training mode, let the examples of a batch influence one another?
+
+    Ours say so (`uses_batch = True`); torch's batch norms and most others that do keep running statistics.
+    """
+    return bool(getattr(module, "uses_batch", getattr(module, "running_mean", None) is not None))

@@ -1,0 +1,73 @@
+"""A scheme: one small value that says how a network is normalised. No class tree, no registry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import nn
+
+from normbench.norms.block import Block
+
+
+def _as_it_is(module: nn.Module) -> nn.Module:
+    return module
+
+
+@dataclass(frozen=True)
+class NormScheme:
+    """What a scheme changes in a network. Whatever it leaves out is the plain network.
+
+    Args:
+        name: the scheme's name, as in `norm=batch`.
+        wrap: linear layer or convolution -> the same with its weight re-parametrised (weight normalisation).
+        norm: number of features -> module that normalises a block's pre-activation [N, C, ...] over whatever it likes.
+        cell_norm: (features, steps, place) -> module called with (x [N, features], t), or None for none at that place.
+            `place` is "input" (on W_x x), "hidden" (on W_h h) or "state" (on the cell, before its tanh). The cell adds
+            one bias after "input" and "hidden", so modules there need none.
+        activation: () -> module, instead of the model's own.
+        init_: (weight, generator=) -> weight, in place: how weights start under `model.init=auto`.
+        dropout: rate -> module.
+        placement: norm "before" or "after" the activation.
+    """
+
+    name: str = "none"
+    wrap: Callable[[nn.Module], nn.Module] = _as_it_is
+    norm: Callable[[int], nn.Module] | None = None
+    cell_norm: Callable[[int, int, str], nn.Module | None] | None = None
+    activation: Callable[[], nn.Module] | None = None
+    init_: Callable[..., Any] | None = None
+    dropout: Callable[[float], nn.Module] = nn.Dropout
+    placement: Literal["before", "after"] = "before"
+
+    def block(
+        self,
+        linear: nn.Linear | nn.Conv2d,
+        activation: Callable[[], nn.Module] | None = None,
+        dropout: float = 0.0,
+        normalize: bool = True,
+    ) -> Block:
+        """The block around `linear`: wrapped, normalised, activated.
+
+        Args:
+            activation: the model's activation; None for an output layer, whatever the scheme's.
+            dropout: rate; 0 for none.
+            normalize: False leaves the layer plain (the output layer, by default).
+        """
+        features = linear.out_features if isinstance(linear, nn.Linear) else linear.out_channels
+        norm = self.norm(features) if self.norm is not None and normalize else None
+        if norm is not None and self.placement == "before" and supplies_bias(norm):
+            linear.register_parameter("bias", None)
+        return Block(
+            linear=self.wrap(linear) if normalize else linear,
+            norm=norm,
+            activation=(self.activation or activation)() if activation is not None else None,
+            dropout=self.dropout(dropout) if dropout > 0 else None,
+            placement=self.placement,
+        )
+
+
+def supplies_bias(norm: nn.Module) -> bool:
+    """Would a bias before this norm be useless: has the norm its own, or does it subtract each unit's mean anyway?"""
+    return getattr(norm, "bias", None) is not None or getattr(norm, "centres_units", False)
