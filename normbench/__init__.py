@@ -1,1 +1,40 @@
+"""normbench: which normalization should I use here, and why does it work?
+
+import normbench
+run = normbench.run(["norm=batch", "batch_size=4"])      # what `normbench run norm=batch batch_size=4` does
+study = normbench.load("results/scratch")                # study.runs, .steps, .epochs, .layers: data frames
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from normbench.runs import Run, Study
+
 __version__ = "0.1.0"
+__all__ = ["load", "run"]
+
+
+def run(words: Iterable[str] = (), tell: Callable[..., None] = lambda progress: None) -> Run:
+    """Train one configuration, continue it, or find it finished: `normbench run WORDS`.
+
+    Args:
+        words: as on the command line, such as ["norm=batch", "batch_size=4"].
+        tell: called with a `Progress` at each look at the loss.
+
+    Raises: ConfigError, Unsupported (nothing was written), Locked, or whatever went wrong in training.
+    """
+    from normbench.config import compose
+    from normbench.experiment import execute
+
+    return execute(compose(words), tell)
+
+
+def load(folder: str | Path) -> Study:
+    """Open a study, `results/<study>`, as data frames. Raises FileNotFoundError where there are no runs."""
+    from normbench.runs import load
+
+    return load(folder)

@@ -1,0 +1,268 @@
+"""A run in progress: the loop over training steps, with instruments, files and checkpoints around it."""
+
+from __future__ import annotations
+
+import io
+import logging
+import math
+import pickle
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from normbench import seeding
+from normbench.cell import Cell, Parts
+from normbench.data import Dataset
+from normbench.instruments import Instrument, evenly_spaced
+from normbench.models import initialize
+from normbench.norms import blocks
+from normbench.runs import Damaged, RunFolder
+from normbench.training import Step, evaluate, make_optimizer, mini_batches, steps
+
+log = logging.getLogger("normbench")
+ROWS = 1000  # of steps.csv, at most
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How a run is doing; told at each look at the loss."""
+
+    step: int
+    total: int
+    samples_per_second: float
+    loss: float
+    accuracy: float | None  # on the validation set, at its last evaluation
+
+
+Tell = Callable[[Progress], None]
+
+
+class Training:
+    """A run in progress: everything that a checkpoint holds, and the loop over it."""
+
+    def __init__(self, cell: Cell, parts: Parts, dataset: Dataset, total: int, folder: RunFolder, tell: Tell) -> None:
+        config = self.config = cell.config
+        self.parts, self.dataset, self.total, self.folder, self.tell = parts, dataset, total, folder, tell
+        self.device, seed = torch.device(config["device"]), config["seed"]
+        seeding.seed_everything_else(seed)
+        model: nn.Module = parts.model(parts.scheme, dataset.shape, len(dataset.classes))
+        initialize(model, parts.scheme, config["model"]["init"], lambda name: seeding.generator(seed, "weights", name))
+        self.model = model.to(self.device)
+        self.optimizer = make_optimizer(
+            config["optimizer"], self.model, lr=config["lr"],
+            weight_decay=config["weight_decay"], momentum=config["momentum"],
+        )  # fmt: skip
+        probe = min(config["instruments"]["probe"], len(dataset.validation))
+        self.probe = dataset.validation.batch(torch.arange(probe, device=self.device))[0]
+        for instrument in parts.instruments:
+            instrument.prepare(total)
+        self.index = 0
+        self.loss_sum, self.loss_count = torch.zeros((), device=self.device), 0  # since the last row of steps.csv
+        self.seconds = {"training": 0.0, "evaluating": 0.0, "measuring": 0.0}
+        self.accuracy: float | None = None
+        self.last: dict[str, Any] = {}  # the summary's numbers, as they become known
+
+    def run(self, record: Mapping[str, Any]) -> None:
+        """Train to the end and write the summary."""
+        resumed = self._resume()
+        if not resumed:
+            self.folder.start(record)
+        config, train = self.config, self.dataset.train
+        row_every = math.ceil(self.total / ROWS)
+        evaluations = frozenset(evenly_spaced(self.total, config["evaluations"] + 1))
+        pending: list[tuple[dict[str, Any], Tensor]] = []  # rows whose loss is still on the device
+        start, self._begin = self.index, time.perf_counter()
+        self._paused, last_saved = 0.0, self._begin
+        batches = mini_batches(
+            train, config["batch_size"],
+            lambda epoch: seeding.order(config["seed"], epoch, len(train)).to(self.device), start, self.total,
+        )  # fmt: skip
+        diverged: int | None = None
+        for step in steps(self.model, batches, self.optimizer, start):
+            index = self.index = step.index
+            if step.loss is not None:
+                self.loss_sum += step.loss
+                self.loss_count += 1
+            elif resumed:
+                continue  # what is due here was done before the checkpoint
+            if self.loss_count and (index % row_every == 0 or index == self.total):
+                pending.append((self._position(), self.loss_sum / self.loss_count))
+                self.loss_sum, self.loss_count = torch.zeros_like(self.loss_sum), 0
+            looked = index % config["log_every"] == 0 or index == self.total
+            if looked and pending:
+                diverged = self._write_steps(pending)
+                pending = []
+            if diverged is not None:
+                break
+            if index in evaluations:
+                with self._timed("evaluating"):
+                    self._evaluate()
+            for instrument in self.parts.instruments:
+                if instrument.due(index):
+                    with self._timed("measuring"):
+                        self._measure(instrument, step)
+            if looked:
+                if index:
+                    self._tell()
+                if index < self.total and time.perf_counter() - last_saved >= config["checkpoint_seconds"]:
+                    self.folder.write_checkpoint(self._state())
+                    last_saved = time.perf_counter()
+        self._finish(diverged)
+
+    def _write_steps(self, pending: list[tuple[dict[str, Any], Tensor]]) -> int | None:
+        """Write rows of steps.csv, up to the first loss that is not finite, and return the step of that one."""
+        losses = torch.stack(
+            [loss for _, loss in pending]
+        ).tolist()  # the one place where the loop waits for the device
+        for (position, _), loss in zip(pending, losses, strict=True):
+            self.folder.steps.append([{**position, "loss": loss}])
+            self.last["train_loss"] = loss
+            if not math.isfinite(loss):
+                return position["step"]
+        return None
+
+    def _evaluate(self) -> None:
+        loss, accuracy = evaluate(self.model, self.dataset.validation)
+        self.accuracy = accuracy
+        self.last.update(validation_loss=loss, validation_accuracy=accuracy)
+        row = {**self._position(), "validation_loss": loss, "validation_accuracy": accuracy}
+        self.folder.epochs.append([row])
+
+    def _measure(self, instrument: Instrument, step: Step) -> None:
+        position = {**self._position(), "instrument": instrument.name}
+        rows = [{**position, **row} for row in instrument.measure(step, self.model, self.probe)]
+        self.folder.layers.append(rows)
+        if any("drift" in row for row in rows):
+            self.last["shift"] = input_shift(self.model, rows)
+
+    def _finish(self, diverged: int | None) -> None:
+        summary: dict[str, Any] = {
+            "status": "complete" if diverged is None else "diverged",
+            "steps": self.index,
+            "samples": self.index * self.config["batch_size"],
+            "epoch": self._position()["epoch"],
+            "diverged_step": diverged,
+            "train_loss": None, "validation_loss": None, "validation_accuracy": None,
+            "test_loss": None, "test_accuracy": None, "at_chance": None,
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "dataset": dataset_facts(self.dataset),
+        }  # fmt: skip
+        summary.update(self.last)
+        if diverged is None:
+            with self._timed("evaluating"):
+                loss, accuracy = evaluate(self.model, self.dataset.test)
+            summary.update(test_loss=loss, test_accuracy=accuracy, at_chance=at_chance(accuracy, self.dataset))
+        seconds = {**self.seconds, "training": self._training_seconds()}
+        summary["seconds"] = {**seconds, "total": sum(seconds.values())}
+        if self.config["save_model"]:
+            self.folder.write_model(_to_bytes(self.model.state_dict()))
+        self.folder.finish(_finite(summary))
+
+    # ---- time and position
+
+    def _training_seconds(self) -> float:
+        return self.seconds["training"] + time.perf_counter() - self._begin - self._paused
+
+    @contextmanager
+    def _timed(self, what: str) -> Iterator[None]:
+        """Counts the seconds inside it as `what`, and not as training."""
+        begin = time.perf_counter()
+        yield
+        seconds = time.perf_counter() - begin
+        self.seconds[what] += seconds
+        self._paused += seconds
+
+    def _position(self) -> dict[str, Any]:
+        samples = self.index * self.config["batch_size"]
+        epoch = self.index / (len(self.dataset.train) // self.config["batch_size"])
+        return {"step": self.index, "samples": samples, "epoch": round(epoch, 6),
+                "train_seconds": round(self._training_seconds(), 4)}  # fmt: skip
+
+    def _tell(self) -> None:
+        seconds = max(self._training_seconds(), 1e-9)
+        speed = self.index * self.config["batch_size"] / seconds
+        self.tell(Progress(self.index, self.total, speed, self.last.get("train_loss", math.nan), self.accuracy))
+
+    # ---- checkpoints
+
+    def _state(self) -> bytes:
+        state = {
+            "index": self.index,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "instruments": [instrument.state_dict() for instrument in self.parts.instruments],
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+            "loss_sum": self.loss_sum,
+            "loss_count": self.loss_count,
+            "seconds": {**self.seconds, "training": self._training_seconds()},
+            "accuracy": self.accuracy,
+            "last": self.last,
+        }
+        return _to_bytes(state)
+
+    def _resume(self) -> bool:
+        """Continue from the checkpoint, if there is a sound one."""
+        try:
+            saved = self.folder.read_checkpoint()
+            if saved is None:
+                return False
+            state = torch.load(io.BytesIO(saved), map_location=self.device, weights_only=True)
+        except (Damaged, RuntimeError, pickle.UnpicklingError) as error:
+            log.warning("%s: %s; the run starts over", self.folder.path.name, error)
+            return False
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for instrument, its_state in zip(self.parts.instruments, state["instruments"], strict=True):
+            instrument.load_state_dict(its_state)
+        torch.set_rng_state(state["random"].cpu())
+        if state["random_cuda"] is not None:
+            torch.cuda.set_rng_state(state["random_cuda"].cpu(), self.device)
+        self.index, self.loss_sum, self.loss_count = state["index"], state["loss_sum"], state["loss_count"]
+        self.seconds, self.accuracy, self.last = state["seconds"], state["accuracy"], state["last"]
+        log.info("%s: continues at step %s of %s", self.folder.path.name, f"{self.index:,}", f"{self.total:,}")
+        return True
+
+
+def input_shift(model: nn.Module, rows: list[dict[str, Any]]) -> dict[str, float]:
+    """How far the input of each block but the first has moved since step 0, in standard deviations.
+
+    A block's input is what the block before it passes on, before pooling and dropout.
+    """
+    passed_on = {row["layer"]: row["drift"] for row in rows}  # the last tensor of a layer is what it passes on
+    names = [name for name, _ in blocks(model)]
+    return {after: passed_on[before] for before, after in pairwise(names) if before in passed_on}
+
+
+def dataset_facts(dataset: Dataset) -> dict[str, Any]:
+    return {
+        "name": dataset.name, "checksum": dataset.checksum, "synthetic": dataset.synthetic,
+        "classes": len(dataset.classes), "train": len(dataset.train), "validation": len(dataset.validation),
+        "test": len(dataset.test),
+    }  # fmt: skip
+
+
+def at_chance(accuracy: float, dataset: Dataset) -> bool:
+    """Is `accuracy` within three standard errors of always naming the commonest class of the test set, or below it?"""
+    labels = dataset.test.labels[dataset.test.index]
+    commonest = labels.bincount().max().item() / len(labels)
+    return accuracy <= commonest + 3 * math.sqrt(commonest * (1 - commonest) / len(labels))
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: null stands for it."""
+    if isinstance(value, Mapping):
+        return {k: _finite(v) for k, v in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _to_bytes(state: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
