@@ -15,8 +15,12 @@ if TYPE_CHECKING:
     from normbench.norms import NormScheme
 
 
-class ConfigError(ValueError):
-    """The user asked for something that can't be run. The message: the rule, what came, what to type."""
+class UserError(Exception):
+    """The user's mistake, worded for the user: the rule, what came, what to type. The command line exits with 2."""
+
+
+class ConfigError(UserError):
+    """The user asked for a run that can't be made."""
 
 
 @dataclass(frozen=True)

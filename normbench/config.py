@@ -20,6 +20,7 @@ from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict, read_write
 
 from normbench.cell import Cell, ConfigError, Parts
+from normbench.listing import config_dir
 
 GROUPS = ("norm", "model", "dataset", "instruments")
 # Where things go and how a sweep runs: they change nothing that a run computes, so they are no part of its identity.
@@ -71,18 +72,15 @@ def register() -> None:
     store.store(group="hydra/sweeper", name="normbench", node=SweeperSchema, provider="normbench")
 
 
-def config_dir() -> Path:
-    """The folder of YAML files: inside the package once installed, beside it in a checkout."""
-    here = Path(__file__).resolve().parent
-    for folder in (here / "configs", here.parent / "configs"):
-        if (folder / "config.yaml").is_file():
-            return folder
-    raise FileNotFoundError(f"normbench is not completely installed: {here / 'configs'} is missing.")
+def to_cell(cfg: DictConfig, chosen: Mapping[str, Any]) -> Cell:
+    """Check a composed configuration and turn it into plain values.
 
+    Args:
+        chosen: the option of each group, `hydra.runtime.choices`.
 
-def to_cell(cfg: DictConfig) -> Cell:
-    """Check a composed configuration (with Hydra's own part) and turn it into plain values. Raises ConfigError."""
-    choices = {group: str(cfg.hydra.runtime.choices[group]) for group in GROUPS}
+    Raises: ConfigError.
+    """
+    choices = {group: str(chosen[group]) for group in GROUPS}
     config = plain(cfg)
     check(config)
     config["device"] = resolve_device(config["device"])
@@ -120,7 +118,8 @@ def compose(words: Iterable[str]) -> Cell:
     register()
     _defaults.cache_clear()
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_dir())):
-        return to_cell(hydra.compose("config", overrides=list(words), return_hydra_config=True))
+        cfg = hydra.compose("config", overrides=list(words), return_hydra_config=True)
+        return to_cell(cfg, cfg.hydra.runtime.choices)
 
 
 def plain(cfg: DictConfig, resolve: bool = True) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import traceback
 from collections.abc import Mapping
@@ -19,17 +20,24 @@ from normbench.provenance import provenance
 from normbench.runs import SCHEMA_VERSION, Run, RunFolder
 from normbench.trainer import Tell, Training
 
+KEPT = 2  # data sets stay loaded for the next run in this process: a sweep has few, and each start checks all bytes
+_datasets: dict[str, Dataset] = {}
 PREPARED = ("name", "validation", "split_seed", "train_fraction", "scale")  # options of every data set
 
 
 def load_dataset(config: Mapping[str, Any], parts: Parts) -> Dataset:
     """The run's data, on its device. Raises ConfigError where they can't be had or the splits make no sense."""
-    options = {k: v for k, v in config["dataset"].items() if k in PREPARED}
-    folder = Path(config["data_dir"]).expanduser() if config["data_dir"] else default_data_dir()
-    try:
-        return prepare(parts.source(folder), **options, device=config["device"])
-    except DataError as error:
-        raise ConfigError(str(error)) from error
+    key = json.dumps([config["dataset"], config["data_dir"], config["device"]])
+    if key not in _datasets:
+        options = {k: v for k, v in config["dataset"].items() if k in PREPARED}
+        folder = Path(config["data_dir"]).expanduser() if config["data_dir"] else default_data_dir()
+        try:
+            _datasets[key] = prepare(parts.source(folder), **options, device=config["device"])
+        except DataError as error:
+            raise ConfigError(str(error)) from error
+        if len(_datasets) > KEPT:
+            del _datasets[next(iter(_datasets))]
+    return _datasets[key]
 
 
 def total_steps(config: Mapping[str, Any], examples: int) -> int:

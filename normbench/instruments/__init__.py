@@ -3,6 +3,6 @@
 from normbench.instruments.activations import Activations
 from normbench.instruments.instrument import Instrument, Row
 from normbench.instruments.observing import observing
-from normbench.instruments.schedule import every, log_spaced
+from normbench.instruments.schedule import evenly_spaced, log_spaced
 
-__all__ = ["Activations", "Instrument", "Row", "every", "log_spaced", "observing"]
+__all__ = ["Activations", "Instrument", "Row", "evenly_spaced", "log_spaced", "observing"]

@@ -17,6 +17,6 @@ def log_spaced(total: int, snapshots: int) -> list[int]:
     return [0, *np.unique(np.minimum(chosen, total)).tolist()]
 
 
-def every(total: int, snapshots: int) -> list[int]:
+def evenly_spaced(total: int, snapshots: int) -> list[int]:
     """At most `snapshots` evenly spaced steps from 0 to `total`, both included."""
     return np.unique(np.linspace(0, max(total, 0), max(snapshots, 2)).round().astype(int)).tolist()

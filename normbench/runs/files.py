@@ -16,7 +16,7 @@ class Damaged(Exception):
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` to `path` (temporary file, fsync, rename): a reader sees the old file or the new one, never a part."""
+    """Write `data` (temporary file, fsync, rename): a reader sees the old file or the new one, never a part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:

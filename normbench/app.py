@@ -1,0 +1,157 @@
+"""The Hydra application behind `normbench run`: from words to trained cells, and Hydra's errors put in a line."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from normbench import config, console, sweeper
+from normbench.cell import Cell, ConfigError
+from normbench.listing import choices, config_dir
+
+cells_composed: list[Cell | Exception] = []  # by a single run: Hydra passes nothing on from its task
+
+
+def run(words: list[str]) -> int:
+    """`normbench run WORDS`. Returns the exit code: 0, or 1 if a cell failed.
+
+    Raises: ConfigError with a message for the user, or whatever went wrong in a single run.
+    """
+    sweeper.cells_swept.clear()
+    cells_composed.clear()
+    config.register()
+    sweeper.register_sweeper()
+    with _hydra(["normbench run", *_options_first(words)]):
+        _application()
+    if sweeper.cells_swept:
+        return _sweep(list(sweeper.cells_swept))
+    for cell in cells_composed:
+        if isinstance(cell, OmegaConfBaseException):
+            raise ConfigError(_worded(cell)) from cell
+        if isinstance(cell, Exception):
+            raise cell
+        return _single(cell)
+    return 0  # --cfg, --info and the like: Hydra has printed what was asked for
+
+
+def complete(arguments: list[str]) -> int:
+    """Hydra's tab completion, for what follows `normbench run`."""
+    config.register()
+    sweeper.register_sweeper()
+    line = os.environ.get("COMP_LINE", "")
+    os.environ["COMP_LINE"] = re.sub(r"^(\s*\S+)\s+run\b", r"\1", line)
+    with _hydra(["normbench", *arguments]):
+        _application()
+    return 0
+
+
+def _task(cfg: DictConfig) -> None:
+    try:
+        cells_composed.append(config.to_cell(cfg, HydraConfig.get().runtime.choices))
+    except (ConfigError, OmegaConfBaseException) as error:  # raised later: Hydra would print a line of its own
+        cells_composed.append(error)
+
+
+def _application() -> None:
+    hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")(_task)()
+
+
+def _single(cell: Cell) -> int:
+    from normbench.experiment import execute
+    from normbench.norms import Unsupported
+
+    finished = (cell.folder / "summary.json").exists()
+    try:
+        with console.run_view(cell) as tell:
+            run = execute(cell, tell)
+    except Unsupported as error:
+        raise ConfigError(str(error)) from error
+    console.print_run(run, cell, finished)
+    return 0
+
+
+def _sweep(cells: list[Cell]) -> int:
+    from normbench import report
+    from normbench.launch import run_cells
+
+    study = cells[0].folder.parent
+    with console.sweep_view(cells) as view:
+        try:
+            outcome = run_cells(cells, view)
+        finally:
+            built = report.build(study) if any(study.glob("*/summary.json")) else None
+    console.print_outcome(outcome, len(cells))
+    if built is not None:
+        console.print_report(built)
+    return 1 if outcome.failed else 0
+
+
+@contextmanager
+def _hydra(argv: list[str]) -> Iterator[None]:
+    """Inside, Hydra reads `argv`, raises its errors instead of printing them, and they become ConfigErrors."""
+    before, own = os.environ.get("HYDRA_FULL_ERROR"), sys.argv
+    os.environ["HYDRA_FULL_ERROR"], sys.argv = "1", argv
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_worded(error)) from error
+    finally:
+        sys.argv = own
+        if before is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = before
+
+
+def _options_first(words: list[str]) -> list[str]:
+    """Hydra's parser can't read `norm=batch -m lr=1`: put key=value words last."""
+    is_override = re.compile(r"[+~]{0,2}[\w./@:${}]+=").match
+    return [w for w in words if not is_override(w)] + [w for w in words if is_override(w)]
+
+
+def _worded(error: Exception) -> str:
+    """Hydra's error in one or two lines: the rule, what came, what to type."""
+    text = str(error).split("\nConfig search path")[0].strip()
+    cause = str(error.__cause__ or "").splitlines()
+    if match := re.search(r"Could not find '(\w+)/([^']*)'", text):
+        group, choice = match.groups()
+        return f"{group} is one of {', '.join(choices(group))}: got {choice}."
+    if match := re.search(r"Could not (?:override|append to config|delete from config)[^']*'([^']+)'", text):
+        key = match[1].split("=")[0]
+        if cause and "not in" not in cause[0] and "struct" not in cause[0]:
+            return f"{cause[0]}"
+        known = _keys()
+        near = difflib.get_close_matches(key, known, 1) or difflib.get_close_matches(key.split(".")[-1], known, 1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        return f"there is no option {key}.{hint} See normbench run --help."
+    if match := re.match(r"Error merging override (\S+)", text) or re.match(r"Error merging override '([^']+)'", text):
+        return f"{match[1]}: {cause[0] if cause else text}"
+    if "missing EQUAL" in text:
+        word = re.search(r"override '([^']+)'", text)
+        return f"options are written key=value: got {word[1] if word else text}. See normbench run --help."
+    if match := re.search(r"Ambiguous value for argument '([^']+)'", text):
+        return f"{match[1]} lists several values. To sweep over them: normbench run -m {match[1]}"
+    return " ".join(text.split())
+
+
+def _keys() -> list[str]:
+    """All options by name: top-level ones, groups, and those of every group's files."""
+    import yaml
+
+    folder: Path = config_dir()
+    keys = list(config.Schema.__dataclass_fields__)
+    for group in config.GROUPS:
+        for path in sorted((folder / group).glob("*.yaml")):
+            keys += [f"{group}.{key}" for key in yaml.safe_load(path.read_bytes())]
+    return list(dict.fromkeys(keys))

@@ -1,0 +1,167 @@
+"""The command line. Nothing heavy is imported before it is needed: help and completion answer at once."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+
+COMMANDS = ("run", "list", "report", "data")
+
+EXAMPLES = """\
+examples:
+  normbench run norm=batch batch_size=4                                   train one network
+  normbench run -m norm=none,batch,layer batch_size=4,64 seed=0,1,2       sweep: every combination
+  normbench run -m norm=none,batch,layer optimizer=sgd lr=0.01,0.1
+  normbench run experiment=demo                                           a study from a file
+  normbench report results/demo                                           its tables and figures
+  normbench data mnist                                                    fetch a data set
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command. Returns 0, 1 if a run failed, 2 for bad input, 130 if interrupted."""
+    words = sys.argv[1:] if argv is None else argv
+    debug = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    from normbench.cell import UserError
+
+    try:
+        return _command(words)
+    except UserError as error:
+        if debug:
+            raise
+        print(f"normbench: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("normbench: interrupted; repeat the command to continue", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more at exit
+        return 0
+
+
+def _command(words: list[str]) -> int:
+    _log_to_stderr()
+    if words[:1] == ["run"]:
+        if {"-h", "--help"} & set(words):
+            from normbench.listing import run_help
+
+            print(run_help())
+            return 0
+        from normbench.app import run
+
+        return run(words[1:])
+    if words[:1] == ["-sc"]:
+        return _complete(words)
+    options = _parser().parse_args(words or ["--help"])
+    if options.completion:
+        from normbench.completion import SCRIPTS
+
+        print(SCRIPTS[options.completion], end="")
+        return 0
+    if options.command == "list":
+        from normbench.listing import listing
+
+        print(listing())
+        return 0
+    if options.command == "report":
+        return _report(options.study)
+    if options.command == "data":
+        return _data(options.name, options.source, options.data_dir)
+    _parser().print_help()
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="normbench",
+        description="Which normalization should I use here, and why does it work? A bench that measures it.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version")
+    parser.add_argument("--completion", choices=("bash", "zsh", "fish"), help="print a script for tab completion")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    commands.add_parser("run", help="train one network, or with -m a sweep (see normbench run --help)", add_help=False)
+    commands.add_parser("list", help="schemes, models, data sets and experiments, with their sources")
+    report = commands.add_parser("report", help="build the report of a study")
+    report.add_argument("study", nargs="?", type=Path, help="results/<study>; left out, the one changed last")
+    data = commands.add_parser("data", help="show, fetch or import data sets")
+    data.add_argument("name", nargs="?", help="fetch and verify this one; left out, show what is there")
+    data.add_argument("--from", dest="source", type=Path, metavar="PATH", help="import it from a folder or archive")
+    data.add_argument("--data-dir", type=Path, help="default: $NORMBENCH_DATA, or else the user's cache folder")
+    return parser
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *rest: object) -> None:
+        import normbench
+
+        print(f"normbench {normbench.__version__}")
+        parser.exit()
+
+
+def _report(folder: Path | None) -> int:
+    from normbench import console, report
+    from normbench.cell import UserError
+
+    if folder is None:
+        studies = {path.parent.parent for path in Path("results").glob("*/*/config.yaml")}
+        if not studies:
+            raise UserError("there are no studies in results/. Make one: normbench run experiment=demo")
+        folder = max(studies, key=lambda study: study.stat().st_mtime)
+    try:
+        built = report.build(folder)
+    except FileNotFoundError as error:
+        raise UserError(str(error)) from error
+    except OSError as error:
+        raise UserError(f"the report can't be written: {error}.") from error
+    console.print_report(built)
+    return 0
+
+
+def _data(name: str | None, source: Path | None, data_dir: Path | None) -> int:
+    from normbench.cell import UserError
+    from normbench.data import DataError, default_data_dir
+    from normbench.listing import data_listing
+
+    if source is not None and name is None:
+        raise UserError("--from needs the name of the data set: normbench data cifar10 --from PATH")
+    folder = data_dir or default_data_dir()
+    try:
+        print(data_listing(folder, name, source))
+    except DataError as error:
+        raise UserError(str(error)) from error
+    except OSError as error:
+        raise UserError(f"{folder} can't be written: {error}. Choose another with --data-dir.") from error
+    return 0
+
+
+def _complete(words: list[str]) -> int:
+    """Called by the shell's completion script, with the line so far in COMP_LINE."""
+    line = os.environ.get("COMP_LINE", "")
+    before = line.split() if line.endswith(" ") else line.split()[:-1]
+    if len(before) <= 1:
+        print(" ".join(COMMANDS))
+        return 0
+    if before[1] != "run":
+        return 0
+    from normbench.app import complete
+
+    return complete(words)
+
+
+def _log_to_stderr() -> None:
+    log = logging.getLogger("normbench")
+    if not log.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+        log.propagate = False
+
+
+if __name__ == "__main__":
+    sys.exit(main())

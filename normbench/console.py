@@ -1,0 +1,191 @@
+"""What a user sees while and after something runs: one live line on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+from normbench.cell import Cell
+from normbench.runs import Run, load
+
+if TYPE_CHECKING:
+    from normbench.launch import Outcome
+    from normbench.report import Report
+    from normbench.trainer import Progress
+
+out = Console()  # results
+err = Console(stderr=True)  # how it is going
+SECONDS_BETWEEN_LINES = 5.0  # where there is no live line
+
+
+def say(text: str) -> None:
+    """A line of text on standard output, never wrapped: it may be a command or a path to copy."""
+    out.print(escape(text), soft_wrap=True, highlight=False)
+
+
+def settings(config: dict[str, Any]) -> str:
+    """The values that everything else is read against, in a line."""
+    budget = next((f"{key}={config[key]:,}" for key in ("max_steps", "max_samples") if config[key] is not None), None)
+    shown = [f"{key}={config[key]}" for key in ("optimizer", "lr", "batch_size")]
+    shown += [budget or f"epochs={config['epochs']:g}", f"weight_decay={config['weight_decay']:g}"]
+    model = config["model"]
+    shown += [f"model.{key}={model[key]}" for key in ("dropout", "init") if key in model]
+    return ", ".join([*shown, f"seed={config['seed']}", f"device={config['device']}", f"threads={config['threads']}"])
+
+
+@contextmanager
+def run_view(cell: Cell) -> Iterator[Callable[[Progress], None]]:
+    """A single run: its settings first, then how it is going."""
+    say(" · ".join([cell.choices["norm"], cell.choices["model"], cell.choices["dataset"]]))
+    say(settings(cell.config))
+    if not err.is_terminal:
+        last = time.monotonic()
+
+        def tell(progress: Progress) -> None:
+            nonlocal last
+            if progress.step == progress.total or time.monotonic() - last >= SECONDS_BETWEEN_LINES:
+                last = time.monotonic()
+                err.print(f"step {progress.step:,} of {progress.total:,}, {_state(progress)}", soft_wrap=True)
+
+        yield tell
+        return
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("steps  {task.description}"), TimeRemainingColumn())
+    with Bar(*columns, console=err, transient=True) as bar:
+        task = bar.add_task("starting", total=None)
+        yield lambda p: bar.update(task, total=p.total, completed=p.step, description=_state(p))
+
+
+def _state(progress: Progress) -> str:
+    accuracy = "" if progress.accuracy is None else f", validation accuracy {progress.accuracy:.1%}"
+    return f"{progress.samples_per_second:,.0f} samples/s, loss {progress.loss:.4f}{accuracy}"
+
+
+class SweepView:
+    """A line for each cell as it ends, above a bar over all of them."""
+
+    def __init__(self, cells: list[Cell], bar: Bar | None) -> None:
+        self.words = {cell.name: " ".join(cell.words) for cell in cells}
+        self.bar, self.done = bar, sum((cell.folder / "summary.json").exists() for cell in cells)
+        if self.done:
+            err.print(f"{self.done} of {len(cells)} runs were finished before", highlight=False)
+        if bar is not None:
+            self.task = bar.add_task("", total=len(cells), completed=self.done)
+
+    def finished(self, run: Run) -> None:
+        summary = run.summary
+        if summary["status"] == "unsupported":
+            text = f"unsupported: {summary['reason']}"
+        elif summary["status"] == "diverged":
+            text = f"diverged at step {summary['diverged_step']:,}"
+        else:
+            chance = ", at chance" if summary["at_chance"] else ""
+            text = f"test accuracy {summary['test_accuracy']:.2%}{chance}, {summary['seconds']['total']:.1f} s"
+        self._line(run.folder.name, text)
+
+    def failed(self, cell: Cell, error: str) -> None:
+        self._line(cell.name, f"failed: {error}")
+
+    def _line(self, name: str, text: str) -> None:
+        self.done += 1
+        count = f"[{self.done}/{len(self.words)}]"
+        err.print(escape(f"{count} {self.words.get(name, name)}: {text}"), soft_wrap=True, highlight=False)
+        if self.bar is not None:
+            self.bar.update(self.task, completed=self.done)
+
+
+@contextmanager
+def sweep_view(cells: list[Cell]) -> Iterator[SweepView]:
+    """A sweep of `cells`."""
+    say(f"{len(cells)} runs in {cells[0].folder.parent}")
+    if not err.is_terminal:
+        yield SweepView(cells, None)
+        return
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("runs"), TimeElapsedColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=err, transient=True) as bar:
+        yield SweepView(cells, bar)
+
+
+def print_run(run: Run, cell: Cell, finished_before: bool) -> None:
+    """What came out of a single run, what it can be compared with, and where it is."""
+    summary = run.summary
+    if finished_before:
+        say("This run was finished before; nothing was trained. These are its results.")
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    seconds = summary["seconds"]
+    if summary["status"] == "diverged":
+        table.add_row("diverged", f"the loss was no longer finite at step {summary['diverged_step']:,}")
+    else:
+        chance = "  (at chance: no better than naming the commonest class)" if summary["at_chance"] else ""
+        data = summary["dataset"]
+        where = f" on {data['test']:,} images" + (" of synthetic data" if data["synthetic"] else "")
+        table.add_row("test accuracy", f"{summary['test_accuracy']:.2%}{where}{chance}")
+        table.add_row("validation accuracy", f"{summary['validation_accuracy']:.2%}")
+    spent = ", ".join(f"{what} {seconds[what]:.1f} s" for what in ("training", "evaluating", "measuring"))
+    table.add_row("time", f"{seconds['total']:.1f} s ({spent})")
+    table.add_row("steps, samples", f"{summary['steps']:,}, {summary['samples']:,}")
+    out.print(table)
+    if shift := summary.get("shift"):
+        moved = Table(title="How far each block's input moved, first step to last", title_justify="left")
+        moved.add_column("block")
+        moved.add_column("shift of its input's mean (sd)", justify="right")
+        for layer, value in shift.items():
+            moved.add_row(layer, "-" if value is None else f"{value:.2f}")
+        out.print(moved)
+    _print_neighbours(cell)
+    say(f"folder: {run.folder}")
+
+
+def _print_neighbours(cell: Cell) -> None:
+    """Finished runs that differ from this one in the scheme only, or the command that would make them."""
+    own, rows = _without_scheme(cell.identity), []
+    for run in load(cell.folder.parent):
+        if run.folder != cell.folder and run.summary and _without_scheme(run.record.get("identity", {})) == own:
+            accuracy = run.summary.get("test_accuracy")
+            words = [word for word in run.record["overrides"] if word.startswith("norm")]
+            rows.append((" ".join(words), run.summary["status"] if accuracy is None else f"{accuracy:.2%}"))
+    if not rows:
+        rest = [word for word in cell.words if not word.startswith("norm")]
+        others = [name for name in ("none", "batch", "layer") if name != cell.choices["norm"]]
+        study = [] if cell.config["study"] == "scratch" else [f"study={cell.config['study']}"]
+        say(f"to compare: {' '.join(['normbench run -m norm=' + ','.join(others), *rest, *study])}")
+        return
+    table = Table(title="The same with another scheme", title_justify="left")
+    table.add_column("scheme")
+    table.add_column("test accuracy", justify="right")
+    for words_, result in sorted(rows):
+        table.add_row(escape(words_), result)
+    out.print(table)
+
+
+def _without_scheme(identity: dict[str, Any]) -> dict[str, Any]:
+    if not identity:
+        return {}
+    choices = {k: v for k, v in identity["choices"].items() if k != "norm"}
+    values = {k: v for k, v in identity["values"].items() if not k.startswith("norm.")}
+    return {**identity, "choices": choices, "values": values}
+
+
+def print_outcome(outcome: Outcome, total: int) -> None:
+    """How many cells of a sweep ran, and which failed."""
+    parts = [f"{outcome.ran} ran", f"{outcome.skipped} were finished before" if outcome.skipped else ""]
+    parts += [f"{outcome.unsupported} are unsupported" if outcome.unsupported else ""]
+    parts += [f"{len(outcome.failed)} failed" if outcome.failed else ""]
+    say(f"{total} runs: {', '.join(part for part in parts if part)}")
+    for name, error in outcome.failed.items():
+        say(f"failed: {name}: {error}")
+
+
+def print_report(report: Report) -> None:
+    """The leaderboard, and where the page is."""
+    from normbench.report import print_leaderboard
+
+    print_leaderboard(report.leaderboard, out)
+    say(f"report: {report.page}")

@@ -1,0 +1,37 @@
+"""Data sets as whole uint8 tensors: where they come from (sources, cache) and how they are cut and scaled (splits).
+
+A source is a callable `(data_dir) -> Source`. Reading order: source.py, store.py, synthetic.py, cut.py, split.py.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from normbench.data.catalog import Listing, describe, fetch, import_from
+from normbench.data.source import DataError, Source, canonical
+from normbench.data.store import cached, default_data_dir
+
+if TYPE_CHECKING:
+    from normbench.data.split import Dataset, Split, prepare
+
+__all__ = [
+    "DataError",
+    "Dataset",
+    "Listing",
+    "Source",
+    "Split",
+    "cached",
+    "canonical",
+    "default_data_dir",
+    "describe",
+    "fetch",
+    "import_from",
+    "prepare",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # These need torch, which takes seconds to import; `normbench data` and `normbench list` do without.
+    if name in ("Dataset", "Split", "prepare"):
+        from normbench.data import split
+
+        return getattr(split, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

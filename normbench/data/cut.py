@@ -1,0 +1,54 @@
+"""Which image belongs to which split: a function of the labels and `split_seed` alone."""
+
+import numpy as np
+
+from normbench.data.source import DataError, check_whole
+
+
+def stratified_order(labels: np.ndarray, seed: int) -> np.ndarray:
+    """A random order of all images in which every beginning holds the classes in their true proportions.
+
+    The k-th image (k = 0, 1, ...) of a class of n, in random order, is placed at (k + 1/2) / n; all are sorted by
+    place. The first m then hold the m * n / N images of each class, give or take one: Sainte-Lague's apportionment.
+    So any beginning is a fair sample (validation, probe sets), and a shorter one is part of a longer one.
+    """
+    draws = np.random.PCG64(seed).random_raw(len(labels))  # raw bits: numpy promises that these stay the same
+    shuffled = np.argsort(draws, kind="stable")
+    _, group, counts = np.unique(labels[shuffled], return_inverse=True, return_counts=True)
+    by_class = np.argsort(group, kind="stable")
+    k = np.empty(len(labels), np.int64)
+    k[by_class] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return shuffled[np.argsort((k + 0.5) / counts[group], kind="stable")]
+
+
+def cut(
+    labels: np.ndarray, classes: int, *, validation: int, split_seed: int, train_fraction: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cut the training images into train and validation: the rows of each, class-balanced.
+
+    Validation is the beginning of the stratified order, train the beginning of the rest: neither depends on the
+    other's size beyond that, and a smaller `train_fraction` gives a subset of a larger one.
+
+    Raises: DataError
+    """
+    total = len(labels)
+    check_whole("validation", validation, classes)
+    check_whole("split_seed", split_seed, 0)
+    if validation >= total:
+        raise DataError(
+            f"validation must be less than the {total:,} training images that it is cut from: got {validation:,}. "
+            f"Type e.g. dataset.validation={total // 10}"
+        )
+    if not isinstance(train_fraction, int | float) or not 0 < train_fraction <= 1:
+        raise DataError(
+            f"train_fraction must be in (0, 1]: got {train_fraction!r}. Type e.g. dataset.train_fraction=0.1"
+        )
+    order = stratified_order(labels, split_seed)
+    rest = order[validation:]
+    train = rest[: round(train_fraction * len(rest))]
+    if (present := len(np.unique(labels[train]))) < classes:
+        raise DataError(
+            f"every class needs a training image: train_fraction={train_fraction} of {len(rest):,} "
+            f"leaves {classes - present} of {classes} classes without one. Use a larger dataset.train_fraction."
+        )
+    return train, order[:validation]

@@ -1,0 +1,129 @@
+"""The leaderboard as text: CSV at full precision, Markdown, and a table for the terminal."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from normbench.report.cells import MAIN, show
+from normbench.report.leaderboard import Leaderboard, Row
+from normbench.report.wording import constants, heading, percent, synopsis
+
+HEADINGS = ("norm", "test accuracy %", "n", "validation %", "train loss", "parameters", "training s", "remarks")
+
+# Columns that a narrow terminal goes without, in this order. The files have them all.
+_EXPENDABLE = ("parameters", "training s", "train loss", "validation %")
+
+
+def texts(row: Row) -> tuple[str, ...]:
+    """The cells of one row under `HEADINGS`."""
+    return (
+        row.cell.scheme,
+        percent(row.test),
+        f"{row.test.n if row.test else 0}/{len(row.cell.entries)}",
+        percent(row.validation),
+        f"{row.train_loss.mean:.4f}" if row.train_loss else "–",
+        f"{row.parameters:,}" if row.parameters is not None else "–",
+        f"{row.seconds.mean:.1f}" if row.seconds else "–",
+        row.remarks,
+    )
+
+
+def to_csv(board: Leaderboard) -> str:
+    """One line per row: its settings (even those that all rows share: a line stands alone), then every number."""
+    cells = board.cells
+    keys = [key for key in dict.fromkeys([*MAIN, *cells.varying]) if key in cells.constant or key in cells.varying]
+    lines = []
+    for row in board.rows:
+        settings = cells.constant | dict(row.cell.setting)
+        line: dict[str, Any] = {key: show(v) if (v := settings.get(key)) is not None else "" for key in keys}
+        line["synthetic"] = any(entry.synthetic for entry in row.cell.entries)
+        line |= {"norm": row.cell.scheme, "rank": row.rank, "runs": len(row.cell.entries)}
+        line["seeds"] = " ".join(str(entry.seed) for entry in row.cell.entries)
+        for name in ("test", "validation", "train_loss", "seconds"):
+            numbers = (
+                asdict(value)
+                if (value := getattr(row, name))
+                else dict.fromkeys(("n", "mean", "median", "low", "high"))
+            )
+            prefix = {"test": "test_accuracy", "validation": "validation_accuracy", "seconds": "training_seconds"}
+            line |= {f"{prefix.get(name, name)}_{key}": number for key, number in numbers.items()}
+        line |= {"parameters": row.parameters, **row.counts, "remarks": row.remarks}
+        lines.append(line)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
+
+
+def to_markdown(board: Leaderboard) -> str:
+    varying = board.cells.varying
+    lines = [
+        f"# {_escape(board.cells.folder.name)}",
+        "",
+        "All runs: `" + constants(board.cells, MAIN).replace("`", "'") + "`",
+        "",
+    ]
+    lines += [_line([*varying, *HEADINGS]), _line(["---"] * (len(varying) + len(HEADINGS)))]
+    for row in board.rows:
+        settings = [show(value) if value is not None else "" for _, value in row.cell.setting]
+        lines.append(_line([*settings, *texts(row)]))
+    lines += ["", *(f"- {_escape(heading(board.cells, s))}: {_escape(synopsis(r))}" for s, r in board.groups.items())]
+    return "\n".join([*lines, "", *(f"- {_escape(note)}" for note in board.notes)]) + "\n"
+
+
+def print_leaderboard(board: Leaderboard, console: Console | None = None) -> None:
+    """Print the table: drawn on a terminal, as plain aligned lines elsewhere (wider than 80 columns if it must be)."""
+    console = console or Console()
+    varying = [key.rpartition(".")[2] for key in board.cells.varying]
+    headings = [*varying, *HEADINGS]
+    groups = [
+        [[*(show(value) if value is not None else "" for _, value in row.cell.setting), *texts(row)] for row in rows]
+        for rows in board.groups.values()
+    ]
+    everything = [line for group in groups for line in group]
+    if not any(line[-1] for line in everything):
+        headings = headings[:-1]
+    kept = list(range(len(headings)))
+    width = {i: max(len(line[i]) for line in [headings, *everything]) for i in kept}
+    if console.is_terminal:
+        for name in _EXPENDABLE:
+            if sum(min(width[i], 30) + 3 for i in kept) + 1 > console.width:  # remarks may wrap at 30
+                kept.remove(headings.index(name))
+        table = Table(title=board.cells.folder.name, title_justify="left")
+        for i in kept:
+            right = headings[i] not in ("norm", "remarks", "model", "dataset", "optimizer")
+            table.add_column(headings[i], justify="right" if right else "left", no_wrap=headings[i] == "norm")
+        for group in groups:
+            for line in group:
+                table.add_row(*(Text(line[i]) for i in kept))
+            table.add_section()
+        console.print(table)
+    else:
+        for line in [headings, *everything]:
+            _plain(console, "  ".join(line[i].ljust(width[i]) for i in kept).rstrip())
+    _plain(console, f"All runs: {constants(board.cells, MAIN)}")
+    for note in board.notes:
+        _plain(console, note)
+
+
+def _plain(console: Console, text: str) -> None:
+    """Print as it is: no markup in the names of schemes, no colours, and wrapped by the terminal alone."""
+    console.print(Text(text), soft_wrap=True)
+
+
+def _line(values: list[str]) -> str:
+    return "| " + " | ".join(_escape(value) for value in values) + " |"
+
+
+def _escape(text: str) -> str:
+    """Names come from users: neither a column nor markup may come of them."""
+    return html.escape(" ".join(text.split()), quote=False).replace("|", "\\|")
