@@ -11,14 +11,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from normbench import config, console, sweeper
-from normbench.cell import Cell, ConfigError
+from normbench.cell import Cell, ConfigError, UserError
 from normbench.listing import choices, config_dir
+from normbench.runs import Locked, Run, Unwritable
 
 cells_composed: list[Cell | Exception] = []  # by a single run: Hydra passes nothing on from its task
 
@@ -28,6 +30,7 @@ def run(words: list[str]) -> int:
 
     Raises: ConfigError with a message for the user, or whatever went wrong in a single run.
     """
+    _require_known_flags(words)
     sweeper.cells_swept.clear()
     cells_composed.clear()
     config.register()
@@ -59,7 +62,7 @@ def complete(arguments: list[str]) -> int:
 def _task(cfg: DictConfig) -> None:
     try:
         cells_composed.append(config.to_cell(cfg, HydraConfig.get().runtime.choices))
-    except (ConfigError, OmegaConfBaseException) as error:  # raised later: Hydra would print a line of its own
+    except Exception as error:  # raised later: Hydra would print a line of its own
         cells_composed.append(error)
 
 
@@ -68,27 +71,36 @@ def _application() -> None:
 
 
 def _single(cell: Cell) -> int:
-    from normbench.experiment import execute
+    from normbench.experiment import prepare_cell, train
     from normbench.norms import Unsupported
 
-    finished = (cell.folder / "summary.json").exists()
+    run, finished = Run(cell.folder), cell.finished
     try:
-        with console.run_view(cell) as tell:
-            run = execute(cell, tell)
+        if not finished:
+            ready = prepare_cell(cell)  # before anything is said: bad input gets its error and nothing else
+            with console.run_view(cell) as tell:
+                run = train(ready, tell)
     except Unsupported as error:
         raise ConfigError(str(error)) from error
+    except (Locked, Unwritable) as error:
+        raise UserError(f"{error} Choose another place with results_dir=... or study=...") from error
     console.print_run(run, cell, finished)
     return 0
 
 
 def _sweep(cells: list[Cell]) -> int:
     from normbench import report
-    from normbench.launch import run_cells
+    from normbench.launch import examine, run_cells
 
+    plan = examine(cells)
     study = cells[0].folder.parent
+    try:
+        study.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{study} can't be written: {error.strerror}. Choose another place: results_dir=...") from error
     with console.sweep_view(cells) as view:
         try:
-            outcome = run_cells(cells, view)
+            outcome = run_cells(plan, view)
         finally:
             built = report.build(study) if any(study.glob("*/summary.json")) else None
     console.print_outcome(outcome, len(cells))
@@ -112,6 +124,15 @@ def _hydra(argv: list[str]) -> Iterator[None]:
             del os.environ["HYDRA_FULL_ERROR"]
         else:
             os.environ["HYDRA_FULL_ERROR"] = before
+
+
+def _require_known_flags(words: list[str]) -> None:
+    known = get_args_parser()._option_string_actions
+    for word in words:
+        flag = word.partition("=")[0]
+        if word.startswith("-") and flag not in known:
+            key = flag.lstrip("-").replace("-", "_")
+            raise ConfigError(f"options are written key=value: got {word}. Did you mean {key}=...?")
 
 
 def _options_first(words: list[str]) -> list[str]:

@@ -45,6 +45,11 @@ class Cell:
     def folder(self) -> Path:
         return Path(self.config["results_dir"]).absolute() / self.config["study"] / self.name
 
+    @property
+    def finished(self) -> bool:
+        """Is this run over? Then it is never trained again."""
+        return (self.folder / "summary.json").exists()
+
 
 @dataclass(frozen=True)
 class Parts:

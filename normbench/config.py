@@ -81,13 +81,16 @@ def to_cell(cfg: DictConfig, chosen: Mapping[str, Any]) -> Cell:
     Raises: ConfigError.
     """
     choices = {group: str(chosen[group]) for group in GROUPS}
+    # Compared before interpolation: where a part refers to an option, the option alone counts.
+    unchanged, _ = _defaults(tuple(choices.items()))
+    values = dict(leaves(plain(cfg, resolve=False)))
+    for key, value in values.items():
+        check_type(key, value, unchanged.get(key))
     config = plain(cfg)
     check(config)
     config["device"] = resolve_device(config["device"])
-    # Compared before interpolation: where a part refers to an option, the option alone counts.
-    unchanged, _ = _defaults(tuple(choices.items()))
-    values = {k: v for k, v in leaves(plain(cfg, resolve=False)) if k.split(".")[0] not in NOT_IDENTITY}
-    changed = {k: v for k, v in sorted(values.items()) if k not in unchanged or unchanged[k] != v}
+    counting = {k: v for k, v in sorted(values.items()) if k.split(".")[0] not in NOT_IDENTITY}
+    changed = {k: v for k, v in counting.items() if k not in unchanged or unchanged[k] != v}
     identity = {
         "choices": dict(choices),
         "values": changed,
@@ -131,7 +134,9 @@ def plain(cfg: DictConfig, resolve: bool = True) -> dict[str, Any]:
     # A fixed order, whatever the order of composition: files of equal runs are equal.
     assert isinstance(container, dict)
     order = [field.name for field in fields(Schema)]
-    return {str(k): container[k] for k in sorted(container, key=lambda k: order.index(str(k)))}
+    if wrong := set(container) ^ set(order):
+        raise ConfigError(f"options can be changed, not added or deleted: {', '.join(sorted(map(str, wrong)))}.")
+    return {key: container[key] for key in order}
 
 
 def check(config: Mapping[str, Any]) -> None:
@@ -163,8 +168,24 @@ def check(config: Mapping[str, Any]) -> None:
          "a plain folder name (letters, digits, _ . + -)")  # fmt: skip
     jobs = config["jobs"]
     rule(jobs == "auto" or (isinstance(jobs, int) and jobs >= 1), "jobs", "auto, or 1 or more")
-    rule(isinstance(config["instruments"].get("probe"), int) and config["instruments"]["probe"] >= 0, "instruments",
-         "a group with probe, a number of images")  # fmt: skip
+    if config["instruments"]["probe"] < 0:
+        raise ConfigError(f"instruments.probe must be 0 or more: got {config['instruments']['probe']}.")
+
+
+def check_type(key: str, value: Any, default: Any) -> None:
+    """Refuse a group's option of another type than its default (top-level ones have a schema). Raises ConfigError."""
+    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a word", list: "a list"}
+    kind = type(default)
+    if kind not in kinds or "." not in key or (isinstance(value, str) and "${" in value):
+        return
+    accepted = (int, float) if kind is float else kind
+    ok = isinstance(value, accepted) and (kind is bool or not isinstance(value, bool))
+    if ok and kind is list and default and not isinstance(default[0], Mapping):
+        for item in value:
+            check_type(f"each of {key}", item, default[0])
+    if not ok:
+        example = "" if kind is bool else f" such as {as_word(default)}"
+        raise ConfigError(f"{key} must be {kinds[kind]}{example}: got {as_word(value)}.")
 
 
 def resolve_device(name: str) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
     from normbench.report import Report
     from normbench.trainer import Progress
 
-out = Console()  # results
+# Where there is no terminal nothing is wrapped at a width that nobody has.
+out = Console(width=None if sys.stdout.isatty() else 200)  # results
 err = Console(stderr=True)  # how it is going
 SECONDS_BETWEEN_LINES = 5.0  # where there is no live line
 
@@ -73,7 +76,7 @@ class SweepView:
 
     def __init__(self, cells: list[Cell], bar: Bar | None) -> None:
         self.words = {cell.name: " ".join(cell.words) for cell in cells}
-        self.bar, self.done = bar, sum((cell.folder / "summary.json").exists() for cell in cells)
+        self.bar, self.done = bar, sum(cell.finished for cell in cells)
         if self.done:
             err.print(f"{self.done} of {len(cells)} runs were finished before", highlight=False)
         if bar is not None:
@@ -104,7 +107,7 @@ class SweepView:
 @contextmanager
 def sweep_view(cells: list[Cell]) -> Iterator[SweepView]:
     """A sweep of `cells`."""
-    say(f"{len(cells)} runs in {cells[0].folder.parent}")
+    say(f"{len(cells)} runs in {_short(cells[0].folder.parent)}")
     if not err.is_terminal:
         yield SweepView(cells, None)
         return
@@ -133,14 +136,19 @@ def print_run(run: Run, cell: Cell, finished_before: bool) -> None:
     table.add_row("steps, samples", f"{summary['steps']:,}, {summary['samples']:,}")
     out.print(table)
     if shift := summary.get("shift"):
-        moved = Table(title="How far each block's input moved, first step to last", title_justify="left")
+        moved = _table()
         moved.add_column("block")
-        moved.add_column("shift of its input's mean (sd)", justify="right")
+        moved.add_column("shift", justify="right")
         for layer, value in shift.items():
             moved.add_row(layer, "-" if value is None else f"{value:.2f}")
+        say("\nhow far the input of each block moved from the first step to the last, in standard deviations of a unit")
         out.print(moved)
     _print_neighbours(cell)
-    say(f"folder: {run.folder}")
+    say(f"\nfolder: {_short(run.folder)}")
+
+
+def _table() -> Table:
+    return Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
 
 
 def _print_neighbours(cell: Cell) -> None:
@@ -155,13 +163,14 @@ def _print_neighbours(cell: Cell) -> None:
         rest = [word for word in cell.words if not word.startswith("norm")]
         others = [name for name in ("none", "batch", "layer") if name != cell.choices["norm"]]
         study = [] if cell.config["study"] == "scratch" else [f"study={cell.config['study']}"]
-        say(f"to compare: {' '.join(['normbench run -m norm=' + ','.join(others), *rest, *study])}")
+        say(f"\nto compare: {' '.join(['normbench run -m norm=' + ','.join(others), *rest, *study])}")
         return
-    table = Table(title="The same with another scheme", title_justify="left")
+    table = _table()
     table.add_column("scheme")
     table.add_column("test accuracy", justify="right")
     for words_, result in sorted(rows):
         table.add_row(escape(words_), result)
+    say("\nthe same with another scheme")
     out.print(table)
 
 
@@ -188,4 +197,9 @@ def print_report(report: Report) -> None:
     from normbench.report import print_leaderboard
 
     print_leaderboard(report.leaderboard, out)
-    say(f"report: {report.page}")
+    say(f"report: {_short(report.page)}")
+
+
+def _short(path: Path) -> Path:
+    """`path` as seen from here, if it lies below."""
+    return path.relative_to(Path.cwd()) if path.is_absolute() and path.is_relative_to(Path.cwd()) else path

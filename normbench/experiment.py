@@ -15,6 +15,7 @@ import torch
 from normbench.cell import Cell, ConfigError, Parts
 from normbench.config import build
 from normbench.data import DataError, Dataset, default_data_dir, prepare
+from normbench.models import require_method
 from normbench.norms import Unsupported
 from normbench.provenance import provenance
 from normbench.runs import SCHEMA_VERSION, Run, RunFolder
@@ -61,6 +62,7 @@ def check_supported(config: Mapping[str, Any], parts: Parts, shape: tuple[int, i
     """
     with torch.device("meta"):
         try:
+            require_method(config["model"]["init"])
             model = parts.model(parts.scheme, shape, classes).train()
             model(torch.empty(config["batch_size"], *shape))
         except Unsupported:
@@ -101,13 +103,18 @@ def execute(cell: Cell, tell: Tell = lambda progress: None) -> Run:
         Locked: another process is at it.
         Exception: whatever went wrong in training; it is in `error.json`, too.
     """
-    if (cell.folder / "summary.json").exists():
+    if cell.finished:
         return Run(cell.folder)
+    return train(prepare_cell(cell), tell)
+
+
+def train(ready: Prepared, tell: Tell = lambda progress: None) -> Run:
+    """As `execute`, for a cell that was prepared."""
+    cell = ready.cell
     torch.set_num_threads(cell.config["threads"])
-    ready = prepare_cell(cell)
     columns = dict.fromkeys(name for instrument in ready.parts.instruments for name in instrument.columns)
     with RunFolder(cell.folder, list(columns)) as folder:
-        if not (cell.folder / "summary.json").exists():  # another process may have finished it meanwhile
+        if not cell.finished:  # another process may have finished it meanwhile
             try:
                 Training(cell, ready.parts, ready.dataset, ready.total, folder, tell).run(record(cell))
             except Exception as error:

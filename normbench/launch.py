@@ -34,42 +34,54 @@ class Outcome:
     failed: dict[str, str] = field(default_factory=dict)  # name -> error
 
 
-def examine(cells: Iterable[Cell]) -> tuple[list[Cell], dict[str, str]]:
-    """Check every cell before the first one starts: those to run, seed by seed, and why others can't be (by name).
+@dataclass(frozen=True)
+class Plan:
+    """A sweep that was looked at.
+
+    Args:
+        todo: cells to run, seed by seed.
+        unsupported: cells that can't be, each with the reason.
+        finished: how many were finished before.
+    """
+
+    todo: list[Cell]
+    unsupported: list[tuple[Cell, str]]
+    finished: int
+
+
+def examine(cells: Iterable[Cell]) -> Plan:
+    """Check every cell before the first one starts. Writes nothing.
 
     Raises: ConfigError for the first cell that nobody can have meant.
     """
     from normbench.experiment import prepare_cell
     from normbench.norms import Unsupported
 
-    todo, unsupported = [], {}
+    todo, unsupported, finished = [], [], 0
     for cell in cells:
-        if (cell.folder / "summary.json").exists():
+        if cell.finished:
+            finished += 1
             continue
         try:
             prepare_cell(cell)
             todo.append(cell)
         except Unsupported as error:
-            unsupported[cell.name] = str(error)
+            unsupported.append((cell, str(error)))
         except ConfigError as error:
             raise ConfigError(f"{error} (in {' '.join(cell.words)})") from error
     todo.sort(key=lambda cell: cell.config["seed"])  # stable: every scheme has results early
-    return todo, unsupported
+    return Plan(todo, unsupported, finished)
 
 
-def run_cells(cells: list[Cell], view: View) -> Outcome:
-    """Run all cells that are not finished, `jobs` at a time. A cell that fails is reported, and the others go on.
-
-    Raises: ConfigError before anything is run or written.
-    """
+def run_cells(plan: Plan, view: View) -> Outcome:
+    """Run the cells of `plan`, `jobs` at a time. A cell that fails is reported, and the others go on."""
     from normbench.experiment import record_unsupported
 
-    todo, unsupported = examine(cells)
-    outcome = Outcome(skipped=len(cells) - len(todo) - len(unsupported), unsupported=len(unsupported))
-    for cell in cells:
-        if cell.name in unsupported:
-            record_unsupported(cell, unsupported[cell.name])
-            view.finished(Run(cell.folder))
+    todo = plan.todo
+    outcome = Outcome(skipped=plan.finished, unsupported=len(plan.unsupported))
+    for cell, reason in plan.unsupported:
+        record_unsupported(cell, reason)
+        view.finished(Run(cell.folder))
     if not todo:
         return outcome
     # Fork server: torch is imported once, and each worker forked from that, in milliseconds.

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from normbench.models.activation import activation as activation_called
+from normbench.models.options import activation as activation_called
+from normbench.models.options import require_sizes
 from normbench.norms import NormScheme
 
 
@@ -33,6 +34,7 @@ class CNN(nn.Sequential):
         normalize_output: bool = False,
     ) -> None:
         super().__init__()
+        require_sizes("channels", channels)
         c, height, width = shape
         for i, features in enumerate(channels, start=1):
             conv = nn.Conv2d(c, features, kernel_size=3, padding=1)

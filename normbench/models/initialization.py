@@ -48,6 +48,12 @@ INITS: dict[str, Init] = {
 }
 
 
+def require_method(method: str) -> None:
+    """Raise ValueError, naming the others, if there is no initialisation called `method`."""
+    if method != "auto" and method not in INITS:
+        raise ValueError(f"model.init is one of auto, {', '.join(INITS)}: got {method}.")
+
+
 def initialize(model: nn.Module, scheme: NormScheme, method: str, generator: Callable[[str], torch.Generator]) -> None:
     """Draw all weights of `model`; biases start at 0 (an LSTM's forget gate at 1).
 
@@ -59,8 +65,7 @@ def initialize(model: nn.Module, scheme: NormScheme, method: str, generator: Cal
 
     Raises: ValueError if there is no such method.
     """
-    if method != "auto" and method not in INITS:
-        raise ValueError(f"model.init is one of auto, {', '.join(INITS)}: got {method}.")
+    require_method(method)
     for name, module in model.named_modules():
         if isinstance(module, Block):
             init = INITS[method] if method != "auto" else scheme.init_ or _suited_to(module.activation)

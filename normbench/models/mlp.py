@@ -8,7 +8,8 @@ from math import prod
 
 from torch import nn
 
-from normbench.models.activation import activation as activation_called
+from normbench.models.options import activation as activation_called
+from normbench.models.options import require_sizes
 from normbench.norms import NormScheme
 
 
@@ -39,6 +40,7 @@ class MLP(nn.Sequential):
         normalize_output: bool = False,
     ) -> None:
         super().__init__()
+        require_sizes("hidden", hidden)
         widths = [prod(shape), *hidden]
         self.add_module("flatten", nn.Flatten())
         for i, (a, b) in enumerate(pairwise(widths), start=1):

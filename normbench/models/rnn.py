@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from normbench.models.lstm import LSTMCell
+from normbench.models.options import require_sizes
 from normbench.norms import NormScheme
 
 
@@ -37,6 +38,7 @@ class RNN(nn.Module):
         normalize_output: bool = False,
     ) -> None:
         super().__init__()
+        require_sizes("units", [units])
         c, height, width = shape
         self.units, self.initial_state_noise = units, initial_state_noise
         self.cell = LSTMCell(scheme, inputs=c * width, units=units, steps=height)

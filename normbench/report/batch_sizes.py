@@ -60,16 +60,14 @@ def draw(cells: Cells) -> list[Figure]:
         for why in sorted(gone)
     ]
     legend(canvas, {name: styles[name] for name in styles if any(name in lines[rest] for rest in shown)}, extra)
-    caption = (
-        f"Error on the test set (percent, logarithmic) at the end of training, from {plural(len(errors), 'run')}; "
-        "lower is better. Small dots: seeds. Lines join their means; bars are the 95% Student t interval of the mean "
-        "(none where there is one seed; cut where they leave the axes). Schemes are moved apart sideways."
-        + (
-            " Marks on the upper edge: no run there has a result, because all diverged or the cell is unsupported."
-            * bool(gone)
-        )
-        + omitted(PANELS, several, "settings")
-    )
+    parts = [
+        f"Error on the test set (percent, logarithmic) at the end of training, from {plural(len(errors), 'run')};",
+        "lower is better. Small dots: seeds. Lines join their means; bars are the 95% Student t interval of the mean",
+        "(none where there is one seed; cut where they leave the axes). Schemes are moved apart sideways.",
+        "Marks on the upper edge: no run there has a result: all diverged, or the cell is unsupported." if gone else "",
+        omitted(PANELS, several, "settings"),
+    ]
+    caption = " ".join(filter(None, parts))
     return [finish(NAME, TITLE, caption, canvas, cells.synthetic)]
 
 

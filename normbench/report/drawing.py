@@ -101,7 +101,7 @@ def log_ticks(low: float, high: float) -> list[float]:
 def finish(name: str, title: str, caption: str, canvas: Canvas, synthetic: bool) -> Figure:
     """Save `canvas` as SVG and PNG."""
     if synthetic:
-        canvas.supxlabel("synthetic data", x=0.995, ha="right", fontsize=8, color="#B00020")
+        canvas.text(0.995, 0.006, "synthetic data", ha="right", va="bottom", fontsize=8, color="#B00020")
     svg, png = io.BytesIO(), io.BytesIO()
     canvas.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
     canvas.savefig(png, format="png", dpi=110, metadata={"Software": None})
@@ -134,4 +134,4 @@ def plural(count: int, word: str) -> str:
 def omitted(shown: int, items: Iterable[object], what: str) -> str:
     """A sentence for a caption where there is more than fits."""
     total = len(list(items))
-    return "" if total <= shown else f" Only {shown} of {total} {what} are drawn; the tables have them all."
+    return "" if total <= shown else f"Only {shown} of {total} {what} are drawn; the tables have them all."

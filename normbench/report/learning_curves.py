@@ -46,25 +46,23 @@ def draw(cells: Cells) -> list[Figure]:
     _percent_axis(flat[0])
     canvas.supxlabel("training images seen", fontsize=9)
     canvas.supylabel("validation error (%)", fontsize=9)
-    diverged = sum(entry.status == "diverged" for _, drawn in shown for cell in drawn for entry in cell.entries)
+    drawn_entries = [e for _, drawn in shown for cell in drawn for e in cell.entries if e in curves]
+    complete, diverged = (sum(entry.status == status for entry in drawn_entries) for status in DRAWN)
     cross = Line2D([], [], color="#555555", marker="x", linestyle="", label="diverged")
     legend(
         canvas,
-        {n: s for n, s in styles.items() if any(n == c.scheme for _, d in shown for c in d)},
-        [cross] * (diverged > 0),
+        {s: styles[s] for s in cells.schemes if any(e.scheme == s for e in drawn_entries)},
+        [cross] * bool(diverged),
     )
-    complete = sum(entry.status == "complete" for _, drawn in shown for cell in drawn for entry in cell.entries)
-    caption = (
-        f"Error on the validation set (percent, logarithmic) while training, from {plural(complete, 'complete run')}. "
-        "Line: mean over seeds. Band: from the best to the worst seed, not an interval. "
-        "Lower is better; the steeper the fall at the left, the faster the start."
-        + (
-            f" Thin lines that end in a cross: {plural(diverged, 'run')} that diverged, at the last evaluation."
-            * (diverged > 0)
-        )
-        + (" Errors of zero are drawn on the lower edge." if zero else "")
-        + omitted(PANELS, by_setting, "settings")
-    )
+    parts = [
+        f"Error on the validation set (percent, logarithmic) while training, from {plural(complete, 'complete run')}.",
+        "Line: mean over seeds. Band: from the best to the worst seed, not an interval. Lower is better;",
+        "the steeper the fall at the left, the faster the start.",
+        f"Thin lines that end in a cross: {plural(diverged, 'run')} that diverged after it." if diverged else "",
+        f"Errors of zero are drawn as {floor:.2g}." if zero else "",
+        omitted(PANELS, by_setting, "settings"),
+    ]
+    caption = " ".join(filter(None, parts))
     return [finish(NAME, TITLE, caption, canvas, cells.synthetic)]
 
 

@@ -36,7 +36,7 @@ def render(board: Leaderboard, figures: Sequence[Figure]) -> str:
         shared=constants(cells, MAIN),
         constant={key: show(value) for key, value in cells.constant.items()},
         notes=board.notes,
-        colors={name: style.color for name, style in palette(cells.schemes).items()},
+        colors={name: style.color.replace("#000000", "currentColor") for name, style in palette(cells.schemes).items()},
         headings=HEADINGS if any(row.remarks for row in board.rows) else HEADINGS[:-1],
         groups=[
             {

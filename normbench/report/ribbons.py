@@ -91,39 +91,33 @@ def _caption(
     every: Sequence[str],
     cut: bool,
 ) -> str:
+    settings = chosen[schemes[0]].settings
     seeds = {scheme: chosen[scheme].seed for scheme in schemes}
-    which = (
-        f"seed {seeds[schemes[0]]}"
-        if len(set(seeds.values())) == 1
-        else ", ".join(f"{s} seed {n}" for s, n in seeds.items())
-    )
-    plain = [s for s in schemes if all(ribbon.tensor == "linear" for ribbon in measured[s].values())]
+    which = {f"seed {seed}" if len(set(seeds.values())) == 1 else f"{s} seed {seed}": None for s, seed in seeds.items()}
+    linear = {(s, layer) for s in schemes for layer, ribbon in measured[s].items() if ribbon.tensor == "linear"}
+    plain = [scheme for scheme in schemes if all((scheme, layer) in linear for layer in measured[scheme])]
+    plain += [layer for layer in layers if any((s, layer) in linear for s in schemes if s not in plain)]
     lost = [scheme for scheme in chosen if scheme not in measured]
     diverged = [scheme for scheme in schemes if chosen[scheme].status == "diverged"]
-    settings = chosen[schemes[0]].settings
-    return (
-        f"One run per scheme ({settings['model']}, batch size {settings.get('batch_size')}, {which}). "
-        "Percentiles 1, 15, 50, 85 and 99 over all units and images of a fixed set of "
-        "validation images: line = median, dark band = 15 to 85, light band = 1 to 99. Tensor: normalized, the "
-        "output of the norm"
+    parts = [
+        f"One run per scheme ({settings['model']}, batch size {settings.get('batch_size')}, {', '.join(which)}).",
+        "Percentiles 1, 15, 50, 85 and 99 over all units and images of a fixed set of validation images:",
+        "line = median, dark band = 15 to 85, light band = 1 to 99. Tensor: normalized, the output of the norm"
+        + (f" (where there is none, linear, the output of the linear layer: {', '.join(plain)})." if plain else "."),
+        "Bands that stay where they are mean that the next layer sees a steady distribution. The step axis is",
+        "logarithmic from step 1 on. All schemes share the vertical axis of a layer"
         + (
-            f"; linear, the output of the linear layer, where there is no norm after it ({', '.join(plain)})"
-            if plain
-            else ""
-        )
-        + ". A network whose bands stay where they are shows its next layer a steady distribution. "
-        "The step axis is logarithmic from step 1 on. All schemes share the vertical axis of a layer"
-        + (
-            ", which is cut where one reaches five times as far as the median scheme: its reach is written there"
+            "; a scheme that reaches over five times as far as the median one is cut, its range written."
             if cut
-            else ""
-        )
-        + ". Batch normalisation is measured with the statistics of these images, not with its running ones."
-        + (f" Diverged: {', '.join(diverged)}." if diverged else "")
-        + (f" Not measured: {', '.join(lost)} (the instrument activations supplies this)." if lost else "")
-        + omitted(LAYERS, every, "layers")
-        + omitted(SCHEMES, measured, "schemes")
-    )
+            else "."
+        ),
+        "Networks with batch norm are measured with the statistics of these images, not the running ones.",
+        f"Diverged: {', '.join(diverged)}." if diverged else "",
+        f"Not measured: {', '.join(lost)} (the instrument activations supplies this)." if lost else "",
+        omitted(LAYERS, every, "layers"),
+        omitted(SCHEMES, measured, "schemes"),
+    ]
+    return " ".join(filter(None, parts))
 
 
 def _measured(entry: Entry) -> bool:

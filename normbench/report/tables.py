@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from normbench.report.cells import MAIN, show
+from normbench.report.cells import MAIN, label, show
 from normbench.report.leaderboard import Leaderboard, Row
 from normbench.report.wording import constants, heading, percent, synopsis
 
@@ -74,8 +74,7 @@ def to_markdown(board: Leaderboard) -> str:
     ]
     lines += [_line([*varying, *HEADINGS]), _line(["---"] * (len(varying) + len(HEADINGS)))]
     for row in board.rows:
-        settings = [show(value) if value is not None else "" for _, value in row.cell.setting]
-        lines.append(_line([*settings, *texts(row)]))
+        lines.append(_line([*_settings(row), *texts(row)]))
     lines += ["", *(f"- {_escape(heading(board.cells, s))}: {_escape(synopsis(r))}" for s, r in board.groups.items())]
     return "\n".join([*lines, "", *(f"- {_escape(note)}" for note in board.notes)]) + "\n"
 
@@ -83,36 +82,38 @@ def to_markdown(board: Leaderboard) -> str:
 def print_leaderboard(board: Leaderboard, console: Console | None = None) -> None:
     """Print the table: drawn on a terminal, as plain aligned lines elsewhere (wider than 80 columns if it must be)."""
     console = console or Console()
-    varying = [key.rpartition(".")[2] for key in board.cells.varying]
-    headings = [*varying, *HEADINGS]
-    groups = [
-        [[*(show(value) if value is not None else "" for _, value in row.cell.setting), *texts(row)] for row in rows]
-        for rows in board.groups.values()
-    ]
-    everything = [line for group in groups for line in group]
-    if not any(line[-1] for line in everything):
-        headings = headings[:-1]
-    kept = list(range(len(headings)))
-    width = {i: max(len(line[i]) for line in [headings, *everything]) for i in kept}
+    headings = [key.rpartition(".")[2] for key in board.cells.varying] + list(HEADINGS)
+    groups = [[_settings(row) + list(texts(row)) for row in rows] for rows in board.groups.values()]
+    lines = [headings, *(line for group in groups for line in group)]
+    width = [max(len(line[i]) for line in lines) for i in range(len(headings))]
     if console.is_terminal:
+        kept = list(range(len(headings) - 1))  # remarks are sentences: below
         for name in _EXPENDABLE:
-            if sum(min(width[i], 30) + 3 for i in kept) + 1 > console.width:  # remarks may wrap at 30
+            if sum(width[i] + 3 for i in kept) + 1 > console.width:
                 kept.remove(headings.index(name))
-        table = Table(title=board.cells.folder.name, title_justify="left")
+        table = Table(title=Text(board.cells.folder.name), title_justify="left")
         for i in kept:
-            right = headings[i] not in ("norm", "remarks", "model", "dataset", "optimizer")
-            table.add_column(headings[i], justify="right" if right else "left", no_wrap=headings[i] == "norm")
+            words = headings[i] in ("norm", "model", "dataset", "optimizer")
+            table.add_column(headings[i], justify="left" if words else "right", no_wrap=True)
         for group in groups:
             for line in group:
                 table.add_row(*(Text(line[i]) for i in kept))
             table.add_section()
         console.print(table)
+        for row in board.rows:
+            if row.remarks:
+                name = ", ".join(filter(None, (row.cell.scheme, label(row.cell.setting, ""))))
+                _plain(console, f"{name}: {row.remarks}")
     else:
-        for line in [headings, *everything]:
-            _plain(console, "  ".join(line[i].ljust(width[i]) for i in kept).rstrip())
+        for line in lines:
+            _plain(console, "  ".join(text.ljust(w) for text, w in zip(line, width, strict=True)).rstrip())
     _plain(console, f"All runs: {constants(board.cells, MAIN)}")
     for note in board.notes:
         _plain(console, note)
+
+
+def _settings(row: Row) -> list[str]:
+    return [show(value) if value is not None else "" for _, value in row.cell.setting]
 
 
 def _plain(console: Console, text: str) -> None:

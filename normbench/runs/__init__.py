@@ -4,7 +4,19 @@ Neither torch nor Hydra is imported here: reports are built from these files on 
 """
 
 from normbench.runs.files import Damaged, Table, write_atomically
-from normbench.runs.folder import SCHEMA_VERSION, Locked, RunFolder
+from normbench.runs.folder import SCHEMA_VERSION, Locked, RunFolder, Unwritable
 from normbench.runs.study import FINISHED, Run, Study, load
 
-__all__ = ["FINISHED", "SCHEMA_VERSION", "Damaged", "Locked", "Run", "RunFolder", "Study", "Table", "load", "write_atomically"]
+__all__ = [
+    "FINISHED",
+    "SCHEMA_VERSION",
+    "Damaged",
+    "Locked",
+    "Run",
+    "RunFolder",
+    "Study",
+    "Table",
+    "Unwritable",
+    "load",
+    "write_atomically",
+]

@@ -22,6 +22,10 @@ class Locked(Exception):
     """Another process is writing this run."""
 
 
+class Unwritable(Exception):
+    """The folder of results can't be written."""
+
+
 class RunFolder:
     """Writes `config.yaml`, the tables, `checkpoint`, and at the end `summary.json` or `error.json`.
 
@@ -29,7 +33,7 @@ class RunFolder:
 
     Raises:
         Locked: another process holds the lock.
-        OSError: the folder can't be written.
+        Unwritable: the folder can't be made.
     """
 
     def __init__(self, path: Path, layer_columns: Sequence[str]) -> None:
@@ -44,7 +48,10 @@ class RunFolder:
         return {"steps": self.steps, "epochs": self.epochs, "layers": self.layers}
 
     def __enter__(self) -> RunFolder:
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise Unwritable(f"{self.path} can't be written: {error.strerror}.") from error
         try:
             self._lock.acquire(timeout=1, poll_interval=0.05)  # a reader that asks for the status holds it for a moment
         except Timeout:
@@ -96,4 +103,4 @@ class RunFolder:
         write_atomically(self.path / "error.json", json.dumps({"error": message, "traceback": traceback}).encode())
 
 
-__all__ = ["POSITION", "SCHEMA_VERSION", "Damaged", "Locked", "RunFolder"]
+__all__ = ["POSITION", "SCHEMA_VERSION", "Damaged", "Locked", "RunFolder", "Unwritable"]

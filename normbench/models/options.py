@@ -1,8 +1,8 @@
-"""Activations by name."""
+"""Options that models share: activations by name, sizes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch import nn
 
@@ -22,3 +22,9 @@ def activation(name: str) -> Callable[[], nn.Module]:
     if name not in ACTIVATIONS:
         raise ValueError(f"model.activation is one of {', '.join(ACTIVATIONS)}: got {name}.")
     return ACTIVATIONS[name]
+
+
+def require_sizes(option: str, sizes: Sequence[int]) -> None:
+    """Raise ValueError unless every one of `sizes`, the value of model.`option`, is 1 or more."""
+    if any(size < 1 for size in sizes):
+        raise ValueError(f"model.{option} must be 1 or more: got {', '.join(map(str, sizes))}.")
