@@ -168,15 +168,16 @@ def check(config: Mapping[str, Any]) -> None:
          "a plain folder name (letters, digits, _ . + -)")  # fmt: skip
     jobs = config["jobs"]
     rule(jobs == "auto" or (isinstance(jobs, int) and jobs >= 1), "jobs", "auto, or 1 or more")
-    if config["instruments"]["probe"] < 0:
-        raise ConfigError(f"instruments.probe must be 0 or more: got {config['instruments']['probe']}.")
+    probe = config["instruments"]["probe"]
+    if not isinstance(probe, int) or probe < 0:
+        raise ConfigError(f"instruments.probe must be a whole number, 0 or more: got {as_word(probe)}.")
 
 
 def check_type(key: str, value: Any, default: Any) -> None:
     """Refuse a group's option of another type than its default (top-level ones have a schema). Raises ConfigError."""
     kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a word", list: "a list"}
     kind = type(default)
-    if kind not in kinds or "." not in key or (isinstance(value, str) and "${" in value):
+    if kind not in kinds or "." not in key or any(isinstance(v, str) and "${" in v for v in (value, default)):
         return
     accepted = (int, float) if kind is float else kind
     ok = isinstance(value, accepted) and (kind is bool or not isinstance(value, bool))

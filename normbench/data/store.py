@@ -59,8 +59,8 @@ def cached(
             raise DataError(f"{name}: {error}. Check {data_dir}, or choose another folder by data_dir.") from error
         if checksum not in (None, source.checksum):
             raise DataError(
-                f"{name}: the images in {data_dir} are not the original ones (SHA-256 {source.checksum[:12]}..., "
-                f"expected {str(checksum)[:12]}...).\nRemove its files there and type: normbench data {name}"
+                f"{name}: the decoded images are not the original ones (SHA-256 {source.checksum[:12]}..., "
+                f"expected {str(checksum)[:12]}...).\nRemove the files they came from and type: normbench data {name}"
             )
         try:
             _write(source, cache_folder(name, data_dir))

@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from normbench.report.cells import MAIN, Cells, label, show
+from normbench.report.cells import Cells, label, show
 from normbench.report.drawing import Figure, plural
 from normbench.report.leaderboard import Leaderboard, Row
 from normbench.report.palette import palette
@@ -33,7 +33,7 @@ def render(board: Leaderboard, figures: Sequence[Figure]) -> str:
         question=next((q for e in cells.entries if (q := e.run.config.get("question"))), ""),
         counts=_counts(cells),
         synthetic=", synthetic data" if cells.synthetic and "dataset" not in cells.varying else "",
-        shared=constants(cells, MAIN),
+        shared=constants(cells),
         constant={key: show(value) for key, value in cells.constant.items()},
         notes=board.notes,
         colors={name: style.color.replace("#000000", "currentColor") for name, style in palette(cells.schemes).items()},

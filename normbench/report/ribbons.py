@@ -107,7 +107,7 @@ def _caption(
         "Bands that stay where they are mean that the next layer sees a steady distribution. The step axis is",
         "logarithmic from step 1 on. All schemes share the vertical axis of a layer"
         + (
-            "; a scheme that reaches over five times as far as the median one is cut, its range written."
+            "; a scheme that reaches over five times as far as the median one is cut there, its range written."
             if cut
             else "."
         ),
@@ -153,9 +153,10 @@ def _ribbons(entry: Entry) -> dict[str, Ribbon]:
 
 
 def _limit(reaches: Sequence[float]) -> float:
-    """Half the height of a shared axis: the furthest reach within five times the median, so that none flattens all."""
-    within = [reach for reach in reaches if reach <= 5 * float(np.median(reaches))] if reaches else []
-    return 1.05 * max(within, default=1.0) or 1.0
+    """Half the height of a shared axis: the furthest reach, but five times the median at most: none flattens all."""
+    if not any(reaches):
+        return 1.0
+    return 1.05 * min(max(reaches), 5 * float(np.median(reaches)) or max(reaches))
 
 
 def _draw_panel(ax: Axes, ribbon: Ribbon | None, color: str, limit: float) -> bool:
@@ -179,7 +180,7 @@ def _draw_panel(ax: Axes, ribbon: Ribbon | None, color: str, limit: float) -> bo
 def _step_axis(ax: Axes, last: int) -> None:
     """0, 1, 10, 100 ...: step 0 has a place, and the first steps are as wide as the last."""
     ax.set_xscale("symlog", linthresh=1, linscale=0.5)
-    ax.set_xlim(0, last)
+    ax.set_xlim(0, max(last, 1))
     ax.xaxis.set_major_locator(FixedLocator([0, *(10.0**k for k in range(len(str(last))))]))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.xaxis.set_minor_locator(NullLocator())

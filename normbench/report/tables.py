@@ -69,7 +69,7 @@ def to_markdown(board: Leaderboard) -> str:
     lines = [
         f"# {_escape(board.cells.folder.name)}",
         "",
-        "All runs: `" + constants(board.cells, MAIN).replace("`", "'") + "`",
+        "All runs: `" + constants(board.cells).replace("`", "'") + "`",
         "",
     ]
     lines += [_line([*varying, *HEADINGS]), _line(["---"] * (len(varying) + len(HEADINGS)))]
@@ -107,7 +107,7 @@ def print_leaderboard(board: Leaderboard, console: Console | None = None) -> Non
     else:
         for line in lines:
             _plain(console, "  ".join(text.ljust(w) for text, w in zip(line, width, strict=True)).rstrip())
-    _plain(console, f"All runs: {constants(board.cells, MAIN)}")
+    _plain(console, f"All runs: {constants(board.cells)}")
     for note in board.notes:
         _plain(console, note)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from normbench.report.cells import Cells, Setting, label, show
+from normbench.report.cells import MAIN, Cells, Setting, label, show
 from normbench.report.statistics import Estimate
 
 if TYPE_CHECKING:
@@ -64,13 +64,12 @@ def notes(cells: Cells, rows: Sequence[Row]) -> list[str]:
     return words
 
 
-def constants(cells: Cells, keys: Sequence[str] | None = None) -> str:
-    """What all runs share, in one line: "model=mlp dataset=mnist lr=0.001 ..."."""
+def constants(cells: Cells) -> str:
+    """The main settings that all runs share, in one line: "model=mlp dataset=mnist lr=0.001 ..."."""
     shared = cells.constant
-    chosen = [key for key in (shared if keys is None else ("norm", *keys)) if key in shared]
     idle = {"momentum"} if shared.get("optimizer") in ("sgd", "adam") else set()
     idle |= {"epochs"} if {"max_steps", "max_samples"} & set(shared) else set()  # these set the budget instead
-    words = [f"{key}={show(shared[key])}" for key in chosen if key not in idle]
+    words = [f"{key}={show(shared[key])}" for key in ("norm", *MAIN) if key in shared and key not in idle]
     if cells.synthetic:
         words = [word + " (synthetic)" if word.startswith("dataset=") else word for word in words]
     return " ".join(words)

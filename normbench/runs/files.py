@@ -36,8 +36,8 @@ def seal(data: bytes) -> bytes:
 
 def unseal(data: bytes, name: str) -> bytes:
     """The inverse of `seal`. Raises `Damaged` unless every byte is as it was written."""
-    head, _, rest = data.partition(b"\n")
-    if head != b"sha256 " + hashlib.sha256(rest).hexdigest().encode():
+    head, newline, rest = data.partition(b"\n")
+    if not newline or head != b"sha256 " + hashlib.sha256(rest).hexdigest().encode():
         raise Damaged(f"{name} is damaged")
     return rest
 
@@ -45,7 +45,7 @@ def unseal(data: bytes, name: str) -> bytes:
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    return repr(value) if isinstance(value, float) else str(value)  # repr: the shortest text that reads back the same
+    return repr(float(value)) if isinstance(value, float) else str(value)  # repr: the shortest text that reads back the same
 
 
 class Table:

@@ -82,7 +82,8 @@ class Run:
             data = file.read()
         if not data.endswith(b"\n"):  # a kill leaves at most one torn line, the last
             data = data[: data.rfind(b"\n") + 1]
-        return pd.read_csv(io.BytesIO(data), float_precision="round_trip")
+        exact = {} if pd.__version__ >= "3.1" else {"float_precision": "round_trip"}  # from 3.1 on it always is
+        return pd.read_csv(io.BytesIO(data), **exact)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from normbench.data import DataError
+from normbench.data.cut import cut, stratified_order
+
+class_sizes = st.lists(st.integers(3, 40), min_size=1, max_size=8)
+seeds = st.integers(0, 2**32)
+
+
+def labels_of(sizes: list[int]) -> np.ndarray:
+    return np.repeat(np.arange(len(sizes)), sizes)
+
+
+@given(class_sizes, seeds)
+def test_every_beginning_holds_the_classes_in_proportion(sizes, seed):
+    order = stratified_order(labels_of(sizes), seed)
+    assert sorted(order) == list(range(sum(sizes)))
+    counts = np.cumsum(labels_of(sizes)[order][:, None] == np.arange(len(sizes)), axis=0)  # [N, classes]
+    share = np.array(sizes) / sum(sizes)
+    target = np.arange(1, len(order) + 1)[:, None] * share
+    # a count is within 1/2 of (threshold * n), and the threshold within (classes / 2) of m / N
+    assert np.all(np.abs(counts - target) <= 0.5 + share * len(sizes) / 2 + 1e-9)
+
+
+@given(class_sizes, seeds, st.data())
+def test_splits_are_disjoint_and_complete_and_nested(sizes, seed, data):
+    labels, classes = labels_of(sizes), len(sizes)
+    validation = data.draw(st.integers(classes, max(classes, len(labels) // 3)))
+    fractions = sorted(data.draw(st.lists(st.floats(0.7, 1.0), min_size=2, max_size=2)))
+    (small, v1), (large, v2), (full, v3) = (
+        cut(labels, classes, validation=validation, split_seed=seed, train_fraction=f) for f in (*fractions, 1.0)
+    )
+    assert np.array_equal(v1, v2)
+    assert np.array_equal(v2, v3)
+    assert len(v1) == validation
+    assert sorted([*full, *v3]) == list(range(len(labels)))
+    # a smaller fraction is the beginning of a larger: nested, and the order is that of split_seed alone
+    assert np.array_equal(small, large[: len(small)])
+    assert np.array_equal(large, full[: len(large)])
+    assert len(small) == round(fractions[0] * len(full))
+
+
+@settings(max_examples=20)
+@given(seeds)
+def test_the_first_of_validation_are_mixed_and_the_fraction_balanced(seed):
+    labels = np.repeat(np.arange(10), 100)  # sorted by class, as canonical order is
+    train, validation = cut(labels, 10, validation=200, split_seed=seed, train_fraction=0.25)
+    assert set(np.bincount(labels[validation[:50]], minlength=10)) == {5}
+    assert set(np.bincount(labels[validation], minlength=10)) == {20}
+    assert set(np.bincount(labels[train], minlength=10)) == {20}
+
+
+def test_seed_decides_and_nothing_else_does():
+    labels = np.repeat(np.arange(10), 100)
+    again, same, other = (stratified_order(labels, seed) for seed in (0, 0, 1))
+    assert np.array_equal(again, same)
+    assert np.mean(again == other) < 0.05
+    # within a class the draw is random: not the order of the file
+    assert not np.array_equal(again[labels[again] == 0], np.arange(100))
+
+
+def test_order_is_the_same_on_every_platform():
+    assert stratified_order(np.repeat(np.arange(3), 4), 0).tolist() == [11, 3, 6, 2, 8, 7, 1, 4, 10, 0, 5, 9]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"validation": 9}, "validation must be a whole number of 10 or more: got 9"),
+        ({"validation": 1000}, "less than the 1,000 training images"),
+        ({"validation": 0.1}, "whole number"),
+        ({"validation": "many"}, "got 'many'"),
+        ({"validation": True}, "got True"),
+        ({"split_seed": -1}, "split_seed must be a whole number of 0 or more"),
+        ({"train_fraction": 0.0}, r"in \(0, 1\]: got 0.0"),
+        ({"train_fraction": 1.01}, r"in \(0, 1\]: got 1.01"),
+        ({"train_fraction": float("nan")}, r"in \(0, 1\]: got nan"),
+        ({"train_fraction": "half"}, r"in \(0, 1\]: got 'half'"),
+        ({"train_fraction": 0.001}, "every class needs a training image"),
+        ({"validation": 995}, "every class needs a training image"),
+    ],
+)
+def test_refuses(change, says):
+    options = {"validation": 100, "split_seed": 0, "train_fraction": 1.0, **change}
+    with pytest.raises(DataError, match=says) as refusal:
+        cut(np.repeat(np.arange(10), 100), 10, **options)
+    assert "dataset." in str(refusal.value)  # what to type
+    assert str(refusal.value).count("\n") < 2

@@ -1,0 +1,46 @@
+import inspect
+import re
+from pathlib import Path
+
+import hydra.utils
+import pytest
+from omegaconf import OmegaConf
+
+from normbench.data import Source, prepare
+
+FOLDER = Path(__file__).parents[2] / "configs" / "dataset"
+FILES = sorted(FOLDER.rglob("*.yaml"))
+OPTIONS = {"name", *inspect.signature(prepare).parameters} - {"source", "device"}
+
+
+def test_there_are_some():
+    assert {"mnist", "cifar10", "synthetic"} <= {path.stem for path in FILES}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_file_says_what_it_is(path):
+    first, *lines = path.read_text().splitlines()
+    assert re.match(r"# \S.{20,}", first)
+    top = [line for line in lines if re.match(r"\w+:", line) and not line.startswith("name:")]
+    assert all("  # " in line for line in top), "every key carries unit and meaning in a trailing comment"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_source_is_a_callable_of_the_data_folder(path):
+    config = OmegaConf.create({"dataset": OmegaConf.load(path)}).dataset
+    assert config.name == path.stem
+    assert set(config) >= OPTIONS | {"source"}
+    source = hydra.utils.instantiate(config.source)
+    (first, *rest) = inspect.signature(source.func).parameters
+    assert first == "data_dir"
+    # what else the file offers is an option of the source, and none is forgotten
+    assert set(config) - OPTIONS - {"source"} == set(rest) == set(source.keywords)
+
+
+def test_synthetic_options_reach_the_source(tmp_path):
+    config = OmegaConf.create({"dataset": OmegaConf.load(FOLDER / "synthetic.yaml")}).dataset
+    config.examples, config.size = 100, 16
+    source: Source = hydra.utils.instantiate(config.source)(tmp_path)
+    assert source.train_images.shape == (100, 1, 16, 16)
+    data = prepare(source, **{key: config[key] for key in OPTIONS - {"validation"}}, validation=20)
+    assert data.train.batch(data.train.index[:0])[0].shape == (0, 1, 16, 16)

@@ -1,0 +1,129 @@
+import dataclasses
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+
+from normbench.data import DataError, canonical, prepare
+from normbench.data.split import _shift_and_scale
+
+RNG = np.random.default_rng(0)
+# dark, narrow and offset channels: a naive sum of squares in float32 fails on the last
+CHANNELS = [RNG.integers(low, high, (300, 1, 6, 5), dtype=np.uint8) for low, high in ((0, 3), (0, 256), (250, 253))]
+SOURCE = canonical(
+    "x",
+    "abc",
+    (np.concatenate(CHANNELS, axis=1), np.arange(300) % 3),
+    (RNG.integers(0, 256, (50, 3, 6, 5), dtype=np.uint8), np.arange(50) % 3),
+)
+
+
+def everything(split):
+    return split.batch(torch.arange(len(split)))
+
+
+@pytest.mark.parametrize("fraction", [1.0, 0.3])
+def test_mean_and_std_are_those_of_the_train_split(fraction):
+    data = prepare(SOURCE, name="x", validation=30, train_fraction=fraction)
+    pixels = SOURCE.train_images[data.train.index.numpy()].astype(np.float64)
+    shift, scale = _shift_and_scale(SOURCE, data.train.index.numpy(), "standard")
+    np.testing.assert_allclose(shift, pixels.mean(axis=(0, 2, 3)), rtol=1e-14)
+    np.testing.assert_allclose(scale, 1 / pixels.std(axis=(0, 2, 3)), rtol=1e-12)  # numpy's own rounding is in it
+    images = everything(data.train)[0].double()
+    # shift is rounded to float32: up to 8e-6 at 252, times a scale of 1.2
+    np.testing.assert_allclose(images.mean(dim=(0, 2, 3)), 0, atol=1.5e-5)
+    np.testing.assert_allclose(images.std(dim=(0, 2, 3), correction=0), 1, atol=1e-6)
+
+
+def test_mean_and_std_against_exact_fractions():
+    rows = np.array([5, 17, 100])
+    values = [Fraction(int(v)) for v in SOURCE.train_images[rows, 2].ravel()]
+    mean = sum(values) / len(values)
+    variance = sum((v - mean) ** 2 for v in values) / len(values)
+    shift, scale = _shift_and_scale(SOURCE, rows, "standard")
+    assert shift[2] == float(mean)
+    assert math.isclose(scale[2], float(variance) ** -0.5, rel_tol=1e-15)
+
+
+@pytest.mark.parametrize("scale", ["standard", "unit", "raw"])
+def test_batch_agrees_with_a_naive_one(scale):
+    data = prepare(SOURCE, name="x", validation=30, scale=scale)
+    for split, images, labels in (
+        (data.train, SOURCE.train_images, SOURCE.train_labels),
+        (data.validation, SOURCE.train_images, SOURCE.train_labels),
+        (data.test, SOURCE.test_images, SOURCE.test_labels),
+    ):
+        positions = torch.tensor([3, 0, 29, 3])  # a repeated one as well
+        x, y = split.batch(positions)
+        rows = split.index.numpy()[positions.numpy()]
+        naive = (images[rows].astype(np.float64) - split.shift.double().numpy()) * split.scale.double().numpy()
+        np.testing.assert_allclose(x, naive, rtol=3e-7, atol=1e-7)
+        np.testing.assert_array_equal(y, labels[rows])
+        assert (x.dtype, y.dtype, x.shape) == (torch.float32, torch.int64, (4, 3, 6, 5))
+
+
+def test_unit_ends_at_exactly_one_and_raw_changes_nothing():
+    unit = everything(prepare(SOURCE, name="x", validation=30, scale="unit").test)[0]
+    assert (unit.min(), unit.max()) == (0, 1)
+    raw = prepare(SOURCE, name="x", validation=30, scale="raw").test
+    np.testing.assert_array_equal(everything(raw)[0], SOURCE.test_images[raw.index.numpy()])
+
+
+def test_batches_do_not_change_the_images():
+    before = SOURCE.train_images.copy()
+    everything(prepare(SOURCE, name="x", validation=30).train)
+    np.testing.assert_array_equal(SOURCE.train_images, before)
+
+
+def test_images_are_shared_and_not_copied():
+    data = prepare(SOURCE, name="x", validation=30)
+    assert data.train.images.data_ptr() == data.validation.images.data_ptr() == SOURCE.train_images.ctypes.data
+    assert data.test.images.data_ptr() == SOURCE.test_images.ctypes.data
+
+
+def test_splits_are_disjoint_and_complete():
+    data = prepare(SOURCE, name="shown", validation=30)
+    assert sorted([*data.train.index.tolist(), *data.validation.index.tolist()]) == list(range(300))
+    assert sorted(data.test.index.tolist()) == list(range(50))
+    assert (len(data.train), len(data.validation), len(data.test)) == (270, 30, 50)
+    assert (data.name, data.shape, data.classes, data.checksum) == (
+        "shown",
+        (3, 6, 5),
+        ("a", "b", "c"),
+        SOURCE.checksum,
+    )
+    assert data.synthetic is False
+
+
+def test_index_depends_on_split_seed_alone():
+    one = prepare(SOURCE, name="x", validation=30)
+    other = prepare(SOURCE, name="y", validation=30, scale="raw", train_fraction=0.5)
+    assert torch.equal(one.validation.index, other.validation.index)
+    assert torch.equal(one.train.index[: len(other.train)], other.train.index)
+    assert torch.equal(one.test.index, other.test.index)
+    assert not torch.equal(
+        one.validation.index, prepare(SOURCE, name="x", validation=30, split_seed=1).validation.index
+    )
+
+
+def test_a_constant_channel_becomes_zero():
+    images = SOURCE.train_images.copy()
+    images[:, 1] = 9
+    source = canonical("x", "abc", (images, SOURCE.train_labels), (SOURCE.test_images, SOURCE.test_labels))
+    x, _ = everything(prepare(source, name="x", validation=30).train)
+    assert torch.isfinite(x).all()
+    assert not x[:, 1].any()
+
+
+def test_read_only_arrays_are_taken_without_a_warning():
+    images = SOURCE.train_images.copy()
+    images.flags.writeable = False
+    data = prepare(dataclasses.replace(SOURCE, train_images=images), name="x", validation=30)
+    np.testing.assert_array_equal(data.train.images, images)
+
+
+def test_unknown_scale_is_refused():
+    with pytest.raises(DataError, match=r"standard, unit or raw: got 'standart'. Type dataset.scale=standard"):
+        prepare(SOURCE, name="x", validation=30, scale="standart")

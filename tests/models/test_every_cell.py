@@ -1,0 +1,141 @@
+"""Every scheme in every model at the smallest batches: it trains, or it is refused, and said so before it starts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from normbench.experiment import check_supported
+from normbench.norms import Unsupported, uses_batch
+from normbench.training import make_optimizer, steps
+
+
+@pytest.fixture
+def check(parts_of: Any, cell_of: Any) -> Callable[..., None]:
+    """`check("batch", "mlp", 4)` raises what a run would raise before it starts."""
+
+    def run(norm: str, model: str, batch_size: int, **options: Any) -> None:
+        config = {**cell_of(f"norm={norm}", f"model={model}").config, "batch_size": batch_size}
+        check_supported(config, parts_of(norm, model, **options), (1, 8, 8), 5)
+
+    return run
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 4])
+@pytest.mark.parametrize("normalized_output", [False, True])
+def test_trains_or_is_refused(
+    norm_name, model_name, batch_size, normalized_output, network_of, check, batch_of, device
+):
+    torch.manual_seed(0)
+    model = network_of(norm_name, model_name, normalize_output=normalized_output).to(device)
+    x, y = (tensor.to(device) for tensor in batch_of(batch_size))
+
+    options = {"normalize_output": normalized_output}
+    try:
+        loss = F.cross_entropy(model(x), y)
+    except Unsupported as refusal:
+        with pytest.raises(Unsupported, match=re.escape(str(refusal))):
+            check(norm_name, model_name, batch_size, **options)
+        return
+    check(norm_name, model_name, batch_size, **options)
+    loss.backward()
+    assert loss.isfinite()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimizer = make_optimizer("adam", model, lr=0.001)
+    *_, last = steps(model, iter([(x, y)]), optimizer)
+    assert last.loss is not None
+    assert last.loss.isfinite()
+    for name, parameter in model.named_parameters():
+        assert parameter.isfinite().all(), name
+    assert any(not torch.equal(before[name], p) for name, p in model.named_parameters())
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 4])
+@pytest.mark.parametrize("model", ["mlp", "cnn", "rnn"])
+@pytest.mark.parametrize("norm", ["none", "batch", "layer", "weight", "weight_mean_only", "selu"])
+def test_who_is_refused(norm, model, batch_size, check):
+    refused = norm in ("batch", "weight_mean_only") and model in ("mlp", "rnn") and batch_size == 1
+    if refused:
+        who = "BatchNorm" if norm == "batch" else "Mean-only batch norm"
+        with pytest.raises(Unsupported) as said:
+            check(norm, model, batch_size)
+        assert str(said.value) == (
+            f"{who} needs two values per feature to train: got a batch of 1. Use batch_size=2 or more, or norm=layer."
+        )
+    else:
+        check(norm, model, batch_size)
+
+
+@pytest.mark.parametrize("norm", ["batch", "weight_mean_only"])
+def test_a_convolution_over_one_position_is_refused_at_batch_one(norm, check):
+    channels = [4, 4, 4, 4, 4]  # 8 -> 4 -> 2 -> 1: the last ones see one position
+    with pytest.raises(Unsupported, match="got a batch of 1"):
+        check(norm, "cnn", 1, channels=channels)
+    check(norm, "cnn", 2, channels=channels)
+
+
+def test_layer_norm_of_one_unit_is_refused(check):
+    with pytest.raises(Unsupported, match="LayerNorm needs two features"):
+        check("layer", "mlp", 8, hidden=[1])
+
+
+def test_checking_draws_no_random_numbers(norm_name, model_name, check):
+    state = torch.get_rng_state()
+    check(norm_name, model_name, 4, dropout=0.5)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("normalized_output", [False, True])
+def test_no_parameter_is_dead(norm_name, model_name, normalized_output, network_of, batch_of):
+    # In float64 a bias that a norm subtracts again gets a gradient of about 1e-17, a living one of 1e-3 or more.
+    torch.manual_seed(0)
+    model = network_of(norm_name, model_name, normalize_output=normalized_output).double()
+    x, y = batch_of(20, dtype=torch.float64)
+    F.cross_entropy(model(x), y).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().max() > 1e-7, name
+
+
+def test_evaluation_of_one_image_is_that_of_many(norm_name, model_name, network_of, batch_of, device):
+    model = network_of(norm_name, model_name).to(device)
+    x = batch_of(6)[0].to(device)
+    model(x)  # so that running statistics are not those of nothing
+    model.eval()
+    with torch.no_grad():
+        together = model(x)
+        for i in range(6):
+            torch.testing.assert_close(model(x[i : i + 1])[0], together[i], rtol=1e-4, atol=1e-5)
+
+
+def test_batch_mates_matter_in_training_alone_and_only_where_a_norm_uses_the_batch(
+    norm_name, model_name, network_of, batch_of
+):
+    model = network_of(norm_name, model_name, quiet=True).double()
+    x = batch_of(6, dtype=torch.float64)[0]
+    others = torch.cat([x[:1], 2 * x[1:] + 1])
+    uses = any(uses_batch(module) for module in model.modules())
+    assert uses == (norm_name in ("batch", "weight_mean_only")) or norm_name not in ("none", "layer", "weight", "selu")
+    for training in (True, False):
+        model.train(training)
+        with torch.no_grad():
+            moved = (model(x)[0] - model(others)[0]).abs().max()
+        assert moved > 1e-4 if training and uses else moved < 1e-12
+
+
+def test_a_state_dict_goes_through_a_file(norm_name, model_name, network_of, batch_of, tmp_path):
+    model, other = network_of(norm_name, model_name), network_of(norm_name, model_name, seed=1)
+    x = batch_of(4)[0]
+    model(x)
+    torch.save(model.state_dict(), tmp_path / "model.pt")
+    other.load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True))
+    with torch.no_grad():
+        assert torch.equal(model.eval()(x), other.eval()(x))

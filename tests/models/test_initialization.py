@@ -1,0 +1,169 @@
+"""How weights start: moments of each method, what "auto" chooses, and the same draw for the same layer."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from normbench import seeding
+from normbench.models import CNN, MLP, RNN, initialize
+from normbench.models.lstm import LSTMCell
+from normbench.norms import Block, NormScheme, weight_norm
+
+
+def streams(name: str) -> torch.Generator:
+    return seeding.generator(0, "weights", name)
+
+
+def mlp(scheme: NormScheme = NormScheme(), method: str = "auto", activation: str = "relu", width: int = 500) -> Any:  # noqa: B008
+    model = MLP(scheme, (1, 20, 20), 10, hidden=[width], activation=activation)
+    initialize(model, scheme, method, streams)
+    return model
+
+
+def drawn(model: nn.Module) -> dict[str, Tensor]:
+    """What was drawn for each layer: its weight, or v where it is re-parametrised (g = |v| then)."""
+    found: dict[str, Tensor] = {}
+    for name, module in model.named_modules():
+        if name.endswith(("linear", "input", "hidden")) and isinstance(module, nn.Linear | nn.Conv2d):
+            reparametrized: Any = getattr(module, "parametrizations", None)
+            found[name] = (reparametrized.weight.original1 if reparametrized else module.weight).detach()
+    return found
+
+
+# 200,000 draws: a standard deviation is known to 0.2% (one sigma), so 1% is five sigmas.
+@pytest.mark.parametrize(
+    ("method", "std"),
+    [
+        ("he", (2 / 400) ** 0.5),
+        ("lecun", (1 / 400) ** 0.5),
+        ("glorot", (2 / 900) ** 0.5),
+        ("torch", (1 / 400 / 3) ** 0.5),
+    ],
+)
+def test_moments(method, std):
+    w = drawn(mlp(method=method))["hidden1.linear"]
+    assert w.std().item() == pytest.approx(std, rel=0.01)
+    assert abs(w.mean().item()) < 5 * std / math.sqrt(w.numel())
+    z = (w / w.std()).flatten()
+    uniform = method == "torch"
+    assert (z**4).mean().item() == pytest.approx(9 / 5 if uniform else 3, rel=0.03)
+    if uniform:
+        assert w.abs().max() <= 400**-0.5
+
+
+def test_moments_of_a_convolution_count_all_inputs_of_a_unit():
+    model = CNN(NormScheme(), (3, 8, 8), 10, channels=[64, 512])
+    initialize(model, NormScheme(), "he", streams)
+    assert drawn(model)["conv2.linear"].std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.01)
+
+
+def test_orthogonal():
+    w = drawn(mlp(method="orthogonal"))["hidden1.linear"]  # [500, 400]: orthonormal columns
+    torch.testing.assert_close(w.T @ w, torch.eye(400), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("activation", "variance"),
+    [
+        ("relu", 2 / 400), ("leaky_relu", 2 / 400), ("elu", 2 / 400), ("gelu", 2 / 400),
+        ("sigmoid", 2 / 900), ("tanh", 2 / 900), ("selu", 1 / 400),
+    ],
+)  # fmt: skip
+def test_auto_suits_the_activation(activation, variance):
+    weights = drawn(mlp(activation=activation))
+    assert weights["hidden1.linear"].var().item() == pytest.approx(variance, rel=0.02)
+    assert weights["output.linear"].var().item() == pytest.approx(1 / 500, rel=0.1)  # 5,000 draws: 2% is one sigma
+
+
+def test_auto_is_the_schemes_own_where_it_has_one(scheme_of):
+    w = drawn(mlp(scheme_of("selu")))["hidden1.linear"]
+    assert w.var().item() == pytest.approx(1 / 400, rel=0.02)
+    w = drawn(mlp(scheme_of("selu"), method="he"))["hidden1.linear"]
+    assert w.var().item() == pytest.approx(2 / 400, rel=0.02)
+
+
+@pytest.mark.parametrize("method", ["auto", "he", "lecun", "glorot", "orthogonal", "torch"])
+def test_lstm_gate_by_gate(method):
+    model = RNN(NormScheme(), (1, 28, 96), 10, units=128)
+    initialize(model, NormScheme(), method, streams)
+    w_x, w_h = model.cell.input.weight.detach(), model.cell.hidden.weight.detach()
+    variance = {
+        "auto": (2 / (96 + 128), None), "he": (2 / 96, 2 / 128), "lecun": (1 / 96, 1 / 128),
+        "glorot": (2 / (96 + 128), 2 / 256), "torch": (1 / 96 / 3, 1 / 128 / 3), "orthogonal": (None, None),
+    }[method]  # fmt: skip
+    for w, wanted in zip((w_x, w_h), variance, strict=True):
+        for gate in w.chunk(4):
+            if wanted is None:
+                torch.testing.assert_close(gate.T @ gate, torch.eye(gate.shape[1]), rtol=0, atol=1e-5)
+            else:
+                assert gate.var().item() == pytest.approx(wanted, rel=0.07)  # 12,288 draws: 1.3% is one sigma
+        assert not torch.equal(w.chunk(4)[0], w.chunk(4)[1])
+
+
+def test_biases_start_at_zero_and_the_forget_gates_at_one(norm_name, model_name, network_of):
+    model = network_of(norm_name, model_name)
+    checked = 0
+    for module in model.modules():
+        if isinstance(module, Block) and module.linear.bias is not None:
+            assert not module.linear.bias.any()
+            checked += 1
+        if isinstance(module, LSTMCell):
+            i, f, g, o = module.bias.chunk(4)
+            assert (f == 1).all()
+            assert not torch.cat([i, g, o]).any()
+            checked += 1
+    assert checked  # at least the output layer
+
+
+def test_the_same_layer_starts_from_the_same_draw_in_every_scheme(norm_name, model_name, network_of):
+    plain, other = drawn(network_of("none", model_name, init="he")), drawn(network_of(norm_name, model_name, init="he"))
+    assert plain.keys() == other.keys()
+    for name, w in plain.items():
+        assert torch.equal(w, other[name]), name
+
+
+def test_with_auto_the_draw_differs_by_its_scale_at_most(norm_name, model_name, network_of):
+    plain, other = drawn(network_of("none", model_name)), drawn(network_of(norm_name, model_name))
+    for name, w in plain.items():
+        if not name.endswith("hidden"):  # SELU draws W_h, elsewhere orthogonal, from a normal distribution
+            scale = other[name].norm() / w.norm()
+            torch.testing.assert_close(other[name], w * scale, rtol=1e-5, atol=1e-6)
+
+
+def test_a_layers_draw_depends_on_its_name_and_the_seed_alone():
+    narrow, deep = mlp(), MLP(NormScheme(), (1, 20, 20), 10, hidden=[500, 7, 7])
+    initialize(deep, NormScheme(), "auto", streams)
+    assert torch.equal(drawn(narrow)["hidden1.linear"], drawn(deep)["hidden1.linear"])
+    other = mlp()
+    initialize(other, NormScheme(), "auto", lambda name: seeding.generator(1, "weights", name))
+    assert not torch.equal(drawn(narrow)["hidden1.linear"], drawn(other)["hidden1.linear"])
+
+
+def test_torchs_own_generator_plays_no_part():
+    torch.manual_seed(1)
+    a = mlp()
+    torch.manual_seed(2)
+    b = mlp()
+    state = torch.get_rng_state()
+    initialize(b, NormScheme(), "auto", streams)
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
+
+
+def test_weight_norm_starts_from_the_draw_with_g_its_length():
+    model = mlp(NormScheme(wrap=weight_norm))
+    linear = model.hidden1.linear
+    g, v = linear.parametrizations.weight.original0, linear.parametrizations.weight.original1
+    assert torch.equal(v, mlp().hidden1.linear.weight)
+    torch.testing.assert_close(g[:, 0], v.norm(dim=1))
+
+
+@pytest.mark.parametrize("method", ["bogus", "", "He", "zeros"])
+def test_an_unknown_method_is_named_with_the_others(method):
+    with pytest.raises(ValueError, match=f"model.init is one of auto, he, .*: got {method}"):
+        mlp(method=method)

@@ -1,0 +1,107 @@
+"""The MLP: its blocks, its parameters counted by hand, and where dropout stands."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from normbench.config import build
+from normbench.models import MLP
+from normbench.norms import BatchNorm, NormScheme, blocks, weight_norm
+
+# 64 -> 12 -> 10 -> 5, by hand.
+WEIGHTS = 64 * 12 + 12 * 10 + 10 * 5
+HIDDEN, OUTPUT = 12 + 10, 5  # units
+
+
+@pytest.mark.parametrize(
+    ("norm", "words", "options", "count"),
+    [
+        ("none", [], {}, WEIGHTS + HIDDEN + OUTPUT),
+        ("selu", [], {}, WEIGHTS + HIDDEN + OUTPUT),
+        ("batch", [], {}, WEIGHTS + 2 * HIDDEN + OUTPUT),  # gamma and beta for the bias
+        ("layer", [], {}, WEIGHTS + 2 * HIDDEN + OUTPUT),
+        ("weight", [], {}, WEIGHTS + 2 * HIDDEN + OUTPUT),  # g and the bias
+        ("weight_mean_only", [], {}, WEIGHTS + 2 * HIDDEN + OUTPUT),  # g and beta
+        ("batch", ["norm.affine=false"], {}, WEIGHTS + OUTPUT),
+        ("layer", ["norm.affine=false"], {}, WEIGHTS + HIDDEN + OUTPUT),
+        ("weight_mean_only", ["norm.affine=false"], {}, WEIGHTS + HIDDEN + OUTPUT),
+        ("batch", [], {"normalize_output": True}, WEIGHTS + 2 * HIDDEN + 2 * OUTPUT),
+        ("weight", [], {"normalize_output": True}, WEIGHTS + 2 * HIDDEN + 2 * OUTPUT),
+    ],
+)
+def test_parameters(norm, words, options, count, network_of):
+    model = network_of(norm, "mlp", *words, **options)
+    assert sum(p.numel() for p in model.parameters()) == count
+
+
+def test_blocks_and_logits(network_of, batch_of):
+    model = network_of("none", "mlp")
+    assert [name for name, _ in blocks(model)] == ["hidden1", "hidden2", "output"]
+    x = batch_of(3)[0]
+    logits = model(x)
+    assert logits.shape == (3, 5)
+    w = [block.linear for _, block in blocks(model)]
+    by_hand = w[2](w[1](w[0](x.reshape(3, 64)).relu()).relu())
+    torch.testing.assert_close(logits, by_hand)
+
+
+def test_no_hidden_layer_is_logistic_regression():
+    model = MLP(NormScheme(norm=BatchNorm), (1, 2, 2), 3, hidden=[])
+    assert [name for name, _ in blocks(model)] == ["output"]
+    assert sum(p.numel() for p in model.parameters()) == 4 * 3 + 3
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_normalize_output(normalize):
+    scheme = NormScheme(norm=BatchNorm, wrap=weight_norm)
+    model = MLP(scheme, (1, 4, 4), 3, hidden=[5], normalize_output=normalize)
+    assert (model.output.norm is not None) == normalize
+    assert hasattr(model.output.linear, "parametrizations") == normalize
+    assert (model.output.linear.bias is None) == normalize
+    assert model.output.activation is None
+
+
+@pytest.mark.parametrize(
+    ("name", "activation"),
+    [
+        ("relu", nn.ReLU()), ("sigmoid", nn.Sigmoid()), ("tanh", nn.Tanh()), ("leaky_relu", nn.LeakyReLU(0.1)),
+        ("elu", nn.ELU()), ("gelu", nn.GELU()), ("selu", nn.SELU()),
+    ],
+)  # fmt: skip
+def test_activations(name, activation):
+    model = MLP(NormScheme(), (1, 4, 4), 3, hidden=[5], activation=name)
+    x = torch.randn(6, 1, 4, 4)
+    assert torch.equal(model.hidden1(x.flatten(1)), activation(model.hidden1.linear(x.flatten(1))))
+
+
+def test_an_unknown_activation_is_named_with_the_others():
+    with pytest.raises(ValueError, match=r"model.activation is one of relu, .*: got bogus"):
+        MLP(NormScheme(), (1, 4, 4), 3, hidden=[5], activation="bogus")
+
+
+def test_the_schemes_activation_comes_first(network_of):
+    model = network_of("selu", "mlp", activation="tanh")
+    assert {type(block.activation) for _, block in blocks(model)} == {nn.SELU, type(None)}
+
+
+def test_dropout_after_each_hidden_layer_in_training_alone(norm_name, network_of, batch_of):
+    model = network_of(norm_name, "mlp", dropout=0.5)
+    kind = nn.AlphaDropout if norm_name == "selu" else nn.Dropout
+    assert [type(block.dropout) for _, block in blocks(model)] == [kind, kind, type(None)]
+    assert model.hidden1.dropout.p == 0.5
+    x = batch_of(8)[0]
+    assert not torch.equal(model(x), model(x))
+    model.eval()
+    assert torch.equal(model(x), model(x))
+
+
+def test_options_of_the_yaml_reach_the_model(cell_of):
+    words = ("model.hidden=[7]", "model.activation=tanh", "model.dropout=0.5", "model.normalize_output=true")
+    parts = build(cell_of("norm=batch", "model=mlp", *words).config)
+    model = parts.model(parts.scheme, (1, 4, 4), 3)
+    assert model.hidden1.linear.out_features == 7
+    assert type(model.hidden1.activation) is nn.Tanh
+    assert model.hidden1.dropout.p == 0.5
+    assert model.output.norm is not None

@@ -1,0 +1,327 @@
+"""Batch norm against torch.nn, against its formula in float64, and against loops over time steps."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from normbench.norms import BatchNorm, RecurrentBatchNorm, Unsupported
+
+EXACT = {"rtol": 1e-12, "atol": 1e-12}  # float64: sums over some 100 values lose at most three digits of sixteen
+FLOAT = {"rtol": 1e-5, "atol": 1e-6}  # float32: seven digits, two of them lost in variances and lerp's other rounding
+SHAPES = [(6, 5), (2, 5), (4, 5, 3, 2), (1, 5, 4, 4), (2, 5, 1, 1)]
+
+
+def axes(x: Tensor) -> tuple[int, ...]:
+    return (0, *range(2, x.dim()))
+
+
+def per_channel(values: Tensor, x: Tensor) -> Tensor:
+    return values.view(1, -1, *[1] * (x.dim() - 2))
+
+
+def naive(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> Tensor:
+    """The paper's algorithm 1, term by term."""
+    m = x.numel() // x.shape[1]
+    mean = x.sum(axes(x)) / m
+    var = ((x - per_channel(mean, x)) ** 2).sum(axes(x)) / m
+    x_hat = (x - per_channel(mean, x)) / per_channel((var + eps).sqrt(), x)
+    return per_channel(gamma, x) * x_hat + per_channel(beta, x)
+
+
+def reference(features: int, dims: int, **options: float) -> nn.Module:
+    return (nn.BatchNorm1d if dims == 2 else nn.BatchNorm2d)(features, **options)
+
+
+def randomize(norm: nn.Module) -> None:
+    with torch.no_grad():
+        norm.weight.copy_(torch.linspace(0.5, 2.0, len(norm.weight)))
+        norm.bias.copy_(torch.linspace(-1.0, 1.0, len(norm.bias)))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("momentum", [0.01, 0.1, 0.5, 1.0])
+@pytest.mark.parametrize(("dtype", "close"), [(torch.float32, FLOAT), (torch.float64, EXACT)])
+def test_is_torchs_batch_norm_over_several_steps(shape, momentum, dtype, close, device):
+    torch.manual_seed(0)
+    ours = BatchNorm(5, momentum=momentum, eps=1e-3).to(device, dtype)
+    theirs = reference(5, len(shape), momentum=momentum, eps=1e-3).to(device, dtype)
+    randomize(ours), randomize(theirs)
+    for step in range(4):
+        x = (torch.randn(shape, dtype=dtype) * (step + 1) + 3 * step).to(device)
+        a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
+        up = torch.randn(shape, dtype=dtype).to(device)
+        ours.zero_grad(), theirs.zero_grad()
+        ours(a).backward(up), theirs(b).backward(up)
+        torch.testing.assert_close(ours(a.detach()), theirs(b.detach()), **close)
+        for mine, other in ((a, b), (ours.weight, theirs.weight), (ours.bias, theirs.bias)):
+            torch.testing.assert_close(mine.grad, other.grad, **close)
+        torch.testing.assert_close(ours.running_mean, theirs.running_mean, **close)
+        torch.testing.assert_close(ours.running_var, theirs.running_var, **close)
+        assert ours.num_batches_tracked == theirs.num_batches_tracked == 2 * (step + 1)
+    ours.eval(), theirs.eval()
+    x = torch.randn(shape, dtype=dtype).to(device)
+    before = copy.deepcopy(ours.state_dict())
+    torch.testing.assert_close(ours(x), theirs(x), **close)
+    assert all(torch.equal(value, before[key]) for key, value in ours.state_dict().items())
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("eps", [1e-30, 1e-5, 0.1])
+def test_is_the_formula(shape, eps, device):
+    torch.manual_seed(1)
+    norm = BatchNorm(5, eps=eps).to(device, torch.float64)
+    randomize(norm)
+    x = (torch.randn(shape, dtype=torch.float64) * 3 + 2).to(device).requires_grad_()
+    gamma, beta = norm.weight.detach().clone().requires_grad_(), norm.bias.detach().clone().requires_grad_()
+    y, wanted = norm(x), naive(x, gamma, beta, eps)
+    torch.testing.assert_close(y, wanted, **EXACT)
+    up = torch.randn(shape, dtype=torch.float64).to(device)
+    got = torch.autograd.grad(y, (x, norm.weight, norm.bias), up)
+    expected = torch.autograd.grad(wanted, (x, gamma, beta), up)
+    # At a batch of two, x's gradient is a difference of equal numbers: absolute error, on the scale of 1/std.
+    for a, b in zip(got, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-11)
+
+
+def test_gradient_of_the_formula_by_finite_differences():
+    torch.manual_seed(2)
+    norm = BatchNorm(3).double()
+    randomize(norm)
+    assert torch.autograd.gradcheck(norm, torch.randn(4, 3, 2, 2, dtype=torch.float64, requires_grad=True))
+
+
+def test_starts_as_nothing_was_seen(device):
+    norm = BatchNorm(4).to(device)
+    assert norm.num_batches_tracked == 0
+    for kind in ("running", "average"):
+        assert torch.equal(getattr(norm, f"{kind}_mean"), torch.zeros(4, device=device))
+        assert torch.equal(getattr(norm, f"{kind}_var"), torch.ones(4, device=device))
+    assert torch.equal(norm.weight, torch.ones(4, device=device))
+    assert torch.equal(norm.bias, torch.zeros(4, device=device))
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (3, 5, 2, 2)])
+def test_averages_are_plain_averages_of_the_batches(shape, device):
+    torch.manual_seed(3)
+    norm = BatchNorm(5, momentum=0.3).to(device, torch.float64)
+    means, variances = [], []
+    running_mean, running_var = torch.zeros(5, dtype=torch.float64), torch.ones(5, dtype=torch.float64)
+    for step in range(1, 21):
+        x = torch.randn(shape, dtype=torch.float64) * step + step
+        norm(x.to(device))
+        m = x.numel() // 5
+        means.append(x.mean(axes(x)))
+        variances.append(((x - per_channel(means[-1], x)) ** 2).sum(axes(x)) / (m - 1))  # unbiased
+        running_mean = 0.7 * running_mean + 0.3 * means[-1]
+        running_var = 0.7 * running_var + 0.3 * variances[-1]
+        torch.testing.assert_close(norm.average_mean.cpu(), torch.stack(means).mean(0), **EXACT)
+        torch.testing.assert_close(norm.average_var.cpu(), torch.stack(variances).mean(0), **EXACT)
+        torch.testing.assert_close(norm.running_mean.cpu(), running_mean, **EXACT)
+        torch.testing.assert_close(norm.running_var.cpu(), running_var, **EXACT)
+        assert norm.num_batches_tracked == step
+
+
+def test_averages_stay_accurate_over_many_batches():
+    # float32 lerp with 1/n: after 5,000 batches within 1e-4 of the exact average, far below a batch mean's own noise.
+    torch.manual_seed(4)
+    norm, total = BatchNorm(3), torch.zeros(3, dtype=torch.float64)
+    for _ in range(5000):
+        x = torch.randn(8, 3) + 5
+        norm(x)
+        total += x.double().mean(0)
+    torch.testing.assert_close(norm.average_mean.double(), total / 5000, rtol=1e-4, atol=0)
+
+
+def test_large_means_do_not_spoil_the_variance():
+    # E[x^2] - E[x]^2 in float32 would be wrong by 100% here.
+    torch.manual_seed(5)
+    x = torch.randn(256, 3) + 3000
+    norm = BatchNorm(3, momentum=1.0)
+    y = norm(x)
+    exact = x.double()
+    torch.testing.assert_close(norm.running_var.double(), exact.var(0), rtol=1e-3, atol=0)
+    # The running sum nears 768,000, where float32 has steps of 1/16: a mean may be off by half of one, 1/32.
+    torch.testing.assert_close(y.double(), (exact - exact.mean(0)) / exact.std(0, correction=0), rtol=0, atol=1 / 32)
+
+
+def test_state_dict_and_deepcopy_carry_the_statistics(device):
+    torch.manual_seed(6)
+    norm = BatchNorm(4).to(device)
+    for _ in range(3):
+        norm(torch.randn(5, 4, device=device))
+    fresh, copied = BatchNorm(4).to(device), copy.deepcopy(norm)
+    fresh.load_state_dict(norm.state_dict())
+    x = torch.randn(5, 4, device=device)
+    for other in (fresh, copied):
+        assert set(other.state_dict()) == {
+            *("weight", "bias", "running_mean", "running_var", "average_mean", "average_var", "num_batches_tracked")
+        }
+        for key, value in norm.state_dict().items():
+            assert torch.equal(other.state_dict()[key], value)
+        assert torch.equal(other.eval()(x), norm.eval()(x))
+    norm.train()(x)
+    assert copied.num_batches_tracked == 3  # a copy has buffers of its own
+
+
+def test_without_affine_there_are_no_parameters():
+    norm = BatchNorm(4, affine=False).double()
+    assert list(norm.parameters()) == []
+    x = torch.randn(6, 4, dtype=torch.float64)
+    torch.testing.assert_close(norm(x), naive(x, torch.ones(4), torch.zeros(4), 1e-5), **EXACT)
+
+
+@pytest.mark.parametrize("shape", [(1, 4), (1, 4, 1, 1)])
+def test_one_value_per_feature_is_unsupported_in_training_alone(shape):
+    norm = BatchNorm(4)
+    with pytest.raises(Unsupported, match="BatchNorm needs two values per feature to train: got a batch of 1"):
+        norm(torch.randn(shape))
+    assert norm.num_batches_tracked == 0  # refused before anything was touched
+    assert norm.eval()(torch.randn(shape)).shape == shape
+
+
+def test_a_batch_of_two_keeps_only_a_sign():
+    x = torch.randn(2, 50, dtype=torch.float64)
+    y = BatchNorm(50, affine=False).double()(x)
+    torch.testing.assert_close(y.abs(), 1 / (1 + 4e-5 / (x[0] - x[1]) ** 2).sqrt().expand(2, -1), **EXACT)
+    assert torch.equal(y[0].sign(), (x[0] - x[1]).sign())
+
+
+def test_follows_the_folded_linear_layer_in_evaluation():
+    # y = gamma / sqrt(var + eps) x + (beta - gamma mean / sqrt(var + eps)): the single affine map of section 3.1.
+    torch.manual_seed(7)
+    linear, norm = nn.Linear(6, 4, bias=False).double(), BatchNorm(4).double()
+    randomize(norm)
+    for _ in range(5):
+        norm(linear(torch.randn(9, 6, dtype=torch.float64) + 1))
+    norm.eval()
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+    weight, bias = scale[:, None] * linear.weight, norm.bias - scale * norm.running_mean
+    x = torch.randn(3, 6, dtype=torch.float64)
+    torch.testing.assert_close(norm(linear(x)), x @ weight.T + bias, **EXACT)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    n=st.integers(2, 9), c=st.integers(1, 6), side=st.sampled_from([0, 1, 3]),
+    scale=st.floats(0.01, 1000), shift=st.floats(-100, 100), seed=st.integers(0, 2**31),
+)  # fmt: skip
+def test_any_input_comes_out_standardised(n, c, side, scale, shift, seed):
+    g = torch.Generator().manual_seed(seed)
+    shape = (n, c, side, side) if side else (n, c)
+    x = torch.randn(shape, generator=g, dtype=torch.float64) * scale + shift
+    y = BatchNorm(c, affine=False, eps=1e-30).double()(x)
+    assert y.mean(axes(y)).abs().max() < 1e-9  # |shift| / std may be 1e4, times 1e-16, times 1/std of the mean
+    torch.testing.assert_close(y.var(axes(y), correction=0), torch.ones(c, dtype=torch.float64), rtol=1e-8, atol=0)
+
+
+# ---- inside recurrent cells
+
+
+class NaiveSteps:
+    """A textbook loop: lists of statistics, one entry per time step."""
+
+    def __init__(self, features: int, steps: int, momentum: float, eps: float) -> None:
+        self.mean = [torch.zeros(features, dtype=torch.float64) for _ in range(steps)]
+        self.var = [torch.ones(features, dtype=torch.float64) for _ in range(steps)]
+        self.momentum, self.eps = momentum, eps
+
+    def train(self, x: Tensor, t: int) -> Tensor:
+        t = min(t, len(self.mean) - 1)
+        mean, var = x.mean(0), x.var(0, correction=0)
+        self.mean[t] = (1 - self.momentum) * self.mean[t] + self.momentum * mean
+        self.var[t] = (1 - self.momentum) * self.var[t] + self.momentum * x.var(0, correction=1)
+        return (x - mean) / (var + self.eps).sqrt()
+
+    def evaluate(self, x: Tensor, t: int) -> Tensor:
+        t = min(t, len(self.mean) - 1)
+        return (x - self.mean[t]) / (self.var[t] + self.eps).sqrt()
+
+
+@pytest.mark.parametrize("place", ["input", "hidden", "state"])
+def test_recurrent_statistics_are_each_steps_own(place, device):
+    torch.manual_seed(8)
+    norm = RecurrentBatchNorm(4, 3, place, momentum=0.2, eps=1e-4).to(device, torch.float64)
+    loop = NaiveSteps(4, 3, 0.2, 1e-4)
+    assert (norm.bias is not None) == (place == "state")
+    gamma = norm.weight.detach().cpu()  # 0.1 as a float32 knows it
+    for _ in range(3):
+        for t in range(5):  # longer than there are statistics: the last ones serve
+            x = torch.randn(6, 4, dtype=torch.float64) * (t + 1) + t
+            torch.testing.assert_close(norm(x.to(device), t).cpu(), gamma * loop.train(x, t), **EXACT)
+    torch.testing.assert_close(norm.running_mean.cpu(), torch.stack(loop.mean), **EXACT)
+    torch.testing.assert_close(norm.running_var.cpu(), torch.stack(loop.var), **EXACT)
+    assert norm.num_batches_tracked.tolist() == [3, 3, 9]
+    norm.eval()
+    for t in range(5):
+        x = torch.randn(1, 4, dtype=torch.float64)
+        torch.testing.assert_close(norm(x.to(device), t).cpu(), gamma * loop.evaluate(x, t), **EXACT)
+
+
+def test_recurrent_averages_are_plain_averages_per_step():
+    torch.manual_seed(9)
+    norm = RecurrentBatchNorm(4, 3, "input").double()
+    x = torch.randn(7, 3, 5, 4, dtype=torch.float64)  # [batches, T, N, C]
+    for batch in x:
+        for t in range(3):
+            norm(batch[t], t)
+    torch.testing.assert_close(norm.average_mean, x.mean(2).mean(0), **EXACT)
+    torch.testing.assert_close(norm.average_var, x.var(2).mean(0), **EXACT)
+
+
+def test_recurrent_gamma_starts_at_a_tenth_and_beta_at_zero():
+    norm = RecurrentBatchNorm(4, 3, "state")
+    assert torch.equal(norm.weight, torch.full((4,), 0.1))
+    assert torch.equal(norm.bias, torch.zeros(4))
+    assert torch.equal(RecurrentBatchNorm(4, 3, "input", gamma=0.5).weight, torch.full((4,), 0.5))
+    assert norm.running_mean.shape == norm.running_var.shape == (3, 4)
+    assert not norm.running_mean.any()
+    assert torch.equal(norm.running_var, torch.ones(3, 4))
+
+
+def test_recurrent_gamma_and_beta_act_at_every_step():
+    torch.manual_seed(10)
+    norm = RecurrentBatchNorm(4, 3, "state").double()
+    randomize(norm)
+    for t in range(3):
+        x = torch.randn(6, 4, dtype=torch.float64)
+        torch.testing.assert_close(norm(x, t), naive(x, norm.weight, norm.bias, 1e-5), **EXACT)
+
+
+def test_recurrent_without_affine_gamma_stays():
+    norm = RecurrentBatchNorm(4, 3, "state", affine=False)
+    assert norm.bias is None
+    assert not norm.weight.requires_grad
+
+
+@pytest.mark.parametrize("steps", [1, 4, 28])
+def test_shared_statistics_look_back_as_far_as_separate_ones(steps):
+    torch.manual_seed(11)
+    norm = RecurrentBatchNorm(4, steps, "input", per_step=False, momentum=0.1).double()
+    assert norm.running_mean.shape == (1, 4)
+    x = torch.randn(6, 4, dtype=torch.float64) + 2
+    means = []
+    for t in range(steps):
+        means.append((x + t).mean(0))
+        norm(x + t, t)
+    # After all steps of one update the old value has decayed to 0.9, and no step weighs more than 1/0.9 of another.
+    share = 1 - 0.9 ** (1 / steps)
+    weights = [share * (1 - share) ** (steps - 1 - t) for t in range(steps)]
+    assert sum(weights) == pytest.approx(0.1)
+    assert max(weights) / min(weights) < 1 / 0.9
+    torch.testing.assert_close(norm.running_mean[0], sum(w * m for w, m in zip(weights, means, strict=True)), **EXACT)
+    torch.testing.assert_close(norm.average_mean[0], torch.stack(means).mean(0), **EXACT)
+    assert norm.num_batches_tracked.tolist() == [steps]
+
+
+def test_recurrent_one_example_is_unsupported_in_training_alone():
+    norm = RecurrentBatchNorm(4, 3, "hidden")
+    with pytest.raises(Unsupported, match="needs two values per feature to train: got a batch of 1"):
+        norm(torch.randn(1, 4), 0)
+    assert not norm.num_batches_tracked.any()
+    assert norm.eval()(torch.randn(1, 4), 0).shape == (1, 4)

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from normbench.report.cells import label, read, show
+from normbench.runs import load
+
+Add = Callable[..., Path]
+
+
+def test_seeds_share_a_cell_and_settings_split_them(study: Path, add: Add) -> None:
+    for batch_size in (64, 4):
+        for seed in (0, 1):
+            add(norm="none", batch_size=batch_size, seed=seed)
+            add(norm="batch", batch_size=batch_size, seed=seed)
+    cells = read(load(study))
+    assert cells.varying == ("batch_size",)
+    assert list(cells.settings) == [(("batch_size", 4),), (("batch_size", 64),)]  # by size, not by spelling
+    assert [list(schemes) for schemes in cells.settings.values()] == [["none", "batch"]] * 2
+    assert all([e.seed for e in c.entries] == [0, 1] for s in cells.settings.values() for c in s.values())
+    assert cells.constant["model"] == "mlp"
+    assert cells.constant["lr"] == 0.001
+    assert not {"seed", "study", "norm", "batch_size", "max_steps"} & set(cells.constant)
+
+
+def test_options_of_a_norm_name_the_scheme(study: Path, add: Add) -> None:
+    add(norm="group", options={"norm.groups": 2})
+    add(norm="group", options={"norm.groups": 4})
+    add(norm="batch", options={"norm.eps": 1e-5})  # the only one of its kind: no need to say it
+    cells = read(load(study))
+    assert cells.schemes == ("batch", "group groups=2", "group groups=4")
+    assert list(cells.settings) == [()]
+
+
+def test_options_of_different_models_are_no_settings_of_their_own(study: Path, add: Add) -> None:
+    add(model="mlp", options={"model.hidden": [100]})
+    add(model="cnn", options={"model.channels": [32]})
+    assert read(load(study)).varying == ("model",)
+    add(model="mlp", options={"model.hidden": [300]})
+    assert read(load(study)).varying == ("model", "model.hidden")
+
+
+def test_a_part_that_follows_an_option_is_not_said_twice(study: Path, add: Add) -> None:
+    for width in (100, 300):
+        build = {"_target_": "normbench.models.MLP", "hidden": [width]}
+        add(
+            options={"model.hidden": [width], "model.build": build, "instruments.list": [{"_target_": "x", "n": width}]}
+        )
+    assert read(load(study)).varying == ("model.hidden", "instruments.list")  # no option of its group explains the list
+    add(options={"model.hidden": [300], "model.build": {"_target_": "normbench.models.MLP", "hidden": [9]}})
+    assert "model.build.hidden" in read(load(study)).varying  # changed by itself: it must not be merged
+
+
+def test_lr_that_goes_with_the_scheme_keeps_schemes_apart(study: Path, add: Add) -> None:
+    add(norm="none", lr=0.1)
+    add(norm="batch", lr=1.0)
+    assert [list(schemes) for schemes in read(load(study)).settings.values()] == [["none"], ["batch"]]
+
+
+def test_different_data_are_never_in_one_group(study: Path, add: Add) -> None:
+    add(norm="none", checksum="a" * 64)
+    add(norm="batch", checksum="b" * 64)
+    add(norm="layer", status="interrupted")  # has not said which
+    cells = read(load(study))
+    assert cells.varying == ("dataset.checksum",)
+    assert [dict(setting)["dataset.checksum"] for setting in cells.settings] == ["a" * 12, "b" * 12, "unknown"]
+
+
+def test_a_copied_folder_is_no_second_seed(study: Path, add: Add) -> None:
+    path = add(norm="none", seed=0)
+    shutil.copytree(path, study / "a-copy")
+    cells = read(load(study))
+    assert [len(cell.entries) for cell in cells.settings[()].values()] == [1]
+    assert cells.repeated == (path.name,)  # the first by name is kept
+
+
+def test_foreign_folders_are_named_and_passed_over(study: Path, add: Add) -> None:
+    add(norm="none")
+    for name, text in {"x": "a: 1", "y": "[1, 2", "z": ""}.items():
+        (study / name).mkdir()
+        (study / name / "config.yaml").write_text(text)
+    old = add(norm="batch")
+    record = yaml.safe_load((old / "config.yaml").read_text()) | {"schema_version": 0}
+    (old / "config.yaml").write_text(yaml.safe_dump(record))
+    broken = add(norm="layer")
+    (broken / "summary.json").write_text('{"status": "comp')
+    cells = read(load(study))
+    assert cells.schemes == ("none",)
+    assert set(cells.foreign) == {"x", "y", "z", old.name, broken.name}
+    assert "schema_version is 0, this normbench reads 1" in cells.foreign[old.name]
+
+
+def test_a_study_of_foreign_folders_alone_holds_no_runs(study: Path) -> None:
+    (study / "x").mkdir()
+    (study / "x" / "config.yaml").write_text("a: 1")
+    with pytest.raises(FileNotFoundError, match="no run that can be read"):
+        read(load(study))
+
+
+def test_words() -> None:
+    assert label((("model", "mlp"), ("batch_size", 4), ("model.hidden", "[9]"))) == "mlp, batch size 4, hidden [9]"
+    assert label(()) == "all runs"
+    assert [show(v) for v in (None, True, 0.001, 1.0, 3, "x")] == ["null", "true", "0.001", "1", "3", "x"]

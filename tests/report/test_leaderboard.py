@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from normbench.report import leaderboard, print_leaderboard, read
+from normbench.report.leaderboard import Leaderboard
+from normbench.report.tables import to_csv, to_markdown
+from normbench.report.wording import synopsis
+from normbench.runs import load
+
+Add = Callable[..., Path]
+T1, T2 = 12.706204736174698, 4.302652729749464  # 97.5% quantiles of Student's t with 1 and 2 degrees of freedom
+
+
+def board(study: Path) -> Leaderboard:
+    return leaderboard(read(load(study)))
+
+
+@pytest.fixture
+def ragged(study: Path, add: Add) -> Path:
+    """Batch size 4: three seeds of none, two of batch, one of three layer runs not diverged. 64: everything else."""
+    for seed, accuracy in enumerate((0.90, 0.92, 0.94)):
+        add(norm="none", batch_size=4, seed=seed, accuracy=accuracy, summary={"train_loss": 0.1 * (seed + 1)})
+    for seed, accuracy in enumerate((0.80, 0.82)):
+        add(norm="batch", batch_size=4, seed=seed, accuracy=accuracy, summary={"at_chance": seed == 0})
+    add(norm="layer", batch_size=4, seed=0, accuracy=0.95)
+    add(norm="layer", batch_size=4, seed=1, status="diverged")
+    add(norm="layer", batch_size=4, seed=2, status="diverged", summary={"diverged_step": 50})
+    for seed in range(3):
+        add(norm="selu", batch_size=4, seed=seed, status="diverged")
+    add(norm="none", batch_size=64, seed=0, accuracy=0.96)
+    add(norm="batch", batch_size=64, seed=0, status="unsupported")
+    add(norm="layer", batch_size=64, seed=0, status="failed")
+    add(norm="weight", batch_size=64, seed=0, status="interrupted")
+    return study
+
+
+def test_every_number(ragged: Path) -> None:
+    small, large = board(ragged).groups.values()
+    assert [row.cell.scheme for row in small] == ["layer", "none", "batch", "selu"]  # by mean, without a mean last
+    assert [row.rank for row in small] == [1, 2, 3, None]
+    layer, none, batch, selu = small
+
+    assert none.test is not None
+    assert (none.test.n, none.test.mean, none.test.median) == (3, pytest.approx(0.92, abs=1e-9), 0.92)
+    half = T2 * 0.02 / 3**0.5
+    assert (none.test.low, none.test.high) == pytest.approx((0.92 - half, 0.92 + half), abs=1e-9)
+    assert none.validation is not None
+    assert none.validation.mean == pytest.approx(0.91, abs=1e-9)
+    assert none.train_loss is not None
+    assert none.train_loss.mean == pytest.approx(0.2, abs=1e-9)
+    assert none.seconds is not None
+    assert (none.seconds.mean, none.parameters, none.remarks) == (10.0, 89610, "")
+
+    assert batch.test is not None
+    half = T1 * (0.02 / 2**0.5) / 2**0.5
+    assert (batch.test.low, batch.test.high) == pytest.approx((0.81 - half, 0.81 + half), abs=1e-9)
+    assert batch.counts["at_chance"] == 1
+    assert batch.remarks == "1 at chance; no run of seed 2"
+
+    assert layer.test is not None
+    assert (layer.test.n, layer.test.mean, layer.test.low) == (1, 0.95, None)
+    assert layer.counts == {
+        "complete": 1, "diverged": 2, "unsupported": 0, "failed": 0, "running": 0, "interrupted": 0, "at_chance": 0
+    }  # fmt: skip
+    assert layer.remarks == "2 of 3 diverged (at step 350, 50)"
+
+    assert selu.test is None
+    assert selu.train_loss is None
+    assert selu.counts["diverged"] == 3
+
+    assert [row.cell.scheme for row in large] == ["none", "batch", "layer", "weight"]
+    assert [row.remarks for row in large] == [
+        "",
+        "1 unsupported: BatchNorm needs two values per feature to train.",
+        "1 failed: out of memory",
+        "1 interrupted",
+    ]
+
+
+def test_the_synopsis_claims_no_winner(ragged: Path) -> None:
+    small, large = board(ragged).groups.values()
+    assert "one seed, so no interval" in synopsis(small)  # layer, the highest, is what is left of three
+    assert synopsis(small[1:3]) == "Highest mean: none, 92.00 ± 4.97; its interval overlaps those of batch."
+    assert synopsis(small[3:]) == "No run has finished with a result."
+    assert synopsis(large[:1]) == "Highest mean: none, 96.00 (n = 1), the only scheme with a result."
+
+
+def test_intervals_that_do_not_meet(study: Path, add: Add) -> None:
+    for seed in range(3):
+        add(norm="none", seed=seed, accuracy=0.9 + seed / 1000)
+        add(norm="batch", seed=seed, accuracy=0.5 + seed / 1000)
+    (rows,) = board(study).groups.values()
+    assert synopsis(rows) == "Highest mean: none, 90.10 ± 0.25; its interval overlaps none of the others."
+
+
+def test_notes_say_what_the_numbers_are(ragged: Path, add: Add) -> None:
+    notes = " ".join(board(ragged).notes)
+    assert "95% Student t interval" in notes
+    assert "n = 1: one seed gives no interval" in notes
+    assert "Means are over the runs that finished" in notes
+    assert "SYNTHETIC" not in notes
+
+
+def test_csv_holds_everything_at_full_precision(ragged: Path) -> None:
+    lines = list(csv.DictReader(io.StringIO(to_csv(board(ragged)))))
+    assert len(lines) == 8
+    none = lines[1]
+    assert (none["norm"], none["model"], none["batch_size"], none["seeds"]) == ("none", "mlp", "4", "0 1 2")
+    assert float(none["test_accuracy_low"]) == pytest.approx(0.92 - T2 * 0.02 / 3**0.5, abs=1e-12)
+    assert (lines[3]["test_accuracy_mean"], lines[3]["rank"], lines[3]["diverged"]) == ("", "", "3")
+
+
+def test_markdown(ragged: Path) -> None:
+    text = to_markdown(board(ragged))
+    assert "| 4 | none | 92.00 ± 4.97 | 3/3 | 91.00 ± 4.97 | 0.2000 | 89,610 | 10.0 |  |" in text
+    assert "| 64 | batch | – | 0/1 |" in text
+    assert "`model=mlp dataset=mnist optimizer=adam lr=0.001 epochs=1 weight_decay=0`" in text
+    widths = {line.replace("\\|", "").count("|") for line in text.splitlines() if line.startswith("|")}
+    assert len(widths) == 1
+
+
+def test_names_cannot_break_the_markdown_table(study: Path, add: Add) -> None:
+    add(norm="a|b<script>")
+    assert "| a\\|b&lt;script&gt; |" in to_markdown(board(study))
+
+
+@pytest.mark.parametrize("dataset", ["synthetic", "mnist"])
+def test_synthetic_data_are_marked_in_every_table(study: Path, add: Add, dataset: str) -> None:
+    add(norm="none", dataset=dataset)
+    found, screen = board(study), io.StringIO()
+    print_leaderboard(found, Console(file=screen))
+    for text in (to_markdown(found), screen.getvalue()):
+        assert ("dataset=synthetic (synthetic)" in text) is (dataset == "synthetic")
+        assert ("SYNTHETIC DATA" in text) is (dataset == "synthetic")
+    assert f",{dataset == 'synthetic'}," in to_csv(found)
+
+
+def test_plain_lines_where_there_is_no_terminal(ragged: Path) -> None:
+    screen = io.StringIO()
+    print_leaderboard(board(ragged), Console(file=screen, width=40))
+    lines = screen.getvalue().splitlines()
+    assert lines[0].startswith("batch_size  norm    test accuracy %  n    validation %   train loss  parameters")
+    assert lines[2].startswith("4           none    92.00 ± 4.97     3/3  91.00 ± 4.97")
+    assert "1 unsupported: BatchNorm needs two values per feature to train." in lines[6]  # on one line
+
+
+@pytest.mark.parametrize("width", [50, 80, 200])
+def test_a_narrow_terminal_keeps_what_matters(ragged: Path, width: int) -> None:
+    screen = io.StringIO()
+    print_leaderboard(board(ragged), Console(file=screen, width=width, force_terminal=True, color_system=None))
+    table = [line for line in screen.getvalue().splitlines() if line.startswith(("│", "┃"))]
+    assert max(map(len, table)) <= width
+    assert "92.00 ± 4.97" in table[2]
+    assert ("training s" in table[0]) is (width == 200)
+    assert "layer, batch size 64: 1 failed: out of memory" in screen.getvalue()
+
+
+def test_names_are_not_read_as_colours(study: Path, add: Add) -> None:
+    add(norm="[red]x[/red]")
+    screen = io.StringIO()
+    print_leaderboard(board(study), Console(file=screen, width=100, force_terminal=True, color_system=None))
+    assert "[red]x[/red]" in screen.getvalue()
+
+
+def test_several_versions_are_said(study: Path, add: Add) -> None:
+    path = add(norm="none")
+    add(norm="batch")
+    text = (path / "config.yaml").read_text()
+    (path / "config.yaml").write_text(text.replace("torch: 2.6.0", "torch: 2.7.0"))
+    assert "The runs were made by different versions of torch: 2.6.0, 2.7.0." in board(study).notes

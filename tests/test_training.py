@@ -1,0 +1,297 @@
+"""The loop, the batches, evaluation and the optimizers against their definitions; observed runs against unobserved."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from normbench import seeding
+from normbench.experiment import execute
+from normbench.norms import BatchNorm
+from normbench.training import Batch, evaluate, make_optimizer, mini_batches, steps
+
+
+class Examples:
+    """Images that carry their own position."""
+
+    def __init__(self, n: int) -> None:
+        self.images = torch.arange(n, dtype=torch.float32).view(n, 1, 1, 1)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batch(self, positions: Tensor) -> Batch:
+        return self.images[positions], positions
+
+
+def order(epoch: int, n: int = 10) -> Tensor:
+    return seeding.order(0, epoch, n)
+
+
+# ---- steps
+
+
+def test_pauses_before_each_update_and_after_the_last(network_of, batch_of):
+    model = network_of("none", "mlp")
+    batches = [batch_of(4, seed=seed) for seed in range(3)]
+    reference, optimizer = copy.deepcopy(model), make_optimizer("sgd", model, lr=0.1)
+    seen, losses = [], []
+    for step in steps(model, iter(batches), optimizer):
+        seen.append((step.index, step.batch, step.loss))
+        # Exactly `index` updates were done, with the loss of the last one.
+        for mine, other in zip(model.parameters(), reference.parameters(), strict=True):
+            torch.testing.assert_close(mine, other)
+        if step.batch is not None:
+            x, y = step.batch
+            loss = F.cross_entropy(reference(x), y)
+            gradients = torch.autograd.grad(loss, list(reference.parameters()))
+            with torch.no_grad():
+                for parameter, gradient in zip(reference.parameters(), gradients, strict=True):
+                    parameter -= 0.1 * gradient
+            losses.append(loss.detach())
+    assert [index for index, _, _ in seen] == [0, 1, 2, 3]
+    assert [batch for _, batch, _ in seen] == [*batches, None]
+    assert seen[0][2] is None
+    for (_, _, loss), wanted in zip(seen[1:], losses, strict=True):
+        assert not loss.requires_grad
+        torch.testing.assert_close(loss, wanted)
+
+
+def test_counts_on_from_where_it_starts(network_of, batch_of):
+    model = network_of("none", "mlp")
+    optimizer = make_optimizer("sgd", model, lr=0.1)
+    assert [s.index for s in steps(model, iter([batch_of(4)] * 2), optimizer, start=7)] == [7, 8, 9]
+    (only,) = steps(model, iter([]), optimizer, start=7)
+    assert (only.index, only.batch, only.loss) == (7, None, None)
+
+
+def test_trains_in_training_mode(network_of, batch_of):
+    model = network_of("batch", "mlp").eval()
+    for step in steps(model, iter([batch_of(4)] * 3), make_optimizer("sgd", model, lr=0.1)):
+        assert model.training
+        assert model.hidden1.norm.num_batches_tracked == step.index
+
+
+@pytest.mark.parametrize("instruments", ["standard", "none"])
+def test_statistics_advance_once_per_step_and_not_in_evaluation(norm_name, model_name, instruments, trained):
+    counts = [value for name, value in trained(norm_name, model_name, instruments).items() if "num_batches" in name]
+    assert all((count == STEPS).all() for count in counts)
+    if norm_name in ("batch", "weight_mean_only"):
+        assert counts
+
+
+# ---- mini-batches
+
+
+@settings(max_examples=60, deadline=None)
+@given(n=st.integers(1, 40), batch_size=st.integers(1, 40), epochs=st.integers(1, 4))
+def test_each_epoch_goes_once_through_all_whole_batches(n, batch_size, epochs):
+    per_epoch = n // batch_size
+    if per_epoch == 0:
+        return
+    found = [
+        x.flatten().long()
+        for x, _ in mini_batches(Examples(n), batch_size, lambda e: order(e, n), 0, epochs * per_epoch)
+    ]
+    assert len(found) == epochs * per_epoch
+    assert {len(batch) for batch in found} == {batch_size}
+    for epoch in range(epochs):
+        mine = torch.cat(found[epoch * per_epoch : (epoch + 1) * per_epoch])
+        assert torch.equal(mine, order(epoch, n)[: per_epoch * batch_size])
+        assert mine.unique().numel() == mine.numel()
+
+
+@settings(max_examples=60, deadline=None)
+@given(start=st.integers(0, 12), total=st.integers(0, 12), batch_size=st.integers(1, 10))
+def test_resuming_anywhere_goes_on_with_the_same_batches(start, total, batch_size):
+    def batches(first: int) -> list[list[int]]:
+        found = mini_batches(Examples(10), batch_size, order, first, total)
+        return [x.flatten().long().tolist() for x, _ in found]
+
+    assert batches(start) == batches(0)[start:]
+
+
+def test_labels_stay_with_their_images():
+    for x, y in mini_batches(Examples(10), 3, order, 0, 9):
+        assert torch.equal(x.flatten().long(), y)
+
+
+# ---- evaluation
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 50, 500])
+@pytest.mark.parametrize("training", [True, False])
+def test_evaluation_is_the_mean_over_all_examples(batch_size, training, network_of, batch_of):
+    model = network_of("batch", "mlp", dropout=0.5)
+    images, labels = batch_of(50)
+    model(images)
+    model.train(training)
+
+    class Split:
+        def __len__(self) -> int:
+            return 50
+
+        def batch(self, positions: Tensor) -> Batch:
+            return images[positions], labels[positions]
+
+    before, random = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    loss, accuracy = evaluate(model, Split(), batch_size)
+    assert model.training == training
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert torch.equal(random, torch.get_rng_state())
+    losses, right = [], 0
+    with torch.no_grad():
+        for x, y in zip(images, labels, strict=True):
+            logits = model.eval()(x[None])[0].double()
+            losses.append((logits.exp().sum().log() - logits[y]).item())
+            right += int(logits.argmax() == y)
+    assert loss == pytest.approx(sum(losses) / 50, rel=1e-5)
+    assert accuracy == right / 50
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+# ---- optimizers
+
+
+def two_steps(name: str, **options: float) -> tuple[list[Tensor], list[Tensor]]:
+    """A weight [2, 2] before, after one and after two updates with gradients [g0, g1]."""
+    model = nn.Linear(2, 2, bias=False).double()
+    gradients = [torch.tensor([[1.0, -2.0], [0.5, 3.0]]).double(), torch.tensor([[0.1, 1.0], [-4.0, 0.2]]).double()]
+    optimizer = make_optimizer(name, model, **options)
+    found = [model.weight.detach().clone()]
+    for gradient in gradients:
+        model.weight.grad = gradient.clone()
+        optimizer.step()
+        found.append(model.weight.detach().clone())
+    return found, gradients
+
+
+def test_sgd():
+    (w0, w1, w2), (g0, g1) = two_steps("sgd", lr=0.1, momentum=0.9)  # plain: momentum is another optimizer's
+    torch.testing.assert_close(w1, w0 - 0.1 * g0)
+    torch.testing.assert_close(w2, w1 - 0.1 * g1)
+
+
+@pytest.mark.parametrize("momentum", [0.9, 0.5])
+def test_momentum(momentum):
+    (w0, w1, w2), (g0, g1) = two_steps("momentum", lr=0.1, momentum=momentum)
+    torch.testing.assert_close(w1, w0 - 0.1 * g0)
+    torch.testing.assert_close(w2, w1 - 0.1 * (momentum * g0 + g1))
+
+
+def test_adam():
+    (w0, w1, w2), (g0, g1) = two_steps("adam", lr=0.1)
+    torch.testing.assert_close(w1, w0 - 0.1 * g0 / (g0.abs() + 1e-8))
+    m, v = 0.9 * 0.1 * g0 + 0.1 * g1, 0.999 * 0.001 * g0**2 + 0.001 * g1**2
+    m_hat, v_hat = m / (1 - 0.9**2), v / (1 - 0.999**2)
+    torch.testing.assert_close(w2, w1 - 0.1 * m_hat / (v_hat.sqrt() + 1e-8))
+
+
+def test_weight_decay_is_part_of_the_gradient():
+    (w0, w1, _), (g0, _) = two_steps("sgd", lr=0.1, weight_decay=0.5)
+    torch.testing.assert_close(w1, w0 - 0.1 * (g0 + 0.5 * w0))
+    (w0, w1, _), (g0, _) = two_steps("adam", lr=0.1, weight_decay=0.5)
+    torch.testing.assert_close(w1, w0 - 0.1 * (g0 + 0.5 * w0).sign(), rtol=1e-6, atol=1e-6)
+
+
+def test_weight_decay_reaches_weights_alone(norm_name, model_name, network_of):
+    model = network_of(norm_name, model_name, normalize_output=True)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1)  # so that none is 0, which decay would leave at 0
+            parameter.grad = torch.zeros_like(parameter)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    make_optimizer("sgd", model, lr=0.1, weight_decay=0.5).step()
+    decayed = set()
+    for name, parameter in model.named_parameters():
+        if torch.equal(parameter, before[name]):
+            continue
+        torch.testing.assert_close(parameter.detach(), 0.95 * before[name])
+        decayed.add(name)
+    # A linear layer's or a cell's weight, or its v: original1.
+    weights = {
+        name
+        for name in before
+        if name.endswith(("linear.weight", "cell.input.weight", "cell.hidden.weight", "weight.original1"))
+    }
+    assert decayed == weights
+    assert weights
+
+
+# ---- observed and unobserved runs
+
+STEPS = 30
+
+
+@pytest.fixture(scope="module")
+def trained(cell_of: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """`trained("batch", "mlp", "standard")`: the final weights of a small whole run, files and all; trained once."""
+    done: dict[tuple[str, ...], dict[str, Tensor]] = {}
+
+    def run(norm: str, model: str, instruments: str) -> dict[str, Tensor]:
+        key = norm, model, instruments
+        if key not in done:
+            folder = tmp_path_factory.mktemp("results")
+            done[key] = torch.load(small_run(cell_of, folder, *key) / "model.pt", weights_only=True)
+        return done[key]
+
+    return run
+
+
+def small_run(cell_of: Any, folder: Path, norm: str, model: str, instruments: str, **changed: Any) -> Path:
+    cell = cell_of(f"norm={norm}", f"model={model}")
+    config = copy.deepcopy(cell.config)
+    other = cell_of("dataset.size=8", "dataset.examples=400", "dataset.validation=100").config
+    sizes = {"hidden": [12, 10], "channels": [4, 6], "units": 7, "dropout": 0.25}
+    options = config["model"]["build"]
+    options.update({key: value for key, value in sizes.items() if key in options})
+    config |= {
+        "dataset": other["dataset"], "max_steps": STEPS, "batch_size": 8, "evaluations": 3,
+        "results_dir": str(folder), "checkpoint_seconds": 0.0, "log_every": 10,
+        "instruments": copy.deepcopy(cell_of(f"instruments={instruments}").config["instruments"]),
+    } | changed  # fmt: skip
+    return execute(replace(cell, name=f"{norm}-{model}-{instruments}".replace("/", "-"), config=config)).folder
+
+
+def test_weights_are_bit_identical_with_instruments_and_without(norm_name, model_name, trained):
+    observed, alone = trained(norm_name, model_name, "standard"), trained(norm_name, model_name, "none")
+    assert observed.keys() == alone.keys()
+    for name, value in alone.items():
+        assert torch.equal(observed[name], value), name
+    assert all(value.isfinite().all() for value in alone.values())
+
+
+def test_an_instrument_that_touches_would_be_noticed(cell_of, trained, tmp_path, monkeypatch):
+    from normbench.instruments import Activations
+
+    measure = Activations.measure
+
+    def clumsy(self: Any, step: Any, model: nn.Module, probe: Tensor) -> Any:
+        model(probe)  # moves running statistics and draws random numbers
+        return measure(self, step, model, probe)
+
+    monkeypatch.setattr(Activations, "measure", clumsy)
+    folder = small_run(cell_of, tmp_path, "batch", "mlp", "standard")
+    touched, alone = torch.load(folder / "model.pt", weights_only=True), trained("batch", "mlp", "none")
+    assert any(not torch.equal(touched[name], value) for name, value in alone.items())
+
+
+def test_running_averages_lie_between_start_and_batch_statistics():
+    # After n batches that are all alike, the exponential average has gone 1 - 0.9^n of the way.
+    norm, x = BatchNorm(3), torch.randn(16, 3) + 4
+    for n in range(1, 6):
+        norm(x)
+        share = 1 - 0.9**n
+        torch.testing.assert_close(norm.running_mean, share * x.mean(0), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(norm.running_var, 1 + share * (x.var(0) - 1), rtol=1e-5, atol=1e-6)
+    assert math.isclose(share, 0.40951, rel_tol=1e-9)
