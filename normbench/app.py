@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from normbench import config, console, sweeper
 from normbench.cell import Cell, ConfigError, UserError
 from normbench.listing import choices, config_dir
-from normbench.runs import Locked, Run, Unwritable
+from normbench.runs import Locked, Run, Unwritable, make_folder
 
 cells_composed: list[Cell | Exception] = []  # by a single run: Hydra passes nothing on from its task
 
@@ -78,12 +78,13 @@ def _single(cell: Cell) -> int:
     try:
         if not finished:
             ready = prepare_cell(cell)  # before anything is said: bad input gets its error and nothing else
+            make_folder(cell.folder)
             with console.run_view(cell) as tell:
                 run = train(ready, tell)
     except Unsupported as error:
         raise ConfigError(str(error)) from error
     except (Locked, Unwritable) as error:
-        raise UserError(f"{error} Choose another place with results_dir=... or study=...") from error
+        raise UserError(str(error)) from error
     console.print_run(run, cell, finished)
     return 0
 
@@ -95,9 +96,9 @@ def _sweep(cells: list[Cell]) -> int:
     plan = examine(cells)
     study = cells[0].folder.parent
     try:
-        study.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{study} can't be written: {error.strerror}. Choose another place: results_dir=...") from error
+        make_folder(study)
+    except Unwritable as error:
+        raise UserError(str(error)) from error
     with console.sweep_view(cells) as view:
         try:
             outcome = run_cells(plan, view)

@@ -86,6 +86,9 @@ def to_cell(cfg: DictConfig, chosen: Mapping[str, Any]) -> Cell:
     values = dict(leaves(plain(cfg, resolve=False)))
     for key, value in values.items():
         check_type(key, value, unchanged.get(key))
+        if isinstance(unchanged.get(key), float) and type(value) is int:  # norm.eps=1 is norm.eps=1.0
+            values[key] = float(value)
+            OmegaConf.update(cfg, key, float(value))
     config = plain(cfg)
     check(config)
     config["device"] = resolve_device(config["device"])
@@ -169,8 +172,9 @@ def check(config: Mapping[str, Any]) -> None:
     jobs = config["jobs"]
     rule(jobs == "auto" or (isinstance(jobs, int) and jobs >= 1), "jobs", "auto, or 1 or more")
     probe = config["instruments"]["probe"]
-    if not isinstance(probe, int) or probe < 0:
-        raise ConfigError(f"instruments.probe must be a whole number, 0 or more: got {as_word(probe)}.")
+    least = 2 if config["instruments"]["list"] else 0  # batch norm can't work with the statistics of one image
+    if not isinstance(probe, int) or probe < least:
+        raise ConfigError(f"instruments.probe must be a whole number, {least} or more: got {as_word(probe)}.")
 
 
 def check_type(key: str, value: Any, default: Any) -> None:

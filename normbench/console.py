@@ -184,10 +184,12 @@ def _without_scheme(identity: dict[str, Any]) -> dict[str, Any]:
 
 def print_outcome(outcome: Outcome, total: int) -> None:
     """How many cells of a sweep ran, and which failed."""
-    parts = [f"{outcome.ran} ran", f"{outcome.skipped} were finished before" if outcome.skipped else ""]
-    parts += [f"{outcome.unsupported} are unsupported" if outcome.unsupported else ""]
-    parts += [f"{len(outcome.failed)} failed" if outcome.failed else ""]
-    say(f"{total} runs: {', '.join(part for part in parts if part)}")
+    are = "is" if outcome.unsupported == 1 else "are"
+    parts = [f"{outcome.ran} ran"]
+    parts += [f"{outcome.skipped} were finished before"] if outcome.skipped else []
+    parts += [f"{outcome.unsupported} {are} unsupported"] if outcome.unsupported else []
+    parts += [f"{len(outcome.failed)} failed"] if outcome.failed else []
+    say(f"{total} runs: {', '.join(parts)}")
     for name, error in outcome.failed.items():
         say(f"failed: {name}: {error}")
 

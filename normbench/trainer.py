@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -21,8 +20,8 @@ from normbench.cell import Cell, Parts
 from normbench.data import Dataset
 from normbench.instruments import Instrument, evenly_spaced
 from normbench.models import initialize
-from normbench.norms import blocks
 from normbench.runs import Damaged, RunFolder
+from normbench.summary import at_chance, dataset_facts, finite, input_shift
 from normbench.training import Step, evaluate, make_optimizer, mini_batches, steps
 
 log = logging.getLogger("normbench")
@@ -162,7 +161,7 @@ class Training:
         summary["seconds"] = {**seconds, "total": sum(seconds.values())}
         if self.config["save_model"]:
             self.folder.write_model(_to_bytes(self.model.state_dict()))
-        self.folder.finish(_finite(summary))
+        self.folder.finish(finite(summary))
 
     # ---- time and position
 
@@ -228,38 +227,6 @@ class Training:
         self.seconds, self.accuracy, self.last = state["seconds"], state["accuracy"], state["last"]
         log.info("%s: continues at step %s of %s", self.folder.path.name, f"{self.index:,}", f"{self.total:,}")
         return True
-
-
-def input_shift(model: nn.Module, rows: list[dict[str, Any]]) -> dict[str, float]:
-    """How far the input of each block but the first has moved since step 0, in standard deviations.
-
-    A block's input is what the block before it passes on, before pooling and dropout.
-    """
-    passed_on = {row["layer"]: row["drift"] for row in rows}  # the last tensor of a layer is what it passes on
-    names = [name for name, _ in blocks(model)]
-    return {after: passed_on[before] for before, after in pairwise(names) if before in passed_on}
-
-
-def dataset_facts(dataset: Dataset) -> dict[str, Any]:
-    return {
-        "name": dataset.name, "checksum": dataset.checksum, "synthetic": dataset.synthetic,
-        "classes": len(dataset.classes), "train": len(dataset.train), "validation": len(dataset.validation),
-        "test": len(dataset.test),
-    }  # fmt: skip
-
-
-def at_chance(accuracy: float, dataset: Dataset) -> bool:
-    """Is `accuracy` within three standard errors of always naming the commonest class of the test set, or below it?"""
-    labels = dataset.test.labels[dataset.test.index]
-    commonest = labels.bincount().max().item() / len(labels)
-    return accuracy <= commonest + 3 * math.sqrt(commonest * (1 - commonest) / len(labels))
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN: null stands for it."""
-    if isinstance(value, Mapping):
-        return {k: _finite(v) for k, v in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _to_bytes(state: Any) -> bytes:

@@ -74,18 +74,21 @@ def mini_batches(
 
 @torch.no_grad()
 def evaluate(model: nn.Module, examples: Examples, batch_size: int = 500) -> tuple[float, float]:
-    """Mean loss and accuracy (0 to 1) of `model` in evaluation mode on all `examples`. Its mode is restored."""
-    training, loss, correct = model.training, 0.0, 0.0
-    model.eval()
+    """Mean loss and accuracy (0 to 1) of `model` in evaluation mode on all `examples`. Its modes are restored."""
+    modes = [(module, module.training) for module in model.modules()]
     losses, rights = [], []
     device = next(model.parameters()).device
-    for positions in torch.arange(len(examples), device=device).split(batch_size):
-        x, y = examples.batch(positions)
-        logits = model(x)
-        losses.append(F.cross_entropy(logits, y, reduction="sum").double())
-        rights.append((logits.argmax(1) == y).sum())
+    model.eval()
+    try:
+        for positions in torch.arange(len(examples), device=device).split(batch_size):
+            x, y = examples.batch(positions)
+            logits = model(x)
+            losses.append(F.cross_entropy(logits, y, reduction="sum").double())
+            rights.append((logits.argmax(1) == y).sum())
+    finally:
+        for module, mode in modes:
+            module.training = mode
     loss, correct = torch.stack(losses).sum().item(), torch.stack(rights).sum().item()
-    model.train(training)
     return loss / len(examples), correct / len(examples)
 
 
@@ -114,6 +117,8 @@ def make_optimizer(
         {"params": others, "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
+    if name not in OPTIMIZERS:
+        raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}: got {name}.")
     # One kernel for all parameters: a step of the default MLP takes half the time on a CPU, and 1/10 on a GPU.
     if name == "adam":
         return torch.optim.Adam(groups, lr=lr, fused=True)

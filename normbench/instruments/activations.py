@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -38,6 +39,8 @@ class Activations:
     columns = ("units", "mean", "std", *PERCENTILES, "drift")
 
     def __init__(self, *, snapshots: int = 40, schedule: Callable[[int, int], list[int]] = log_spaced) -> None:
+        if snapshots < 2:
+            raise ValueError(f"instruments.snapshots must be 2 or more (the start and the end): got {snapshots}.")
         self.snapshots, self.schedule = snapshots, schedule
         self._due: frozenset[int] = frozenset()
         self._start: dict[str, Tensor] = {}  # "layer/tensor" -> [2, C]: each unit's mean and variance at step 0
@@ -69,8 +72,9 @@ class Activations:
 def drift(mean: Tensor, var: Tensor, start_mean: Tensor, start_var: Tensor) -> Tensor:
     """Mean over units of |mean - start_mean| over the root mean square of both standard deviations; all [C] -> []."""
     scale = ((var + start_var) / 2).sqrt()
-    moved = (mean - start_mean).abs() / scale
-    return torch.where(scale > 0, moved, torch.nan).nanmean()
+    constant = scale == 0
+    moved = torch.where(constant, 0.0, (mean - start_mean).abs() / scale)
+    return moved.sum() / (~constant).sum()  # NaN for a layer that diverged, and for one that is wholly constant
 
 
 def pooled(values: Tensor) -> Tensor:
@@ -85,9 +89,10 @@ def pooled(values: Tensor) -> Tensor:
 
 def quantiles(values: Tensor, levels: list[float]) -> list[float]:
     """Quantiles of all `values`, interpolated linearly between order statistics, as numpy.quantile does."""
-    flat = values.flatten()
+    flat = values.flatten().float()
     on_cpu = flat.device.type == "cpu"
     ordered = torch.from_numpy(np.sort(flat.numpy())) if on_cpu else flat.sort().values  # on a CPU 20 times faster
     places = torch.tensor(levels, device=flat.device, dtype=torch.float64) * (len(flat) - 1)
     low, high = ordered[places.floor().long()].double(), ordered[places.ceil().long()].double()
-    return (low + (high - low) * (places - places.floor())).tolist()
+    found = (low + (high - low) * (places - places.floor())).tolist()
+    return [math.nan] * len(levels) if ordered[-1].isnan() else found  # NaN sorts last, and leaves no quantile known

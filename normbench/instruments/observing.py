@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
-from normbench.norms import blocks, uses_batch
+from normbench.norms import Observed, blocks, uses_batch
 
 
 @contextmanager
@@ -23,8 +24,11 @@ def observing(model: nn.Module, statistics: str = "probe") -> Iterator[None]:
             into 13.8, measured); "running": their averages, as in evaluation.
     """
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
+    for parameter, _ in gradients:
+        parameter.grad = None  # an instrument may compute gradients of its own
     modes = [(module, module.training) for module in model.modules()]
-    device = next(model.parameters()).device
+    device = next(chain(model.parameters(), model.buffers(), [torch.empty(0)])).device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
         model.eval()
         if statistics == "probe":
@@ -36,6 +40,8 @@ def observing(model: nn.Module, statistics: str = "probe") -> Iterator[None]:
         finally:
             for buffer, value in buffers:
                 buffer.copy_(value)
+            for parameter, gradient in gradients:
+                parameter.grad = gradient
             for module, mode in modes:
                 module.training = mode
 
@@ -48,8 +54,8 @@ def tensors_of(model: nn.Module, probe: Tensor, statistics: str = "probe") -> di
     seen: dict[tuple[str, str], list[Tensor]] = {}
     watched = list(blocks(model))
 
-    def watch(layer: str, block: nn.Module) -> None:
-        block.observer = lambda name, tensor: seen.setdefault((layer, name), []).append(tensor)  # type: ignore[assignment]
+    def watch(layer: str, block: Observed) -> None:
+        block.observer = lambda name, tensor: seen.setdefault((layer, name), []).append(tensor)
 
     with observing(model, statistics):
         try:
@@ -59,4 +65,5 @@ def tensors_of(model: nn.Module, probe: Tensor, statistics: str = "probe") -> di
         finally:
             for _, block in watched:
                 block.observer = None
-    return {key: parts[0] if len(parts) == 1 else torch.stack(parts, 2) for key, parts in seen.items()}
+    recurrent = {layer for layer, block in watched if block.recurrent}
+    return {key: torch.stack(parts, 2) if key[0] in recurrent else parts[0] for key, parts in seen.items()}

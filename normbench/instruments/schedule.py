@@ -10,7 +10,7 @@ def log_spaced(total: int, snapshots: int) -> list[int]:
 
     The distances grow geometrically; where they would be under one step, every step is taken.
     """
-    if total <= 0 or snapshots < 2:
+    if total <= 0 or snapshots <= 2:
         return [0] if total <= 0 else [0, total]
     grown = np.geomspace(1, total, snapshots - 1)
     chosen = np.maximum(np.round(grown).astype(int), np.arange(1, snapshots))  # no step twice while steps are few

@@ -31,6 +31,8 @@ class LSTMCell(Observed):
     Source: Hochreiter & Schmidhuber 1997; norms as Ba et al. 2016 and Cooijmans et al. 2016 place them.
     """
 
+    recurrent = True
+
     def __init__(self, scheme: NormScheme, inputs: int, units: int, steps: int) -> None:
         super().__init__()
         self.units = units

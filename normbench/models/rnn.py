@@ -39,6 +39,8 @@ class RNN(nn.Module):
     ) -> None:
         super().__init__()
         require_sizes("units", [units])
+        if initial_state_noise < 0:
+            raise ValueError(f"model.initial_state_noise must be 0 or more: got {initial_state_noise}.")
         c, height, width = shape
         self.units, self.initial_state_noise = units, initial_state_noise
         self.cell = LSTMCell(scheme, inputs=c * width, units=units, steps=height)

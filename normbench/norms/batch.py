@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from normbench.norms.statistics import register_statistics, require_two_values, update_statistics
+from normbench.norms.statistics import register_statistics, require_momentum, require_two_values, update_statistics
 
 
 class BatchNorm(nn.Module):
@@ -35,6 +35,7 @@ class BatchNorm(nn.Module):
 
     def __init__(self, features: int, *, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True) -> None:
         super().__init__()
+        require_momentum(momentum)
         self.eps, self.momentum = eps, momentum
         self.weight = nn.Parameter(torch.ones(features)) if affine else None
         self.bias = nn.Parameter(torch.zeros(features)) if affine else None
@@ -90,11 +91,10 @@ class RecurrentBatchNorm(nn.Module):
         gamma: float = 0.1,
     ) -> None:
         super().__init__()
+        require_momentum(momentum)
         self.eps = eps
         self.momentum = momentum if per_step else 1 - (1 - momentum) ** (1 / steps)
-        weight = torch.full((features,), gamma)
-        self.weight = nn.Parameter(weight)
-        self.weight.requires_grad_(affine)
+        self.weight = nn.Parameter(torch.full((features,), float(gamma)), requires_grad=affine)
         self.bias = nn.Parameter(torch.zeros(features)) if affine and place == "state" else None
         register_statistics(self, (steps if per_step else 1, features))
 

@@ -23,6 +23,7 @@ class Observed(nn.Module):
     """
 
     observer: Callable[[str, Tensor], None] | None = None
+    recurrent = False  # a recurrent cell shows each tensor once per time step
 
     def show(self, name: str, tensor: Tensor) -> None:
         if self.observer is not None:
@@ -44,6 +45,8 @@ class Block(Observed):
         placement: Literal["before", "after"] = "before",
     ) -> None:
         super().__init__()
+        if getattr(activation, "inplace", False):
+            activation.inplace = False  # type: ignore[union-attr]  # or it would overwrite the tensor that was shown
         self.linear, self.norm, self.activation, self.dropout = linear, norm, activation, dropout
         self.placement = placement
 

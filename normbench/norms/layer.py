@@ -32,7 +32,7 @@ class LayerNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(features)) if affine else None
 
     def forward(self, x: Tensor) -> Tensor:
-        if x[0].numel() == 1:
+        if x.shape[1:].numel() == 1:
             raise Unsupported(
                 "LayerNorm needs two features to normalise over: got 1. Use a wider layer, or norm=batch."
             )

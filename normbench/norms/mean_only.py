@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from normbench.norms.statistics import register_statistics, require_two_values, update_statistics
+from normbench.norms.statistics import register_statistics, require_momentum, require_two_values, update_statistics
 
 
 class MeanOnlyBatchNorm(nn.Module):
@@ -30,6 +30,7 @@ class MeanOnlyBatchNorm(nn.Module):
 
     def __init__(self, features: int, *, momentum: float = 0.1, affine: bool = True) -> None:
         super().__init__()
+        require_momentum(momentum)
         self.momentum = momentum
         self.bias = nn.Parameter(torch.zeros(features)) if affine else None
         register_statistics(self, (features,), variance=False)
@@ -65,6 +66,7 @@ class RecurrentMeanOnlyBatchNorm(nn.Module):
 
     def __init__(self, features: int, steps: int, place: str, *, momentum: float = 0.1, per_step: bool = True) -> None:
         super().__init__()
+        require_momentum(momentum)
         self.momentum = momentum if per_step else 1 - (1 - momentum) ** (1 / steps)
         register_statistics(self, (steps if per_step else 1, features), variance=False)
 

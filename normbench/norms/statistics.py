@@ -18,6 +18,12 @@ def require_two_values(x: Tensor, norm: str) -> None:
         raise Unsupported(ONE_VALUE.format(norm=norm, n=x.shape[0]))
 
 
+def require_momentum(momentum: float) -> None:
+    """Raise ValueError unless `momentum` is the weight of a new batch in an average."""
+    if not 0 < momentum <= 1:
+        raise ValueError(f"norm.momentum must be above 0 and at most 1: got {momentum}.")
+
+
 def register_statistics(module: nn.Module, shape: tuple[int, ...], variance: bool = True) -> None:
     """Give `module` its buffers: exponential and plain averages, and how many batches went into them.
 
@@ -43,4 +49,4 @@ def update_statistics(
         for name, value in (("mean", mean), ("var", var)):
             if value is not None:
                 buffer = getattr(module, f"{kind}_{name}")
-                (buffer if t is None else buffer[t]).lerp_(value, weight)
+                (buffer if t is None else buffer[t]).lerp_(value.to(buffer.dtype), weight)

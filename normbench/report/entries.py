@@ -13,8 +13,10 @@ from normbench.runs.study import flat
 if TYPE_CHECKING:
     import pandas as pd
 
-# What names or places a run without changing what it computes.
+# What names, places or observes a run without changing what it computes.
 NOT_SETTINGS = {"seed", "study", "question", "data_dir", "results_dir", "jobs", "save_model", "checkpoint_seconds"}
+NOT_SETTINGS |= {"instruments", "evaluations", "log_every"}
+OBSERVING = ("instruments.", "model.probe", "model.snapshots")
 
 
 @dataclass(eq=False)
@@ -69,7 +71,8 @@ def read_run(run: Run) -> Entry:
     settings["norm"], settings["model"], settings["dataset"] = (run.choices[g] for g in ("norm", "model", "dataset"))
     if "device" in settings:
         settings["device"] = str(settings["device"]).partition(":")[0]  # which of several GPUs makes no difference
-    return Entry(run, run.status, {k: v for k, v in settings.items() if k not in NOT_SETTINGS}, run.summary)
+    counting = {k: v for k, v in settings.items() if k not in NOT_SETTINGS and not k.startswith(OBSERVING)}
+    return Entry(run, run.status, counting, run.summary)
 
 
 def tell_data_apart(entries: Sequence[Entry]) -> None:

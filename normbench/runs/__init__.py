@@ -4,7 +4,7 @@ Neither torch nor Hydra is imported here: reports are built from these files on 
 """
 
 from normbench.runs.files import Damaged, Table, write_atomically
-from normbench.runs.folder import SCHEMA_VERSION, Locked, RunFolder, Unwritable
+from normbench.runs.folder import SCHEMA_VERSION, Locked, RunFolder, Unwritable, make_folder
 from normbench.runs.study import FINISHED, Run, Study, load
 
 __all__ = [
@@ -18,5 +18,6 @@ __all__ = [
     "Table",
     "Unwritable",
     "load",
+    "make_folder",
     "write_atomically",
 ]

@@ -45,7 +45,9 @@ def unseal(data: bytes, name: str) -> bytes:
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    return repr(float(value)) if isinstance(value, float) else str(value)  # repr: the shortest text that reads back the same
+    return (
+        repr(float(value)) if isinstance(value, float) else str(value)
+    )  # repr: the shortest text that reads back the same
 
 
 class Table:

@@ -26,6 +26,14 @@ class Unwritable(Exception):
     """The folder of results can't be written."""
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it. Raises Unwritable."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Unwritable(f"{path} can't be written: {error.strerror}. Choose another place: results_dir=...") from error
+
+
 class RunFolder:
     """Writes `config.yaml`, the tables, `checkpoint`, and at the end `summary.json` or `error.json`.
 
@@ -48,10 +56,7 @@ class RunFolder:
         return {"steps": self.steps, "epochs": self.epochs, "layers": self.layers}
 
     def __enter__(self) -> RunFolder:
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise Unwritable(f"{self.path} can't be written: {error.strerror}.") from error
+        make_folder(self.path)
         try:
             self._lock.acquire(timeout=1, poll_interval=0.05)  # a reader that asks for the status holds it for a moment
         except Timeout:

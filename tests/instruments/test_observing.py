@@ -89,7 +89,6 @@ def test_what_a_training_step_does_next_is_not_changed(norm_name, model_name, ne
     assert_same(snapshot(watched), snapshot(alone))
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: observing() does not restore gradients, though its docstring says so")
 def test_gradients_are_as_they_were_even_if_an_instrument_computes_some(network_of, batch_of):
     model = network_of("none", "mlp")
     x, y = batch_of(4)
@@ -204,7 +203,6 @@ def test_a_model_without_blocks_shows_nothing():
     assert tensors_of(nn.Linear(3, 2), torch.randn(4, 3)) == {}
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: an activation that works in place overwrites what was shown before it")
 def test_an_activation_in_place_does_not_change_what_was_seen():
     scheme = NormScheme(activation=lambda: nn.ReLU(inplace=True))
     model, x = nn.Sequential(scheme.block(nn.Linear(4, 3), nn.ReLU)), torch.randn(50, 4)

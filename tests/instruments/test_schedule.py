@@ -23,10 +23,7 @@ def test_sorted_unique_and_from_the_start_to_the_end(schedule, total, snapshots)
     assert all(type(step) is int for step in steps)
 
 
-LAST_MISSING = pytest.mark.xfail(strict=True, reason="BUG: log_spaced(total, 2) is [0, 1]: the end is missing")
-
-
-@pytest.mark.parametrize("schedule", [pytest.param(log_spaced, marks=LAST_MISSING), evenly_spaced])
+@pytest.mark.parametrize("schedule", [log_spaced, evenly_spaced])
 @pytest.mark.parametrize("total", [2, 100, 10_000])
 def test_two_snapshots_are_the_start_and_the_end(schedule, total):
     assert schedule(total, 2) == [0, total]

@@ -115,7 +115,6 @@ def test_options_reach_the_cells_norms(scheme_of):
     assert scheme_of("layer", "norm.eps=0.5").cell_norm(3, 4, "state").norm.eps == 0.5
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: norm.gamma=1 is a whole number, and so is the tensor made of it")
 def test_gamma_may_be_given_as_a_whole_number(scheme_of):
     norm = scheme_of("batch", "norm.gamma=1").cell_norm(3, 4, "state")
     assert torch.equal(norm.weight.detach(), torch.ones(3))

@@ -1,0 +1,45 @@
+"""Numbers of a run's summary."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+from torch import nn
+
+from normbench.data import Dataset
+from normbench.norms import blocks
+
+
+def input_shift(model: nn.Module, rows: list[dict[str, Any]]) -> dict[str, float]:
+    """How far the input of each block but the first has moved since step 0, in standard deviations.
+
+    A block's input is what the block before it passes on, before pooling and dropout.
+    """
+    passed_on = {row["layer"]: row["drift"] for row in rows}  # the last tensor of a layer is what it passes on
+    names = [name for name, _ in blocks(model)]
+    return {after: passed_on[before] for before, after in pairwise(names) if before in passed_on}
+
+
+def dataset_facts(dataset: Dataset) -> dict[str, Any]:
+    return {
+        "name": dataset.name, "checksum": dataset.checksum, "synthetic": dataset.synthetic,
+        "classes": len(dataset.classes), "train": len(dataset.train), "validation": len(dataset.validation),
+        "test": len(dataset.test),
+    }  # fmt: skip
+
+
+def at_chance(accuracy: float, dataset: Dataset) -> bool:
+    """Is `accuracy` within three standard errors of always naming the commonest class of the test set, or below it?"""
+    labels = dataset.test.labels[dataset.test.index]
+    commonest = labels.bincount().max().item() / len(labels)
+    return accuracy <= commonest + 3 * math.sqrt(commonest * (1 - commonest) / len(labels))
+
+
+def finite(value: Any) -> Any:
+    """JSON has no NaN: null stands for it."""
+    if isinstance(value, Mapping):
+        return {k: finite(v) for k, v in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

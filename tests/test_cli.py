@@ -1,0 +1,243 @@
+"""The command line, as a user meets it: what it prints, how it ends, what it leaves."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from normbench import load
+from normbench.cli import main
+
+TINY = ["dataset=synthetic", "dataset.examples=600", "dataset.validation=100", "device=cpu", "batch_size=8"]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A folder of the test's own, without data, and the hidden state of Hydra put back."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NORMBENCH_DATA", str(tmp_path / "no-data"))
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    path = list(sys.path)
+    yield
+    sys.path[:] = path
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["norm=bogus"], "norm is one of batch, "),
+        (["bacth_size=4"], "there is no option bacth_size. Did you mean batch_size? See normbench run --help."),
+        (["norm.epss=1"], "there is no option norm.epss. Did you mean norm.eps? See normbench run --help."),
+        (["model.hiden=[3]"], "there is no option model.hiden. Did you mean model.hidden? See normbench run --help."),
+        (["batch_size=abc"], "batch_size=abc: Value 'abc' of type 'str' could not be converted to Integer"),
+        (["batch_size=0"], "batch_size must be 1 or more: got 0."),
+        (["lr=-1"], "lr must be a positive number: got -1."),
+        (["lr=nan"], "lr must be a positive number: got nan."),
+        (["batch_size"], "options are written key=value: got batch_size. See normbench run --help."),
+        (["--batch-size", "4"], "options are written key=value: got --batch-size. Did you mean batch_size=...?"),
+        (["batch_size=4,32"], "lists several values. To sweep over them: normbench run -m batch_size=4,32"),
+        (["experiment=bogus"], "experiment is one of"),
+        (["--config-dir", "nope"], "not found"),
+        (["-m", "norm=none,bogus"], "norm is one of batch, layer,"),
+        (["-m", "lr=0.1,-1"], "lr must be a positive number: got -1."),
+        ([*TINY, "batch_size=100000"], "batch_size must be at most the"),
+        ([*TINY, "batch_size=1", "norm=batch"], "BatchNorm needs two values per feature to train: got a batch of 1."),
+        ([*TINY, "batch_size=1", "norm=weight_mean_only"], "Mean-only batch norm needs two values per feature"),
+        ([*TINY, "-m", "norm=none,batch", "batch_size=8,100000"], "(in norm=none dataset=synthetic"),
+        ([*TINY, "results_dir=file/inside"], "can't be written: Not a directory. Choose another"),
+        ([*TINY, "-m", "results_dir=file/inside", "seed=0,1"], "can't be written: Not a directory. Choose another"),
+    ],
+)  # fmt: skip
+def test_bad_input_gets_one_or_two_clear_lines(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    assert main(["run", *words]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert message in printed.err
+    assert printed.err.startswith("normbench: error: ")
+    assert len(printed.err.strip().splitlines()) <= 2
+    assert [p.name for p in tmp_path.iterdir()] == ["file"], "nothing is written"
+
+
+def test_no_network_and_no_data(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from normbench.data import cifar10
+    from normbench.data.download import DownloadError
+
+    def unreachable(*args: object) -> None:
+        raise DownloadError("no route to host")
+
+    monkeypatch.setattr(cifar10, "download", unreachable)
+    assert main(["run", "dataset=cifar10"]) == 2
+    error = capsys.readouterr().err
+    assert "no route to host" in error
+    assert "normbench data cifar10 --from PATH" in error
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_flipped_byte_in_the_data(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    raw = tmp_path / "data" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (raw / f"{name}-ubyte").write_bytes(b"\0" * 100)
+    assert main(["run", "data_dir=data"]) == 2
+    assert "train-images-idx3-ubyte" in capsys.readouterr().err
+    assert not (tmp_path / "results").exists()
+
+
+def test_an_unexpected_error_is_no_clear_line_but_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("normbench.trainer.evaluate", lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["run", *TINY, "max_steps=2"])
+
+
+def test_the_traceback_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    from normbench.cell import ConfigError
+
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(ConfigError):
+        main(["run", "norm=bogus"])
+
+
+def test_a_single_run(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["run", *TINY, "max_steps=20", "norm=batch"]
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    for text in ("batch · mlp · synthetic", "optimizer=adam, lr=0.001, batch_size=8, max_steps=20", "test accuracy",
+                 "of synthetic data", "hidden2", "output", "folder: results/scratch/batch-mlp-synthetic"):  # fmt: skip
+        assert text in printed
+    command = next(line for line in printed.splitlines() if line.startswith("to compare: normbench run -m "))
+    other = command.removeprefix("to compare: normbench ").split()
+    assert main(other) == 0  # the command that it names works, and then the two are compared
+    capsys.readouterr()
+    assert main(words) == 0
+    again = capsys.readouterr().out
+    assert "This run was finished before" in again
+    assert "norm=none" in again.split("the same with another scheme")[1]
+    assert "norm=layer" in again.split("the same with another scheme")[1]
+    assert set(load("results/scratch").runs["norm"]) == {"none", "batch", "layer"}
+
+
+def test_a_sweep_skips_what_is_finished_marks_what_cannot_run_and_reports(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["run", "-m", *TINY, "max_steps=12", "norm=none,batch", "batch_size=1,8", "seed=0,1", "study=s"]
+    assert main(words) == 0
+    printed = capsys.readouterr()
+    assert "8 runs: 6 ran, 2 are unsupported" in printed.out
+    assert "BatchNorm needs two values per feature" in printed.err
+    assert "report: results/s/report/report.html" in printed.out
+    runs = load("results/s").runs
+    assert runs.groupby(["norm", "batch_size"])["status"].unique().map(list).to_dict() == {
+        ("batch", 1): ["unsupported"], ("batch", 8): ["complete"], ("none", 1): ["complete"], ("none", 8): ["complete"]
+    }  # fmt: skip
+    assert main([*words, "seed=0,1,2"]) == 0
+    assert "12 runs: 3 ran, 8 were finished before, 1 is unsupported" in capsys.readouterr().out
+
+
+def test_a_cell_that_fails_is_told_and_the_others_go_on(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """A user's own scheme that breaks in training, from a file beside them."""
+    (tmp_path / "breaking.py").write_text(
+        "import torch\n"
+        "class Breaking(torch.nn.Identity):\n"
+        "    def __init__(self, features): super().__init__(); self.calls = 0\n"
+        "    def forward(self, x):\n"
+        "        self.calls += x.device.type != 'meta'\n"
+        "        if self.calls > 5: raise RuntimeError('it broke')\n"
+        "        return x\n"
+    )
+    (tmp_path / "mine" / "norm").mkdir(parents=True)
+    (tmp_path / "mine" / "norm" / "breaking.yaml").write_text(
+        "# breaks\nname: breaking\nnorm: {_target_: breaking.Breaking, _partial_: true}\n"
+    )
+    words = ["run", "-m", "--config-dir", "mine", *TINY, "max_steps=30", "norm=none,breaking", "seed=0,1", "study=s"]
+    assert main(words) == 1
+    printed = capsys.readouterr()
+    assert "4 runs: 2 ran, 2 failed" in printed.out
+    assert "RuntimeError: it broke" in printed.err
+    assert sorted(load("results/s").runs["status"]) == ["complete", "complete", "failed", "failed"]
+    assert (tmp_path / "results" / "s" / "report" / "report.html").exists()
+
+
+def test_hydras_own_abilities_stay(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["run", "norm=layer", "--cfg", "job"]) == 0
+    assert "name: layer" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["list"], ["--version"], ["--completion", "bash"]])
+def test_help_answers_without_torch_and_pandas(words: list[str]) -> None:
+    code = (
+        "import sys\nfrom normbench.cli import main\n"
+        "try: code = main(sys.argv[1:])\nexcept SystemExit as stop: code = stop.code\n"
+        "heavy = {'torch', 'pandas', 'hydra', 'matplotlib', 'numpy'} & set(sys.modules)\n"
+        "sys.exit(f'imports {heavy}' if heavy else code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout) > 5
+
+
+def test_help_names_every_group_and_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    from normbench.config import Schema
+
+    assert main(["run", "--help"]) == 0
+    text = capsys.readouterr().out
+    for key in Schema.__dataclass_fields__:
+        assert f"{key}:" in text or f"{key}=" in text, key
+
+
+def test_list_names_everything_there_is(capsys: pytest.CaptureFixture[str], norm_name: str, model_name: str) -> None:
+    assert main(["list"]) == 0
+    text = capsys.readouterr().out
+    assert f"norm={norm_name} " in text
+    assert f"model={model_name} " in text
+    assert "experiment=demo" in text
+
+
+@pytest.mark.parametrize("words", [["report", "nowhere"], ["report"], ["data", "--from", "x"], ["data", "bogus"]])
+def test_other_commands_word_their_errors_too(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("normbench: error: ")
+    assert len(error.strip().splitlines()) <= 2
+
+
+def complete(line: str) -> list[str]:
+    env = {**os.environ, "COMP_LINE": line, "COMP_POINT": str(len(line))}
+    done = subprocess.run([sys.executable, "-m", "normbench", "-sc", "query=bash"], capture_output=True, text=True,
+                          env=env, check=True)  # fmt: skip
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("normbench ", {"run", "list", "report", "data"}),
+        ("normbench run norm=", {"norm=batch", "norm=layer", "norm=none"}),
+        ("normbench run norm=batch mod", {"model="}),
+        ("normbench run batch_s", {"batch_size="}),
+    ],
+)
+def test_tab_completion(line: str, expected: set[str]) -> None:
+    assert expected <= set(complete(line))
+
+
+def test_the_bash_completion_script_in_bash(tmp_path: Path) -> None:
+    shim = tmp_path / "normbench"
+    shim.write_text(f'#!/bin/sh\nexec {sys.executable} -m normbench "$@"\n')
+    shim.chmod(0o755)
+    code = (
+        f'PATH="{tmp_path}:$PATH"; eval "$(normbench --completion bash)"; '
+        'COMP_LINE="normbench run norm=wei"; COMP_POINT=${#COMP_LINE}; _normbench; echo "${COMPREPLY[@]}"'
+    )
+    done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["weight", "weight_mean_only"], done.stderr
