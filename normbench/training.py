@@ -73,7 +73,7 @@ def mini_batches(
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, examples: Examples, batch_size: int = 500) -> tuple[float, float]:
+def evaluate(model: nn.Module, examples: Examples, batch_size: int = 200) -> tuple[float, float]:
     """Mean loss and accuracy (0 to 1) of `model` in evaluation mode on all `examples`. Its modes are restored."""
     modes = [(module, module.training) for module in model.modules()]
     losses, rights = [], []

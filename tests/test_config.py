@@ -117,7 +117,7 @@ def test_a_scheme_is_a_file_of_at_most_a_dozen_lines_named_as_it_is(name: str) -
         (["model.hidden=[a]"], "each of model.hidden must be a whole number such as 100: got a"),
         (["norm.momentum=abc"], "norm.momentum must be a number such as 0.1: got abc"),
         (["norm.affine=3"], "norm.affine must be true or false: got 3"),
-        (["instruments.probe=x"], "instruments.probe must be a whole number, 0 or more: got x"),
+        (["instruments.probe=x"], "instruments.probe must be a whole number, 2 or more: got x"),
         (["+foo=1"], "options can be changed, not added or deleted: foo"),
         (["~lr"], "options can be changed, not added or deleted: lr"),
     ],

@@ -48,10 +48,10 @@ def test_options_of_different_models_are_no_settings_of_their_own(study: Path, a
 def test_a_part_that_follows_an_option_is_not_said_twice(study: Path, add: Add) -> None:
     for width in (100, 300):
         build = {"_target_": "normbench.models.MLP", "hidden": [width]}
-        add(
-            options={"model.hidden": [width], "model.build": build, "instruments.list": [{"_target_": "x", "n": width}]}
-        )
-    assert read(load(study)).varying == ("model.hidden", "instruments.list")  # no option of its group explains the list
+        listed = [{"_target_": "x", "n": width}]
+        add(options={"model.hidden": [width], "model.build": build, "dataset.list": listed, "instruments.list": listed})
+    # No option of its group explains the list; what instruments do is no setting: observing changes nothing.
+    assert read(load(study)).varying == ("model.hidden", "dataset.list")
     add(options={"model.hidden": [300], "model.build": {"_target_": "normbench.models.MLP", "hidden": [9]}})
     assert "model.build.hidden" in read(load(study)).varying  # changed by itself: it must not be merged
 

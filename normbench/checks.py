@@ -1,0 +1,85 @@
+"""What a configuration must fulfil, beyond the types of its top-level options."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from normbench.cell import ConfigError
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """Refuse values of the right type that make no sense. Raises ConfigError."""
+    from normbench.training import OPTIMIZERS
+
+    def rule(ok: bool, key: str, text: str) -> None:
+        if not ok:
+            raise ConfigError(f"{key} must be {text}: got {as_word(config[key])}.")
+
+    rule(config["optimizer"] in OPTIMIZERS, "optimizer", f"one of {', '.join(OPTIMIZERS)}")
+    rule(math.isfinite(config["lr"]) and config["lr"] > 0, "lr", "a positive number")
+    rule(0 <= config["momentum"] < 1, "momentum", "at least 0 and below 1")
+    rule(math.isfinite(config["weight_decay"]) and config["weight_decay"] >= 0, "weight_decay", "0 or more")
+    rule(config["batch_size"] >= 1, "batch_size", "1 or more")
+    rule(math.isfinite(config["epochs"]) and config["epochs"] > 0, "epochs", "a positive number")
+    for key in ("max_steps", "max_samples"):
+        rule(config[key] is None or config[key] >= 1, key, "1 or more, or null")
+    if config["max_steps"] is not None and config["max_samples"] is not None:
+        raise ConfigError("max_steps and max_samples both say how long to train. Give one of them.")
+    samples = config["max_samples"]
+    rule(samples is None or samples >= config["batch_size"], "max_samples", "at least one batch")
+    rule(config["seed"] >= 0, "seed", "0 or more")
+    rule(config["evaluations"] >= 1, "evaluations", "1 or more")
+    rule(config["log_every"] >= 1, "log_every", "1 or more")
+    rule(config["checkpoint_seconds"] >= 0, "checkpoint_seconds", "0 or more")
+    rule(config["threads"] >= 1, "threads", "1 or more")
+    rule(re.fullmatch(r"[\w.+-]+", config["study"]) is not None and config["study"].strip(".") != "", "study",
+         "a plain folder name (letters, digits, _ . + -)")  # fmt: skip
+    jobs = config["jobs"]
+    rule(jobs == "auto" or (isinstance(jobs, int) and jobs >= 1), "jobs", "auto, or 1 or more")
+    probe = config["instruments"]["probe"]
+    least = 2 if config["instruments"]["list"] else 0  # batch norm can't work with the statistics of one image
+    if not isinstance(probe, int) or probe < least:
+        raise ConfigError(f"instruments.probe must be a whole number, {least} or more: got {as_word(probe)}.")
+
+
+def check_type(key: str, value: Any, default: Any) -> None:
+    """Refuse a group's option of another type than its default (top-level ones have a schema). Raises ConfigError."""
+    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a word", list: "a list"}
+    kind = type(default)
+    if kind not in kinds or "." not in key or any(isinstance(v, str) and "${" in v for v in (value, default)):
+        return
+    accepted = (int, float) if kind is float else kind
+    ok = isinstance(value, accepted) and (kind is bool or not isinstance(value, bool))
+    if ok and kind is list and default and not isinstance(default[0], Mapping):
+        for item in value:
+            check_type(f"each of {key}", item, default[0])
+    if not ok:
+        example = "" if kind is bool else f" such as {as_word(default)}"
+        raise ConfigError(f"{key} must be {kinds[kind]}{example}: got {as_word(value)}.")
+
+
+def resolve_device(name: str) -> str:
+    """ "auto" -> "cuda" or "cpu". Raises ConfigError if there is no such device here."""
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise ConfigError(f"device must be one that this machine has: got {name}. Use device=auto.") from None
+    return str(device)
+
+
+def as_word(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return "[" + ",".join(map(as_word, value)) + "]"
+    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
