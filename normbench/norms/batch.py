@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from normbench.norms.statistics import register_statistics, require_momentum, require_two_values, update_statistics
+from normbench.norms.statistics import RunningStatistics, require_two_values
 
 
-class BatchNorm(nn.Module):
+class BatchNorm(RunningStatistics):
     """y = gamma (x - mean) / sqrt(var + eps) + beta, mean and var over the batch (and space), per feature.
 
     In training, mean and var are the mini-batch's own (var biased: divided by m); in evaluation, the moving averages.
@@ -28,34 +28,29 @@ class BatchNorm(nn.Module):
     Source: Ioffe & Szegedy 2015, arXiv:1502.03167, algorithms 1 and 2, section 3.2 for convolutions.
     """
 
-    uses_batch = True
     centres_units = True
-    running_mean: Tensor
-    running_var: Tensor
 
     def __init__(self, features: int, *, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True) -> None:
-        super().__init__()
-        require_momentum(momentum)
-        self.eps, self.momentum = eps, momentum
+        super().__init__((features,), momentum)
+        self.eps = eps
         self.weight = nn.Parameter(torch.ones(features)) if affine else None
         self.bias = nn.Parameter(torch.zeros(features)) if affine else None
-        register_statistics(self, (features,))
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
         require_two_values(x, "BatchNorm")
         # With momentum 1 the kernel leaves the batch's own mean and unbiased variance: both averages are fed from them.
-        mean, var = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
+        mean, var = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_mean)
         y = F.batch_norm(x, mean, var, self.weight, self.bias, True, 1.0, self.eps)
-        update_statistics(self, self.momentum, mean, var)
+        self.update(mean, var)
         return y
 
     def extra_repr(self) -> str:
         return f"{len(self.running_mean)}, eps={self.eps}, momentum={self.momentum}, affine={self.weight is not None}"
 
 
-class RecurrentBatchNorm(nn.Module):
+class RecurrentBatchNorm(RunningStatistics):
     """Batch normalization inside a recurrent cell: statistics for each time step, one gamma, starting at 0.1.
 
     A gamma of 1 pushes the gates into saturation, and the gradient through time vanishes; 0.1 keeps it alive.
@@ -74,10 +69,6 @@ class RecurrentBatchNorm(nn.Module):
     Source: Cooijmans et al. 2016, arXiv:1603.09025, sections 3 and 4.
     """
 
-    uses_batch = True
-    running_mean: Tensor
-    running_var: Tensor
-
     def __init__(
         self,
         features: int,
@@ -90,13 +81,10 @@ class RecurrentBatchNorm(nn.Module):
         per_step: bool = True,
         gamma: float = 0.1,
     ) -> None:
-        super().__init__()
-        require_momentum(momentum)
+        super().__init__((steps if per_step else 1, features), momentum, updates=1 if per_step else steps)
         self.eps = eps
-        self.momentum = momentum if per_step else 1 - (1 - momentum) ** (1 / steps)
         self.weight = nn.Parameter(torch.full((features,), float(gamma)), requires_grad=affine)
         self.bias = nn.Parameter(torch.zeros(features)) if affine and place == "state" else None
-        register_statistics(self, (steps if per_step else 1, features))
 
     def forward(self, x: Tensor, t: int) -> Tensor:
         t = min(t, len(self.running_mean) - 1)
@@ -106,5 +94,5 @@ class RecurrentBatchNorm(nn.Module):
         require_two_values(x, "BatchNorm")
         mean, var = torch.zeros_like(self.running_mean[t]), torch.zeros_like(self.running_var[t])
         y = F.batch_norm(x, mean, var, self.weight, self.bias, True, 1.0, self.eps)
-        update_statistics(self, self.momentum, mean, var, t)
+        self.update(mean, var, t)
         return y

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from normbench.norms.statistics import register_statistics, require_momentum, require_two_values, update_statistics
+from normbench.norms.statistics import RunningStatistics, require_two_values
 
 
-class MeanOnlyBatchNorm(nn.Module):
+class MeanOnlyBatchNorm(RunningStatistics):
     """y = x - mean + beta, mean over the batch (and space), per feature.
 
     Weight normalisation fixes the scale of a unit but not its mean; this fixes the mean. In training, `mean` is that of
@@ -24,22 +24,17 @@ class MeanOnlyBatchNorm(nn.Module):
     Source: Salimans & Kingma 2016, arXiv:1602.07868, section 4.
     """
 
-    uses_batch = True
     centres_units = True
-    running_mean: Tensor
 
     def __init__(self, features: int, *, momentum: float = 0.1, affine: bool = True) -> None:
-        super().__init__()
-        require_momentum(momentum)
-        self.momentum = momentum
+        super().__init__((features,), momentum, variance=False)
         self.bias = nn.Parameter(torch.zeros(features)) if affine else None
-        register_statistics(self, (features,), variance=False)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training:
             require_two_values(x, "Mean-only batch norm")
             mean = x.mean((0, *range(2, x.dim())))
-            update_statistics(self, self.momentum, mean.detach())
+            self.update(mean.detach())
         else:
             mean = self.running_mean
         shift = mean if self.bias is None else mean - self.bias
@@ -49,7 +44,7 @@ class MeanOnlyBatchNorm(nn.Module):
         return f"{len(self.running_mean)}, momentum={self.momentum}, affine={self.bias is not None}"
 
 
-class RecurrentMeanOnlyBatchNorm(nn.Module):
+class RecurrentMeanOnlyBatchNorm(RunningStatistics):
     """y = x - mean_t inside a recurrent cell, with the statistics of each time step t.
 
     It follows each normalised weight matrix, as in a feed-forward layer; the cell adds the one bias. No paper gives a
@@ -61,14 +56,9 @@ class RecurrentMeanOnlyBatchNorm(nn.Module):
     Raises: Unsupported in training with one value per feature.
     """
 
-    uses_batch = True
-    running_mean: Tensor
-
     def __init__(self, features: int, steps: int, place: str, *, momentum: float = 0.1, per_step: bool = True) -> None:
-        super().__init__()
-        require_momentum(momentum)
-        self.momentum = momentum if per_step else 1 - (1 - momentum) ** (1 / steps)
-        register_statistics(self, (steps if per_step else 1, features), variance=False)
+        shape, updates = (steps if per_step else 1, features), 1 if per_step else steps
+        super().__init__(shape, momentum, variance=False, updates=updates)
 
     def forward(self, x: Tensor, t: int) -> Tensor:
         t = min(t, len(self.running_mean) - 1)
@@ -76,7 +66,7 @@ class RecurrentMeanOnlyBatchNorm(nn.Module):
             return x - self.running_mean[t]
         require_two_values(x, "Mean-only batch norm")
         mean = x.mean(0)
-        update_statistics(self, self.momentum, mean.detach(), t=t)
+        self.update(mean.detach(), t=t)
         return x - mean
 
 

@@ -160,7 +160,7 @@ def test_state_dict_and_deepcopy_carry_the_statistics(device):
     x = torch.randn(5, 4, device=device)
     for other in (fresh, copied):
         assert set(other.state_dict()) == {
-            *("weight", "bias", "running_mean", "running_var", "average_mean", "average_var", "num_batches_tracked")
+            *("weight", "bias", "running_mean", "running_var", "sum_mean", "sum_var", "num_batches_tracked")
         }
         for key, value in norm.state_dict().items():
             assert torch.equal(other.state_dict()[key], value)

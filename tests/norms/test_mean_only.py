@@ -62,7 +62,7 @@ def test_gradient_is_centred(shape, device):
 
 def test_starts_at_zero_and_keeps_no_variance():
     norm = MeanOnlyBatchNorm(4)
-    assert set(norm.state_dict()) == {"bias", "running_mean", "average_mean", "num_batches_tracked"}
+    assert set(norm.state_dict()) == {"bias", "running_mean", "sum_mean", "num_batches_tracked"}
     assert not any(value.any() for value in norm.state_dict().values())
     assert list(MeanOnlyBatchNorm(4, affine=False).parameters()) == []
 
