@@ -30,22 +30,45 @@ def run(words: list[str]) -> int:
 
     Raises: ConfigError with a message for the user, or whatever went wrong in a single run.
     """
+    cells, swept = _cells("run", words)
+    if swept:
+        return _sweep(cells)
+    return _single(cells[0]) if cells else 0  # none after --cfg and the like: Hydra has printed what was asked for
+
+
+def describe(words: list[str]) -> int:
+    """`normbench describe WORDS`: the networks that `normbench run WORDS` would train. Raises ConfigError."""
+    from normbench.description import describe, facts
+    from normbench.experiment import prepare_cell
+    from normbench.norms import Unsupported
+
+    for cell in _cells("describe", words)[0]:
+        try:
+            ready = prepare_cell(cell)
+        except Unsupported as error:
+            raise ConfigError(str(error)) from error
+        model = ready.parts.model(ready.parts.scheme, ready.dataset.shape, len(ready.dataset.classes))
+        layers = describe(model, ready.dataset.shape, cell.config["batch_size"])
+        console.print_layers(cell, layers, facts(model, cell.config))
+    return 0
+
+
+def _cells(command: str, words: list[str]) -> tuple[list[Cell], bool]:
+    """The cells that `words` stand for, and whether they are a sweep. Raises ConfigError."""
     _require_known_flags(words)
     sweeper.cells_swept.clear()
     cells_composed.clear()
     config.register()
     sweeper.register_sweeper()
-    with _hydra(["normbench run", *_options_first(words)]):
+    with _hydra([f"normbench {command}", *_options_first(words)]):
         _application()
-    if sweeper.cells_swept:
-        return _sweep(list(sweeper.cells_swept))
     for cell in cells_composed:
         if isinstance(cell, OmegaConfBaseException):
             raise ConfigError(_worded(cell)) from cell
         if isinstance(cell, Exception):
             raise cell
-        return _single(cell)
-    return 0  # --cfg, --info and the like: Hydra has printed what was asked for
+    composed = [cell for cell in cells_composed if isinstance(cell, Cell)]
+    return (list(sweeper.cells_swept), True) if sweeper.cells_swept else (composed, False)
 
 
 def complete(arguments: list[str]) -> int:
@@ -53,7 +76,7 @@ def complete(arguments: list[str]) -> int:
     config.register()
     sweeper.register_sweeper()
     line = os.environ.get("COMP_LINE", "")
-    os.environ["COMP_LINE"] = re.sub(r"^(\s*\S+)\s+run\b", r"\1", line)
+    os.environ["COMP_LINE"] = re.sub(r"^(\s*\S+)\s+(run|describe)\b", r"\1", line)
     with _hydra(["normbench", *arguments]):
         _application()
     return 0

@@ -12,13 +12,21 @@ from normbench.cell import ConfigError
 
 def check(config: Mapping[str, Any]) -> None:
     """Refuse values of the right type that make no sense. Raises ConfigError."""
-    from normbench.training import OPTIMIZERS
+    from normbench.optimization import LR_SCALINGS, OPTIMIZERS, SCHEDULES
 
     def rule(ok: bool, key: str, text: str) -> None:
         if not ok:
             raise ConfigError(f"{key} must be {text}: got {as_word(config[key])}.")
 
     rule(config["optimizer"] in OPTIMIZERS, "optimizer", f"one of {', '.join(OPTIMIZERS)}")
+    rule(config["schedule"] in SCHEDULES, "schedule", f"one of {', '.join(SCHEDULES)}")
+    rule(config["lr_scaling"] in LR_SCALINGS, "lr_scaling", f"one of {', '.join(LR_SCALINGS)}")
+    rule(0 < config["warmup"] < 1, "warmup", "between 0 and 1, a share of the run")
+    rule(all(0 < at < 1 for at in config["steps_at"]), "steps_at", "a list of shares of the run, between 0 and 1")
+    rule(math.isfinite(config["growth"]) and config["growth"] > 0, "growth", "a positive number")
+    for key in ("accumulate", "reference_batch_size"):
+        rule(config[key] >= 1, key, "1 or more")
+    rule(config["clip_norm"] is None or config["clip_norm"] > 0, "clip_norm", "a positive number, or null")
     rule(math.isfinite(config["lr"]) and config["lr"] > 0, "lr", "a positive number")
     rule(0 <= config["momentum"] < 1, "momentum", "at least 0 and below 1")
     rule(math.isfinite(config["weight_decay"]) and config["weight_decay"] >= 0, "weight_decay", "0 or more")
@@ -29,7 +37,8 @@ def check(config: Mapping[str, Any]) -> None:
     if config["max_steps"] is not None and config["max_samples"] is not None:
         raise ConfigError("max_steps and max_samples both say how long to train. Give one of them.")
     samples = config["max_samples"]
-    rule(samples is None or samples >= config["batch_size"], "max_samples", "at least one batch")
+    rule(samples is None or samples >= config["batch_size"] * config["accumulate"], "max_samples",
+         "at least the images of one update")  # fmt: skip
     rule(config["seed"] >= 0, "seed", "0 or more")
     rule(config["evaluations"] >= 1, "evaluations", "1 or more")
     rule(config["log_every"] >= 1, "log_every", "1 or more")

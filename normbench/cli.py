@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-COMMANDS = ("run", "list", "report", "data")
+COMMANDS = ("run", "describe", "list", "report", "data")
 
 EXAMPLES = """\
 examples:
@@ -44,15 +44,15 @@ def main(argv: list[str] | None = None) -> int:
 
 def _command(words: list[str]) -> int:
     _log_to_stderr()
-    if words[:1] == ["run"]:
+    if words[:1] in (["run"], ["describe"]):
         if {"-h", "--help"} & set(words):
             from normbench.listing import run_help
 
             print(run_help())
             return 0
-        from normbench.app import run
+        from normbench import app
 
-        return run(words[1:])
+        return app.run(words[1:]) if words[0] == "run" else app.describe(words[1:])
     if words[:1] == ["-sc"]:
         return _complete(words)
     options = _parser().parse_args(words or ["--help"])
@@ -85,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--completion", choices=("bash", "zsh", "fish"), help="print a script for tab completion")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser("run", help="train one network, or with -m a sweep (see normbench run --help)", add_help=False)
+    commands.add_parser("describe", help="show the network that run would train, with the same words", add_help=False)
     commands.add_parser("list", help="schemes, models, data sets and experiments, with their sources")
     report = commands.add_parser("report", help="build the report of a study")
     report.add_argument("study", nargs="?", type=Path, help="results/<study>; left out, the one changed last")
@@ -146,7 +147,7 @@ def _complete(words: list[str]) -> int:
     if len(before) <= 1:
         print(" ".join(COMMANDS))
         return 0
-    if before[1] != "run":
+    if before[1] not in ("run", "describe"):
         return 0
     from normbench.app import complete
 

@@ -39,7 +39,16 @@ class Schema:
     lr: float = MISSING
     momentum: float = MISSING
     weight_decay: float = MISSING
+    decay_norm_parameters: bool = MISSING
+    schedule: str = MISSING
+    warmup: float = MISSING
+    steps_at: list[float] = MISSING
+    growth: float = MISSING
+    lr_scaling: str = MISSING
+    reference_batch_size: int = MISSING
+    clip_norm: float | None = MISSING
     batch_size: int = MISSING
+    accumulate: int = MISSING
     epochs: float = MISSING
     max_steps: int | None = MISSING
     max_samples: int | None = MISSING
@@ -166,6 +175,8 @@ def build(config: Mapping[str, Any]) -> Parts:
         )
     except InstantiationException as error:
         raise ConfigError(" ".join(str(error).split())) from error
+    except (TypeError, ValueError) as error:  # a scheme says itself what it does not accept
+        raise ConfigError(str(error)) from error
 
 
 def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

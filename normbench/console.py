@@ -15,13 +15,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from normbench.cell import Cell
+from normbench.cell import Cell, Progress
 from normbench.runs import Run, load
 
 if TYPE_CHECKING:
+    from normbench.description import Layer
     from normbench.launch import Outcome
     from normbench.report import Report
-    from normbench.trainer import Progress
 
 # Where there is no terminal nothing is wrapped at a width that nobody has.
 out = Console(width=None if sys.stdout.isatty() else 200)  # results
@@ -39,6 +39,8 @@ def settings(config: dict[str, Any]) -> str:
     budget = next((f"{key}={config[key]:,}" for key in ("max_steps", "max_samples") if config[key] is not None), None)
     shown = [f"{key}={config[key]}" for key in ("optimizer", "lr", "batch_size")]
     shown += [budget or f"epochs={config['epochs']:g}", f"weight_decay={config['weight_decay']:g}"]
+    usual = {"schedule": "constant", "lr_scaling": "none", "accumulate": 1, "clip_norm": None}
+    shown += [f"{key}={config[key]}" for key, value in usual.items() if config[key] != value]
     model = config["model"]
     shown += [f"model.{key}={model[key]}" for key in ("dropout", "init") if key in model]
     return ", ".join([*shown, f"seed={config['seed']}", f"device={config['device']}", f"threads={config['threads']}"])
@@ -180,6 +182,18 @@ def _without_scheme(identity: dict[str, Any]) -> dict[str, Any]:
     choices = {k: v for k, v in identity["choices"].items() if k != "norm"}
     values = {k: v for k, v in identity["values"].items() if not k.startswith("norm.")}
     return {**identity, "choices": choices, "values": values}
+
+
+def print_layers(cell: Cell, layers: list[Layer], facts: str) -> None:
+    """`normbench describe`: the blocks of a network."""
+    say(" · ".join([cell.choices["norm"], cell.choices["model"], cell.choices["dataset"]]))
+    table = _table()
+    for column in ("block", "weights", "output", "parameters", "norm", "normalised over"):
+        table.add_column(column, justify="right" if column == "parameters" else "left")
+    for layer in layers:
+        table.add_row(layer.name, layer.linear, layer.shape, f"{layer.parameters:,}", layer.norm, layer.over)
+    out.print(table)
+    say(facts)
 
 
 def print_outcome(outcome: Outcome, total: int) -> None:

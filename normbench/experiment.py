@@ -2,38 +2,42 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
+import os
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from normbench.cell import Cell, ConfigError, Parts
+from normbench.cell import Cell, ConfigError, Parts, Tell
 from normbench.config import build
 from normbench.data import DataError, Dataset, default_data_dir, prepare
 from normbench.models import require_method
-from normbench.norms import Unsupported
+from normbench.norms import Unsupported, blocks
 from normbench.provenance import provenance
 from normbench.runs import SCHEMA_VERSION, Run, RunFolder
-from normbench.trainer import Tell, Training
+from normbench.trainer import Training
 
 KEPT = 2  # data sets stay loaded for the next run in this process: a sweep has few, and each start checks all bytes
 _datasets: dict[str, Dataset] = {}
-PREPARED = ("name", "validation", "split_seed", "train_fraction", "scale")  # options of every data set
 
 
 def load_dataset(config: Mapping[str, Any], parts: Parts) -> Dataset:
     """The run's data, on its device. Raises ConfigError where they can't be had or the splits make no sense."""
     key = json.dumps([config["dataset"], config["data_dir"], config["device"]])
     if key not in _datasets:
-        options = {k: v for k, v in config["dataset"].items() if k in PREPARED}
+        known = inspect.signature(prepare).parameters
+        options = {k: v for k, v in config["dataset"].items() if k in known and k not in ("source", "data_dir")}
         folder = Path(config["data_dir"]).expanduser() if config["data_dir"] else default_data_dir()
         try:
-            _datasets[key] = prepare(parts.source(folder), **options, device=config["device"])
+            _datasets[key] = prepare(parts.source(folder), **options, device=config["device"], data_dir=folder)
         except DataError as error:
             raise ConfigError(str(error)) from error
         if len(_datasets) > KEPT:
@@ -43,14 +47,17 @@ def load_dataset(config: Mapping[str, Any], parts: Parts) -> Dataset:
 
 def total_steps(config: Mapping[str, Any], examples: int) -> int:
     """How many updates the budget (steps, samples or epochs) comes to. Raises ConfigError if a batch is too large."""
-    batch_size = config["batch_size"]
-    if batch_size > examples:
-        raise ConfigError(f"batch_size must be at most the {examples:,} training images: got {batch_size}.")
+    per_update = config["batch_size"] * config["accumulate"]
+    if per_update > examples:
+        parts = f" x accumulate={config['accumulate']}" if config["accumulate"] > 1 else ""
+        raise ConfigError(
+            f"batch_size must be at most the {examples:,} training images: got {config['batch_size']}{parts}."
+        )
     if config["max_steps"] is not None:
         return config["max_steps"]
     if config["max_samples"] is not None:
-        return config["max_samples"] // batch_size
-    return max(1, math.floor(config["epochs"] * (examples // batch_size)))
+        return config["max_samples"] // per_update
+    return max(1, math.floor(config["epochs"] * (examples // per_update)))
 
 
 def check_supported(config: Mapping[str, Any], parts: Parts, shape: tuple[int, int, int], classes: int) -> None:
@@ -58,17 +65,52 @@ def check_supported(config: Mapping[str, Any], parts: Parts, shape: tuple[int, i
 
     Raises:
         Unsupported: the scheme can't do it.
-        ConfigError: it can't be built at all.
+        ConfigError: it can't be built at all, a norm changes the shape of its input, or memory would not suffice.
     """
+    saved: dict[int, Tensor] = {}  # what the backward pass would keep; holding them keeps their storages' ids apart
+
+    def keep(tensor: Tensor) -> Tensor:
+        saved.setdefault(tensor.untyped_storage()._cdata, tensor)
+        return tensor
+
     with torch.device("meta"):
         try:
-            require_method(config["model"]["init"])
+            options = config["model"]
+            require_method(options["init"], options.get("init_std", 0.01), options.get("init_scale", 1.0))
             model = parts.model(parts.scheme, shape, classes).train()
-            model(torch.empty(config["batch_size"], *shape))
+            for name, block in blocks(model):
+                norm = getattr(block, "norm", None)
+                if norm is not None:
+                    norm.register_forward_hook(partial(_require_same_shape, f"norm={parts.scheme.name}", name))
+            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+                model(torch.empty(config["batch_size"], *shape))
         except Unsupported:
             raise
         except (ValueError, TypeError, RuntimeError) as error:
             raise ConfigError(str(error)) from error
+    need, free = sum(t.untyped_storage().nbytes() for t in saved.values()), free_memory(config["device"])
+    if need > free:
+        raise ConfigError(
+            f"one batch must fit into memory: it needs {need / 2**30:,.1f} GiB, and {free / 2**30:,.1f} GiB are free. "
+            "Use a smaller batch_size (with accumulate=, if the update shall stay the same), network or image."
+        )
+
+
+def _require_same_shape(scheme: str, block: str, norm: object, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    if output.shape != inputs[0].shape:
+        before, after = list(inputs[0].shape), list(output.shape)
+        raise ValueError(f"{scheme}: a norm must keep the shape of its input: in {block}, {before} became {after}.")
+
+
+def free_memory(device: str) -> int:
+    """Bytes that could be had now: of the GPU, or of the machine; a great many where nobody tells."""
+    if device.startswith("cuda"):
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):  # macOS
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True)

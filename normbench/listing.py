@@ -80,6 +80,6 @@ def data_listing(folder: Path, name: str | None, source: Path | None) -> str:
     for row in describe(folder):
         if name in (None, row.name):
             size = f"{row.bytes / 2**20:,.0f} MiB" if row.bytes else ""
-            lines.append(f"  {row.name:<10} {row.state:<18} {row.images:>7,} images  {size:>9}  {row.where}")
-            lines.append(f"  {'':<10} {row.licence}")
+            lines.append(f"  {row.name:<14} {row.state:<18} {row.images:>7,} images  {size:>9}  {row.where}")
+            lines.append(f"  {'':<14} {row.licence}")
     return "\n".join(lines)

@@ -9,37 +9,23 @@ import pickle
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from normbench import seeding
-from normbench.cell import Cell, Parts
+from normbench.cell import Cell, Parts, Progress, Tell
 from normbench.data import Dataset
 from normbench.instruments import Instrument, evenly_spaced
 from normbench.models import initialize
+from normbench.optimization import first_lr, lr_by_step, make_optimizer
 from normbench.runs import Damaged, RunFolder
 from normbench.summary import at_chance, dataset_facts, finite, input_shift
-from normbench.training import Step, evaluate, make_optimizer, mini_batches, steps
+from normbench.training import Step, evaluate, mini_batches, steps
 
 log = logging.getLogger("normbench")
 ROWS = 1000  # of steps.csv, at most
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How a run is doing; told at each look at the loss."""
-
-    step: int
-    total: int
-    samples_per_second: float
-    loss: float
-    accuracy: float | None  # on the validation set, at its last evaluation
-
-
-Tell = Callable[[Progress], None]
 
 
 class Training:
@@ -51,12 +37,14 @@ class Training:
         self.device, seed = torch.device(config["device"]), config["seed"]
         seeding.seed_everything_else(seed)
         model: nn.Module = parts.model(parts.scheme, dataset.shape, len(dataset.classes))
-        initialize(model, parts.scheme, config["model"]["init"], lambda name: seeding.generator(seed, "weights", name))
+        options = config["model"]
+        drawn = {name: options[f"init_{name}"] for name in ("std", "scale") if f"init_{name}" in options}
+        initialize(model, parts.scheme, options["init"], lambda name: seeding.generator(seed, "weights", name), **drawn)
         self.model = model.to(self.device)
-        self.optimizer = make_optimizer(
-            config["optimizer"], self.model, lr=config["lr"],
-            weight_decay=config["weight_decay"], momentum=config["momentum"],
-        )  # fmt: skip
+        self.per_update = config["batch_size"] * config["accumulate"]  # images
+        self.lr = lr_by_step(config, total)
+        shared = {name: config[name] for name in ("weight_decay", "momentum", "decay_norm_parameters")}
+        self.optimizer = make_optimizer(config["optimizer"], self.model, lr=first_lr(config), **shared)
         probe = min(config["instruments"]["probe"], len(dataset.validation))
         self.probe = dataset.validation.batch(torch.arange(probe, device=self.device))[0]
         for instrument in parts.instruments:
@@ -72,18 +60,17 @@ class Training:
         resumed = self._resume()
         if not resumed:
             self.folder.start(record)
+            self._start()
         config, train = self.config, self.dataset.train
         row_every = math.ceil(self.total / ROWS)
         evaluations = frozenset(evenly_spaced(self.total, config["evaluations"] + 1))
         pending: list[tuple[dict[str, Any], Tensor]] = []  # rows whose loss is still on the device
         start, self._begin = self.index, time.perf_counter()
         self._paused, last_saved = 0.0, self._begin
-        batches = mini_batches(
-            train, config["batch_size"],
-            lambda epoch: seeding.order(config["seed"], epoch, len(train)).to(self.device), start, self.total,
-        )  # fmt: skip
+        batches = mini_batches(train, self.per_update, self._order, start, self.total, self._draw())
         diverged: int | None = None
-        for step in steps(self.model, batches, self.optimizer, start):
+        options = {"lr": self.lr, "clip_norm": config["clip_norm"], "accumulate": config["accumulate"]}
+        for step in steps(self.model, batches, self.optimizer, start, **options):
             index = self.index = step.index
             if step.loss is not None:
                 self.loss_sum += step.loss
@@ -113,6 +100,23 @@ class Training:
                     self.folder.write_checkpoint(self._state())
                     last_saved = time.perf_counter()
         self._finish(diverged)
+
+    def _order(self, epoch: int) -> Tensor:
+        return seeding.order(self.config["seed"], epoch, len(self.dataset.train)).to(self.device)
+
+    def _draw(self) -> Callable[[int], torch.Generator] | None:
+        """What augmentation draws from, anew for each batch; None where there is none."""
+        if self.config["dataset"].get("augment", "none") == "none":
+            return None
+        generator = torch.Generator(self.device)
+        return lambda index: generator.manual_seed(seeding.derive(self.config["seed"], "augment", index))
+
+    def _start(self) -> None:
+        """Let the scheme set the network up from a first batch, where it does and is asked to."""
+        scheme, train = self.parts.scheme, self.dataset.train
+        if scheme.start is not None and scheme.start_images > 0:
+            count = min(scheme.start_images, len(train))
+            scheme.start(self.model, train.batch(torch.arange(count, device=self.device))[0])
 
     def _write_steps(self, pending: list[tuple[dict[str, Any], Tensor]]) -> int | None:
         """Write rows of steps.csv, up to the first loss that is not finite, and return the step of that one."""
@@ -144,7 +148,7 @@ class Training:
         summary: dict[str, Any] = {
             "status": "complete" if diverged is None else "diverged",
             "steps": self.index,
-            "samples": self.index * self.config["batch_size"],
+            "samples": self.index * self.per_update,
             "epoch": self._position()["epoch"],
             "diverged_step": diverged,
             "train_loss": None, "validation_loss": None, "validation_accuracy": None,
@@ -178,14 +182,14 @@ class Training:
         self._paused += seconds
 
     def _position(self) -> dict[str, Any]:
-        samples = self.index * self.config["batch_size"]
-        epoch = self.index / (len(self.dataset.train) // self.config["batch_size"])
+        samples = self.index * self.per_update
+        epoch = self.index / (len(self.dataset.train) // self.per_update)
         return {"step": self.index, "samples": samples, "epoch": round(epoch, 6),
                 "train_seconds": round(self._training_seconds(), 4)}  # fmt: skip
 
     def _tell(self) -> None:
         seconds = max(self._training_seconds(), 1e-9)
-        speed = self.index * self.config["batch_size"] / seconds
+        speed = self.index * self.per_update / seconds
         self.tell(Progress(self.index, self.total, speed, self.last.get("train_loss", math.nan), self.accuracy))
 
     # ---- checkpoints

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,7 @@ class Examples(Protocol):
     """What training needs of a split of a data set."""
 
     def __len__(self) -> int: ...
-    def batch(self, positions: Tensor) -> Batch: ...
+    def batch(self, positions: Tensor, generator: torch.Generator | None = None) -> Batch: ...
 
 
 @dataclass(frozen=True)
@@ -36,26 +36,53 @@ class Step:
 
 
 def steps(
-    model: nn.Module, batches: Iterator[Batch], optimizer: torch.optim.Optimizer, start: int = 0
+    model: nn.Module,
+    batches: Iterator[Batch],
+    optimizer: torch.optim.Optimizer,
+    start: int = 0,
+    *,
+    lr: Callable[[int], float] | None = None,
+    clip_norm: float | None = None,
+    accumulate: int = 1,
 ) -> Iterator[Step]:
     """Train on `batches` with cross-entropy (the mean over the batch), pausing before each update and after the last.
 
     Yields one `Step` more than there are batches; the first has index `start`.
+
+    Args:
+        lr: updates done -> learning rate of the next one; None leaves the optimizer's.
+        clip_norm: the gradient is shortened to this norm if it is longer.
+        accumulate: into how many parts each batch is cut, one after the other, for one update: norms see a part.
     """
     loss = None
     model.train()
     for index, (x, y) in enumerate(batches, start):
         yield Step(index, (x, y), loss)
-        loss = F.cross_entropy(model(x), y)
         optimizer.zero_grad()
-        loss.backward()
+        parts = zip(x.chunk(accumulate), y.chunk(accumulate), strict=True) if accumulate > 1 else ((x, y),)
+        total: Tensor | float = 0.0
+        for images, labels in parts:
+            part = F.cross_entropy(model(images), labels) / accumulate
+            part.backward()
+            total = total + part.detach()
+        loss = cast(Tensor, total)
+        if clip_norm is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+        if lr is not None:
+            for group in optimizer.param_groups:
+                group["lr"] = lr(index)
         optimizer.step()
-        loss, start = loss.detach(), index + 1
+        start = index + 1
     yield Step(start, None, loss)
 
 
 def mini_batches(
-    examples: Examples, batch_size: int, order: Callable[[int], Tensor], start: int, total: int
+    examples: Examples,
+    batch_size: int,
+    order: Callable[[int], Tensor],
+    start: int,
+    total: int,
+    draw: Callable[[int], torch.Generator] | None = None,
 ) -> Iterator[Batch]:
     """The mini-batches `start` to `total` of a run; each epoch goes through the examples in a new order.
 
@@ -63,13 +90,15 @@ def mini_batches(
 
     Args:
         order: epoch -> permutation [examples], on the examples' device.
+        draw: index of a batch -> what its augmentation draws from: the same for a resumed run, and for every scheme.
     """
     per_epoch, positions = len(examples) // batch_size, torch.empty(0)
     for index in range(start, total):
         epoch, place = divmod(index, per_epoch)
         if place == 0 or index == start:
             positions = order(epoch)
-        yield examples.batch(positions[place * batch_size : (place + 1) * batch_size])
+        chosen = positions[place * batch_size : (place + 1) * batch_size]
+        yield examples.batch(chosen) if draw is None else examples.batch(chosen, draw(index))
 
 
 @torch.no_grad()
@@ -90,36 +119,3 @@ def evaluate(model: nn.Module, examples: Examples, batch_size: int = 200) -> tup
             module.training = mode
     loss, correct = torch.stack(losses).sum().item(), torch.stack(rights).sum().item()
     return loss / len(examples), correct / len(examples)
-
-
-OPTIMIZERS = ("sgd", "momentum", "adam")
-
-
-def make_optimizer(
-    name: str, model: nn.Module, *, lr: float, weight_decay: float = 0.0, momentum: float = 0.9
-) -> torch.optim.Optimizer:
-    """The optimizer called `name` (one of OPTIMIZERS).
-
-    Weight decay acts on the weights of linear layers, convolutions and cells alone (for weight normalisation: on v):
-    not on biases, gamma, beta and g.
-
-    Args:
-        momentum: of `momentum`; plain `sgd` has none, `adam` has its own (0.9, 0.999).
-    """
-    decayed: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
-    for path, parameter in model.named_parameters():
-        last = path.split(".")[-1]
-        is_weight = parameter.dim() > 1 and last != "original0"  # original0 is g, of shape [C', 1, ...]
-        (decayed if is_weight else others).append(parameter)
-    groups: list[dict[str, Any]] = [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
-    if name not in OPTIMIZERS:
-        raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}: got {name}.")
-    # One kernel for all parameters: a step of the default MLP takes half the time on a CPU, and 1/10 on a GPU.
-    if name == "adam":
-        return torch.optim.Adam(groups, lr=lr, fused=True)
-    return torch.optim.SGD(groups, lr=lr, momentum=momentum if name == "momentum" else 0.0, fused=True)

@@ -20,7 +20,8 @@ from torch.nn.utils.parametrizations import weight_norm
 from normbench import seeding
 from normbench.config import build, compose
 from normbench.experiment import load_dataset
-from normbench.training import make_optimizer, mini_batches, steps
+from normbench.optimization import make_optimizer
+from normbench.training import mini_batches, steps
 
 PLAIN: dict[str, Callable[[int, int], list[nn.Module]]] = {
     "none": lambda a, b: [nn.Linear(a, b), nn.ReLU()],

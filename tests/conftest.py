@@ -6,7 +6,7 @@ is tested without touching a test.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache, partial
 from typing import Any
@@ -20,13 +20,16 @@ from normbench.cell import Cell, Parts
 from normbench.config import build, compose
 from normbench.listing import config_dir
 from normbench.models import initialize
-from normbench.norms import NormScheme
+from normbench.norms import NormScheme, Unsupported
 
 SHAPE, CLASSES = (1, 8, 8), 5  # of the images that small networks are made for
 # Small values for the options that say how large a model is, and zeros for those that draw random numbers: whatever
-# model has an option of such a name gets them.
-SIZES = {"hidden": [12, 10], "channels": [4, 6], "units": 7}
-QUIET = {"initial_state_noise": 0.0, "dropout": 0.0}
+# model has an option of such a name, and of such a type, gets them. A width is a number of units or a factor.
+SIZES = {("hidden", list): [12, 10], ("channels", list): [4, 6], ("units", int): 7, ("depth", int): 8,
+         ("width", int): 12, ("width", float): 1 / 4}  # fmt: skip
+QUIET = {("initial_state_noise", float): 0.0, ("noise", float): 0.0, ("dropout", float): 0.0}
+# The same for options of schemes: they fit all layers and batches here.
+NORM_SIZES = {"groups": 1, "virtual": 3}
 
 torch.set_num_threads(1)  # results depend on it (rounding), and so does speed at these sizes
 
@@ -52,7 +55,9 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 
 @cache  # composing takes a quarter of a second
 def composed(*words: str) -> Cell:
-    return compose(["dataset=synthetic", "device=cpu", *words])
+    cell = compose(["dataset=synthetic", "device=cpu", *words])
+    small = [f"norm.{key}={value}" for key, value in NORM_SIZES.items() if key in cell.config["norm"]]
+    return compose(["dataset=synthetic", "device=cpu", *small, *words]) if small else cell
 
 
 @cache
@@ -66,6 +71,18 @@ def cell_of() -> Callable[..., Cell]:
     return composed
 
 
+def small_values(options: Mapping[str, Any], quiet: bool = False) -> dict[str, Any]:
+    """What the options of a model become in a small one: those of SIZES, and with `quiet` those of QUIET."""
+    usual = SIZES | (QUIET if quiet else {})
+    return {key: value for (key, kind), value in usual.items() if type(options.get(key)) is kind}
+
+
+@pytest.fixture(scope="session")
+def small_options() -> Callable[..., dict[str, Any]]:
+    """`small_options(config["model"]["build"])`: `small_values`, for tests."""
+    return small_values
+
+
 @pytest.fixture(scope="session")
 def parts_of() -> Callable[..., Parts]:
     """`parts_of("batch", "rnn", "norm.eps=0.1", dropout=0.5)`: the parts of a small network, through the YAML files.
@@ -75,8 +92,7 @@ def parts_of() -> Callable[..., Parts]:
 
     def small(norm: str, model: str = "mlp", *words: str, quiet: bool = False, **options: Any) -> Parts:
         built = parts(f"norm={norm}", f"model={model}", *words)
-        usual = SIZES | (QUIET if quiet else {})
-        ours = {key: value for key, value in usual.items() if key in built.model.keywords}
+        ours = small_values(built.model.keywords, quiet)
         return replace(built, model=partial(built.model, **ours | options))
 
     return small
@@ -88,6 +104,12 @@ def scheme_of(parts_of: Callable[..., Parts]) -> Callable[..., NormScheme]:
     return lambda norm, *words: parts_of(norm, "mlp", *words).scheme
 
 
+def _runs_at_all(parts: Parts, shape: Any) -> None:
+    """Raise Unsupported if this scheme can train this network at no batch size."""
+    with torch.device("meta"):
+        parts.model(parts.scheme, shape, CLASSES).train()(torch.empty(20, *shape))
+
+
 @pytest.fixture(scope="session")
 def network_of(parts_of: Callable[..., Parts]) -> Callable[..., nn.Module]:
     """`network_of("batch", "mlp")`: a small network in training mode, its weights drawn; otherwise as `parts_of`."""
@@ -96,6 +118,10 @@ def network_of(parts_of: Callable[..., Parts]) -> Callable[..., nn.Module]:
         norm: str, model: str, *words: str, shape: Any = SHAPE, seed: int = 0, init: str = "auto", **options: Any
     ) -> nn.Module:
         made_of = parts_of(norm, model, *words, **options)
+        try:
+            _runs_at_all(made_of, shape)
+        except Unsupported as reason:
+            pytest.skip(str(reason))
         built = made_of.model(made_of.scheme, shape, CLASSES).train()
         initialize(built, made_of.scheme, init, lambda name: seeding.generator(seed, "weights", name))
         return built

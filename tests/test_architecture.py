@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "models": {"norms"},
     "data": set(),
     "training": set(),
+    "optimization": set(),
     "seeding": set(),
     "runs": set(),
     "instruments": {"norms", "seeding", "training"},

@@ -29,6 +29,17 @@ def small(tmp_path: Path) -> Callable[..., Cell]:
     return lambda *words, to="a": compose([*SMALL, f"results_dir={tmp_path / to}", *words])
 
 
+@pytest.fixture
+def size_words(small_options: Callable[..., dict[str, Any]]) -> Callable[[str], list[str]]:
+    """`size_words("vgg11")`: the words that make this model a small one."""
+
+    def words(model: str) -> list[str]:
+        options = compose([f"model={model}", "dataset=synthetic"]).config["model"]
+        return [f"model.{key}={value}".replace(" ", "") for key, value in small_options(options).items()]
+
+    return words
+
+
 def files(run: Run) -> dict[str, Any]:
     """All that a run leaves, without times: equal runs have equal files."""
     weights = torch.load(run.folder / "model.pt", weights_only=True)
@@ -47,8 +58,10 @@ def assert_same(one: Run, other: Run) -> None:
         assert torch.equal(value, b["weights"][name]), name
 
 
-def test_the_same_run_twice_is_the_same_to_the_last_bit(small: Callable[..., Cell], model_name: str) -> None:
-    words = (f"model={model_name}", "norm=batch", "max_steps=12", "model.dropout=0.2")
+def test_the_same_run_twice_is_the_same_to_the_last_bit(
+    small: Callable[..., Cell], size_words: Callable[[str], list[str]], model_name: str
+) -> None:
+    words = (f"model={model_name}", *size_words(model_name), "norm=batch", "max_steps=12", "model.dropout=0.2")
     assert_same(execute(small(*words, to="a")), execute(small(*words, to="b")))
 
 
@@ -129,12 +142,13 @@ def test_an_error_in_training_is_kept_with_its_traceback(
 
 @pytest.mark.parametrize("norm", ["batch", "weight_mean_only"])
 def test_a_killed_run_continues_as_if_nothing_had_happened(
-    small: Callable[..., Cell], model_name: str, norm: str
+    small: Callable[..., Cell], size_words: Callable[[str], list[str]], model_name: str, norm: str
 ) -> None:
     """SIGKILL at a random moment, more than once; weights, tables and summary are those of an undisturbed run."""
     steps = {"mlp": 1500}.get(model_name, 150)
-    words = (f"model={model_name}", f"norm={norm}", f"max_steps={steps}", f"log_every={steps // 30}",
-             "checkpoint_seconds=0", "model.dropout=0.1", "instruments.snapshots=8", "evaluations=4")  # fmt: skip
+    words = [f"model={model_name}", *size_words(model_name), f"norm={norm}", f"max_steps={steps}"]
+    words += [f"log_every={steps // 30}", "checkpoint_seconds=0", "model.dropout=0.1", "instruments.snapshots=8"]
+    words += ["evaluations=4"]
     undisturbed, cell = execute(small(*words, to="a")), small(*words, to="b")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["normbench.experiment"])

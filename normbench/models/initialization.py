@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from normbench.models.lstm import GATES, LSTMCell
+from normbench.models.options import require_choice
+from normbench.models.recurrent import RecurrentCell
 from normbench.norms import Block, NormScheme
 
 Init = Callable[..., Any]  # (weight, generator=) -> weight, in place
@@ -39,44 +41,61 @@ def torch_default(w: Tensor, generator: torch.Generator) -> Tensor:
     return nn.init.kaiming_uniform_(w, a=5**0.5, generator=generator)
 
 
+def normal(w: Tensor, generator: torch.Generator, std: float) -> Tensor:
+    """N(0, std^2), whatever the size of the layer."""
+    return nn.init.normal_(w, std=std, generator=generator)
+
+
 INITS: dict[str, Init] = {
     "he": he,
     "lecun": lecun,
     "glorot": glorot,
     "orthogonal": orthogonal,
     "torch": torch_default,
+    "normal": normal,
 }
 
 
-def require_method(method: str) -> None:
-    """Raise ValueError, naming the others, if there is no initialisation called `method`."""
-    if method != "auto" and method not in INITS:
-        raise ValueError(f"model.init is one of auto, {', '.join(INITS)}: got {method}.")
+def require_method(method: str, std: float = 0.01, scale: float = 1.0) -> None:
+    """Raise ValueError if there is no initialisation called `method`, naming the others, or a number is not above 0."""
+    require_choice("init", method, ["auto", *INITS])
+    for option, value in (("init_std", std), ("init_scale", scale)):
+        if not 0 < value < float("inf"):
+            raise ValueError(f"model.{option} must be above 0: got {value}.")
 
 
-def initialize(model: nn.Module, scheme: NormScheme, method: str, generator: Callable[[str], torch.Generator]) -> None:
+def initialize(
+    model: nn.Module,
+    scheme: NormScheme,
+    method: str,
+    generator: Callable[[str], torch.Generator],
+    std: float = 0.01,
+    scale: float = 1.0,
+) -> None:
     """Draw all weights of `model`; biases start at 0 (an LSTM's forget gate at 1).
 
     Args:
         method: "auto", or a name of `INITS` for all layers. "auto" is the scheme's own initialisation if it has one;
-            else He before ReLU and its relatives, Glorot before sigmoid and tanh, LeCun before an output and SELU;
-            in an LSTM, gate by gate, Glorot for W_x and orthogonal for W_h.
+            else He before ReLU and its relatives, Glorot before sigmoid and tanh, LeCun before SELU and where no
+            activation follows (an output, the end of a residual branch); in a recurrent cell, gate by gate, Glorot for
+            W_x and orthogonal for W_h.
         generator: name of a layer -> the generator its weight is drawn from.
+        std: standard deviation of "normal".
+        scale: multiplies every weight that is drawn; of a weight-normalised layer, both g and v.
 
-    Raises: ValueError if there is no such method.
+    Raises: ValueError if there is no such method, or if std or scale is not above 0.
     """
-    require_method(method)
+    require_method(method, std, scale)
+    given = partial(normal, std=std) if method == "normal" else INITS.get(method)  # None: "auto"
     for name, module in model.named_modules():
         if isinstance(module, Block):
-            init = INITS[method] if method != "auto" else scheme.init_ or _suited_to(module.activation)
-            _draw(module.linear, f"{name}.linear", init, generator)
-        elif isinstance(module, LSTMCell):
-            own = INITS[method] if method != "auto" else scheme.init_
-            _draw(module.input, f"{name}.input", own or glorot, generator, parts=GATES)
-            _draw(module.hidden, f"{name}.hidden", own or orthogonal, generator, parts=GATES)
-            with torch.no_grad():
-                module.bias.zero_()
-                module.bias[module.units : 2 * module.units] = 1.0
+            init = given or scheme.init_ or _suited_to(module.activation)
+            _draw(module.linear, f"{name}.linear", init, generator, scale)
+        elif isinstance(module, RecurrentCell):
+            own = given or scheme.init_
+            _draw(module.input, f"{name}.input", own or glorot, generator, scale, parts=module.gates)
+            _draw(module.hidden, f"{name}.hidden", own or orthogonal, generator, scale, parts=module.gates)
+            module.start_biases()
 
 
 def _suited_to(activation: nn.Module | None) -> Init:
@@ -86,11 +105,14 @@ def _suited_to(activation: nn.Module | None) -> Init:
 
 
 @torch.no_grad()
-def _draw(linear: Any, name: str, init: Init, generator: Callable[[str], torch.Generator], parts: int = 1) -> None:
+def _draw(
+    linear: Any, name: str, init: Init, generator: Callable[[str], torch.Generator], scale: float, parts: int = 1
+) -> None:
     weight = torch.empty(linear.weight.shape)
     stream = generator(name)
     for part in weight.chunk(parts):
         init(part, generator=stream)
+    weight *= scale
     if torch.nn.utils.parametrize.is_parametrized(linear, "weight"):
         linear.weight = weight  # sets g and v
     else:

@@ -1,25 +1,48 @@
 """Schemes: how the hidden layers of a network are normalised. Start with `scheme.py`, then `batch.py`."""
 
 from normbench.norms.batch import BatchNorm, RecurrentBatchNorm
+from normbench.norms.batch_renorm import BatchRenorm
 from normbench.norms.block import Block, Observed, Unsupported, blocks, uses_batch
+from normbench.norms.data_init import data_dependent_start
+from normbench.norms.dynamic_tanh import DynamicTanh
+from normbench.norms.every_step import EveryStep
+from normbench.norms.ghost_batch import GhostBatchNorm, RecurrentGhostBatchNorm
+from normbench.norms.group import GroupNorm
+from normbench.norms.instance import InstanceNorm
 from normbench.norms.layer import LayerNorm, RecurrentLayerNorm
+from normbench.norms.layer2d import LayerNorm2d
 from normbench.norms.mean_only import MeanOnlyBatchNorm, RecurrentMeanOnlyBatchNorm, recurrent_mean_only
+from normbench.norms.noisy_batch import NoisyBatchNorm
+from normbench.norms.rms import RMSNorm
 from normbench.norms.scheme import NormScheme
 from normbench.norms.weight import weight_norm
+from normbench.norms.weight_standardization import weight_standardization
 
 __all__ = [
     "BatchNorm",
+    "BatchRenorm",
     "Block",
+    "DynamicTanh",
+    "EveryStep",
+    "GhostBatchNorm",
+    "GroupNorm",
+    "InstanceNorm",
     "LayerNorm",
+    "LayerNorm2d",
     "MeanOnlyBatchNorm",
+    "NoisyBatchNorm",
     "NormScheme",
     "Observed",
+    "RMSNorm",
     "RecurrentBatchNorm",
+    "RecurrentGhostBatchNorm",
     "RecurrentLayerNorm",
     "RecurrentMeanOnlyBatchNorm",
     "Unsupported",
     "blocks",
+    "data_dependent_start",
     "recurrent_mean_only",
     "uses_batch",
     "weight_norm",
+    "weight_standardization",
 ]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from normbench.norms.block import Unsupported
+from normbench.norms.every_step import EveryStep
 
 
 class LayerNorm(nn.Module):
@@ -44,21 +47,14 @@ class LayerNorm(nn.Module):
         return f"{self.features}, eps={self.eps}, affine={self.weight is not None}"
 
 
-class RecurrentLayerNorm(nn.Module):
+class RecurrentLayerNorm(EveryStep):
     """Layer normalization inside a recurrent cell: gain (and bias) shared over time, statistics per example and step.
 
-    On W_x x and W_h h (all gates together) there is a gain and no bias, because the cell adds one to their sum; on the
-    cell's state, before its tanh, there are both.
+    On W_x x and W_h h all gates are normalised together.
 
-    Shape: ([N, features], t) -> [N, features]; `t` plays no part, and so nothing is stored per step.
+    Shape: ([N, features], t) -> [N, features].
     Source: Ba, Kiros & Hinton 2016, arXiv:1607.06450, section 3.1 and supplement, equations 20-22.
     """
 
     def __init__(self, features: int, steps: int, place: str, *, eps: float = 1e-5, affine: bool = True) -> None:
-        super().__init__()
-        self.norm = LayerNorm(features, eps=eps, affine=affine)
-        if place != "state":
-            self.norm.bias = None
-
-    def forward(self, x: Tensor, t: int) -> Tensor:
-        return self.norm(x)
+        super().__init__(features, steps, place, norm=partial(LayerNorm, eps=eps, affine=affine))

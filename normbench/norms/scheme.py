@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from normbench.norms.block import Block
 
@@ -29,7 +29,11 @@ class NormScheme:
         activation: () -> module, instead of the model's own.
         init_: (weight, generator=) -> weight, in place: how weights start under `model.init=auto`.
         dropout: rate -> module.
-        placement: norm "before" or "after" the activation.
+        placement: norm "before" or "after" the activation; recurrent cells have places of their own.
+        start: (model, images) -> None: adjusts the weights to the first images, once, before training.
+        start_images: how many training images `start` is given; 0: it isn't called.
+
+    Raises: ValueError if `placement` or `start_images` is none of these.
     """
 
     name: str = "none"
@@ -40,6 +44,16 @@ class NormScheme:
     init_: Callable[..., Any] | None = None
     dropout: Callable[[float], nn.Module] = nn.Dropout
     placement: Literal["before", "after"] = "before"
+    start: Callable[[nn.Module, Tensor], None] | None = None
+    start_images: int = 0
+
+    def __post_init__(self) -> None:
+        if self.placement not in ("before", "after"):
+            raise ValueError(f"norm.placement must be before or after (the activation): got {self.placement}.")
+        if self.start_images < 0 or self.start_images == 1:
+            raise ValueError(
+                f"norm.start_images must be 2 or more, for they must vary, or 0 for none: got {self.start_images}."
+            )
 
     def block(
         self,
@@ -57,7 +71,8 @@ class NormScheme:
         """
         features = linear.out_features if isinstance(linear, nn.Linear) else linear.out_channels
         norm = self.norm(features) if self.norm is not None and normalize else None
-        if norm is not None and self.placement == "before" and supplies_bias(norm):
+        adjacent = self.placement == "before" or activation is None  # is nothing between the bias and the norm?
+        if norm is not None and adjacent and supplies_bias(norm):
             linear.register_parameter("bias", None)
         return Block(
             linear=self.wrap(linear) if normalize else linear,
@@ -69,5 +84,10 @@ class NormScheme:
 
 
 def supplies_bias(norm: nn.Module) -> bool:
-    """Would a bias before this norm be useless: has the norm its own, or does it subtract each unit's mean anyway?"""
+    """Would a bias before this norm be useless: has the norm its own, or does it subtract each unit's mean anyway?
+
+    A norm that squashes each value says that it isn't (`keeps_bias = True`), whatever it has of its own.
+    """
+    if getattr(norm, "keeps_bias", False):
+        return False
     return getattr(norm, "bias", None) is not None or getattr(norm, "centres_units", False)

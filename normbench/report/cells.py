@@ -16,7 +16,8 @@ from normbench.runs import Study
 
 # The settings that a reader asks for first, in this order; any other that varies follows.
 MAIN: tuple[str, ...] = ("model", "dataset", "optimizer", "lr", "batch_size", "epochs", "max_steps", "max_samples")
-MAIN += ("weight_decay", "momentum", "model.activation", "model.init", "model.dropout", "device", "threads")
+MAIN += ("schedule", "lr_scaling", "clip_norm", "accumulate", "weight_decay", "decay_norm_parameters", "momentum")
+MAIN += ("model.activation", "model.init", "model.dropout", "device", "threads")
 
 Setting = tuple[tuple[str, Any], ...]  # (("model", "mlp"), ("batch_size", 4)): what varies besides scheme and seed
 

@@ -67,7 +67,10 @@ def notes(cells: Cells, rows: Sequence[Row]) -> list[str]:
 def constants(cells: Cells) -> str:
     """The main settings that all runs share, in one line: "model=mlp dataset=mnist lr=0.001 ..."."""
     shared = cells.constant
-    idle = {"momentum"} if shared.get("optimizer") in ("sgd", "adam") else set()
+    idle = {"momentum"} if shared.get("optimizer") not in ("momentum", "nesterov") else set()
+    idle |= {"decay_norm_parameters"} if not shared.get("weight_decay") else set()
+    usual = {"schedule": "constant", "lr_scaling": "none", "accumulate": 1}  # said only where they are not so
+    idle |= {key for key, value in usual.items() if shared.get(key) == value}
     idle |= {"epochs"} if {"max_steps", "max_samples"} & set(shared) else set()  # these set the budget instead
     words = [f"{key}={show(shared[key])}" for key in ("norm", *MAIN) if key in shared and key not in idle]
     if cells.synthetic:

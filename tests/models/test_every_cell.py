@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,8 @@ import torch.nn.functional as F
 
 from normbench.experiment import check_supported
 from normbench.norms import Unsupported, uses_batch
-from normbench.training import make_optimizer, steps
+from normbench.optimization import make_optimizer
+from normbench.training import steps
 
 
 @pytest.fixture
@@ -89,20 +91,22 @@ def test_layer_norm_of_one_unit_is_refused(check):
 
 def test_checking_draws_no_random_numbers(norm_name, model_name, check):
     state = torch.get_rng_state()
-    check(norm_name, model_name, 4, dropout=0.5)
+    with contextlib.suppress(Unsupported):
+        check(norm_name, model_name, 4, dropout=0.5)
     assert torch.equal(state, torch.get_rng_state())
 
 
 @pytest.mark.parametrize("normalized_output", [False, True])
 def test_no_parameter_is_dead(norm_name, model_name, normalized_output, network_of, batch_of):
-    # In float64 a bias that a norm subtracts again gets a gradient of about 1e-17, a living one of 1e-3 or more.
+    # In float64 a bias that a norm subtracts again gets a gradient of about 1e-17, a living one mostly of 1e-3 or more;
+    # vgg11's last ones get 1e-8, because its 3x3 convolutions see one position of nine here and the logits are tiny.
     torch.manual_seed(0)
     model = network_of(norm_name, model_name, normalize_output=normalized_output).double()
     x, y = batch_of(20, dtype=torch.float64)
     F.cross_entropy(model(x), y).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
-        assert parameter.grad.abs().max() > 1e-7, name
+        assert parameter.grad.abs().max() > 1e-12, name
 
 
 def test_evaluation_of_one_image_is_that_of_many(norm_name, model_name, network_of, batch_of, device):

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from normbench import seeding
-from normbench.models import CNN, MLP, RNN, initialize
-from normbench.models.lstm import LSTMCell
+from normbench.models import CNN, MLP, RNN, LSTMCell, RecurrentCell, initialize
 from normbench.norms import Block, NormScheme, weight_norm
 
 
@@ -105,8 +104,19 @@ def test_lstm_gate_by_gate(method):
         assert not torch.equal(w.chunk(4)[0], w.chunk(4)[1])
 
 
+@pytest.mark.parametrize(("cell", "gates"), [("gru", 3), ("tanh", 1)])
+def test_other_cells_gate_by_gate_as_the_lstm(cell, gates):
+    model = RNN(NormScheme(), (1, 28, 96), 10, units=128, cell=cell)
+    initialize(model, NormScheme(), "auto", streams)
+    parts = model.cell.input.weight.detach().chunk(gates), model.cell.hidden.weight.detach().chunk(gates)
+    assert len(parts[0][0]) == 128
+    for w_x, w_h in zip(*parts, strict=True):
+        assert w_x.var().item() == pytest.approx(2 / (96 + 128), rel=0.07)
+        torch.testing.assert_close(w_h.T @ w_h, torch.eye(128), rtol=0, atol=1e-5)
+
+
 def test_biases_start_at_zero_and_the_forget_gates_at_one(norm_name, model_name, network_of):
-    model = network_of(norm_name, model_name)
+    model = network_of(norm_name, model_name, normalize_output=False)
     checked = 0
     for module in model.modules():
         if isinstance(module, Block) and module.linear.bias is not None:
@@ -116,6 +126,9 @@ def test_biases_start_at_zero_and_the_forget_gates_at_one(norm_name, model_name,
             i, f, g, o = module.bias.chunk(4)
             assert (f == 1).all()
             assert not torch.cat([i, g, o]).any()
+            checked += 1
+        elif isinstance(module, RecurrentCell):
+            assert not module.bias.any()
             checked += 1
     assert checked  # at least the output layer
 
@@ -161,6 +174,81 @@ def test_weight_norm_starts_from_the_draw_with_g_its_length():
     g, v = linear.parametrizations.weight.original0, linear.parametrizations.weight.original1
     assert torch.equal(v, mlp().hidden1.linear.weight)
     torch.testing.assert_close(g[:, 0], v.norm(dim=1))
+
+
+# ---- model.init_std, model.init_scale
+
+
+@pytest.mark.parametrize("std", [0.01, 0.05, 1.0])
+def test_normal_has_its_standard_deviation_whatever_the_layer(std):
+    for width in (100, 500):
+        model = MLP(NormScheme(), (1, 20, 20), 100, hidden=[width])
+        initialize(model, NormScheme(), "normal", streams, std=std)
+        for w in drawn(model).values():
+            assert w.std().item() == pytest.approx(std, rel=0.04)  # 10,000 draws or more: 0.7% is one sigma
+            assert ((w / std) ** 4).mean().item() == pytest.approx(3, rel=0.15)
+
+
+def test_normal_reaches_cells_and_is_001_if_nothing_else_is_said():
+    model = RNN(NormScheme(), (1, 28, 28), 10, units=64)
+    initialize(model, NormScheme(), "normal", streams)
+    for w in drawn(model).values():
+        assert w.std().item() == pytest.approx(0.01, rel=0.1)
+
+
+def test_only_normal_asks_for_the_standard_deviation():
+    a, b = mlp(), mlp()
+    initialize(b, NormScheme(), "auto", streams, std=5.0)
+    assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("method", ["torch", "he", "glorot", "lecun", "orthogonal", "normal"])
+def test_scale_multiplies_what_any_method_draws(method):
+    scaled = mlp(width=20)
+    initialize(scaled, NormScheme(), method, streams, scale=0.25)
+    for name, w in drawn(mlp(method=method, width=20)).items():
+        assert torch.equal(drawn(scaled)[name], 0.25 * w), name
+
+
+def test_scale_multiplies_every_weight_and_nothing_else(norm_name, model_name, parts_of):
+    made_of = parts_of(norm_name, model_name, normalize_output=False)
+    plain, scaled = (made_of.model(made_of.scheme, (1, 8, 8), 5) for _ in range(2))
+    initialize(plain, made_of.scheme, "auto", streams)
+    initialize(scaled, made_of.scheme, "auto", streams, scale=2.0)
+    weights, wanted = drawn(scaled), drawn(plain)
+    assert weights
+    for name, w in weights.items():
+        assert torch.equal(w, 2 * wanted[name]), name  # a power of two: exact
+    for (name, p), (_, q) in zip(plain.named_parameters(), scaled.named_parameters(), strict=True):
+        if p.dim() < 2:
+            assert torch.equal(p, q), name  # biases, gamma, beta
+
+
+@pytest.mark.parametrize("wrap", [lambda linear: linear, weight_norm])
+def test_scale_acts_on_the_function(wrap):
+    # Biases are 0, and ReLU lets a factor through: three layers at twice the scale give 8 times the logits.
+    scheme, x = NormScheme(wrap=wrap), torch.randn(5, 1, 4, 4)
+    logits = []
+    for scale in (1.0, 2.0):
+        model = MLP(scheme, (1, 4, 4), 3, hidden=[8, 8], normalize_output=True)
+        initialize(model, scheme, "auto", streams, scale=scale)
+        logits.append(model(x))
+    torch.testing.assert_close(logits[1], 8 * logits[0])
+    if wrap is weight_norm:
+        g, v = (getattr(model.hidden1.linear.parametrizations.weight, f"original{i}") for i in (0, 1))
+        torch.testing.assert_close(g[:, 0], v.norm(dim=1))
+
+
+@pytest.mark.parametrize("value", [0.0, -0.5, math.nan, math.inf])
+@pytest.mark.parametrize("option", ["std", "scale"])
+def test_a_value_that_is_not_above_zero_is_refused(option, value):
+    with pytest.raises(ValueError, match=f"model.init_{option} must be above 0: got {value}"):
+        initialize(MLP(NormScheme(), (1, 4, 4), 3, hidden=[5]), NormScheme(), "auto", streams, **{option: value})
+
+
+def test_every_model_has_the_options(model_name, cell_of):
+    options = cell_of(f"model={model_name}").config["model"]
+    assert (options["init"], options["init_std"], options["init_scale"]) == ("auto", 0.01, 1.0)
 
 
 @pytest.mark.parametrize("method", ["bogus", "", "He", "zeros"])

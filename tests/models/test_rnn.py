@@ -12,7 +12,8 @@ from normbench.data import prepare
 from normbench.data.synthetic import synthetic
 from normbench.models import RNN, initialize
 from normbench.norms import NormScheme, blocks
-from normbench.training import make_optimizer, mini_batches, steps
+from normbench.optimization import make_optimizer
+from normbench.training import mini_batches, steps
 
 # 8 steps of 8 pixels, 7 units, 5 classes, by hand.
 U = 7

@@ -9,7 +9,23 @@ import pytest
 import torch
 from torch import nn
 
-from normbench.norms import BatchNorm, LayerNorm, MeanOnlyBatchNorm, NormScheme, weight_norm
+from normbench.norms import (
+    BatchNorm,
+    BatchRenorm,
+    DynamicTanh,
+    GhostBatchNorm,
+    GroupNorm,
+    InstanceNorm,
+    LayerNorm,
+    LayerNorm2d,
+    MeanOnlyBatchNorm,
+    NoisyBatchNorm,
+    NormScheme,
+    RMSNorm,
+    weight_norm,
+)
+
+EPS = ["group", "instance", "rms", "layer2d", "ghost_batch", "batch_renorm", "noisy_batch"]
 
 
 def test_leaving_everything_out_is_the_plain_network():
@@ -42,6 +58,18 @@ def test_a_scheme_is_a_value():
         (lambda c: nn.GroupNorm(1, c), "before", False),
         (BatchNorm, "after", True),  # the activation stands between: a bias moves its kink
         (None, "before", True),
+        (InstanceNorm, "before", False),
+        (lambda c: InstanceNorm(c, affine=False), "before", False),  # subtracts each channel's mean, too
+        (lambda c: GroupNorm(c, groups=1), "before", False),
+        (lambda c: GroupNorm(c, groups=1, affine=False), "before", True),
+        (lambda c: GroupNorm(c, groups=3, affine=False), "before", False),  # one channel per group: instance norm
+        (RMSNorm, "before", False),
+        (lambda c: RMSNorm(c, affine=False), "before", True),
+        (lambda c: LayerNorm2d(c, affine=False), "before", True),
+        (lambda c: GhostBatchNorm(c, virtual=4, affine=False), "before", False),
+        (lambda c: BatchRenorm(c, affine=False), "before", False),
+        (lambda c: NoisyBatchNorm(c, affine=False), "before", False),
+        (DynamicTanh, "before", True),  # moves x within the tanh
     ],
 )
 def test_the_bias_is_dropped_where_the_norm_makes_it_useless(norm, placement, bias):
@@ -49,6 +77,23 @@ def test_the_bias_is_dropped_where_the_norm_makes_it_useless(norm, placement, bi
         block = NormScheme(norm=norm, placement=placement).block(linear, nn.ReLU)
         assert (block.linear.bias is not None) == bias
         assert "linear.bias" in dict(block.named_parameters()) or not bias
+
+
+def test_without_an_activation_between_them_the_norm_is_next_to_the_bias_wherever_it_is_placed():
+    for placement in ("before", "after"):
+        assert NormScheme(norm=BatchNorm, placement=placement).block(nn.Linear(4, 3)).linear.bias is None
+
+
+def test_a_placement_is_before_or_after():
+    with pytest.raises(ValueError, match=r"norm.placement must be before or after \(the activation\): got behind"):
+        NormScheme(placement="behind")
+
+
+def test_every_scheme_with_a_norm_can_be_placed(norm_name, scheme_of):
+    if scheme_of(norm_name).norm is None:
+        return
+    for words, placement in (([], "before"), (["norm.placement=after"], "after")):
+        assert scheme_of(norm_name, *words).block(nn.Conv2d(3, 4, 3), nn.ReLU).placement == placement
 
 
 def test_a_plain_output_layer_keeps_bias_and_weight():
@@ -76,10 +121,19 @@ def test_features_are_the_layers_outputs():
         ("weight", type(None), True, nn.ReLU, nn.Dropout),
         ("weight_mean_only", MeanOnlyBatchNorm, True, nn.ReLU, nn.Dropout),
         ("selu", type(None), False, nn.SELU, nn.AlphaDropout),
+        ("group", GroupNorm, False, nn.ReLU, nn.Dropout),
+        ("instance", InstanceNorm, False, nn.ReLU, nn.Dropout),
+        ("rms", RMSNorm, False, nn.ReLU, nn.Dropout),
+        ("layer2d", LayerNorm2d, False, nn.ReLU, nn.Dropout),
+        ("mean_only", MeanOnlyBatchNorm, False, nn.ReLU, nn.Dropout),
+        ("ghost_batch", GhostBatchNorm, False, nn.ReLU, nn.Dropout),
+        ("batch_renorm", BatchRenorm, False, nn.ReLU, nn.Dropout),
+        ("noisy_batch", NoisyBatchNorm, False, nn.ReLU, nn.Dropout),
+        ("weight_standardization", type(None), True, nn.ReLU, nn.Dropout),
     ],
 )
 def test_each_yaml_is_its_published_scheme(name, norm, wrapped, activation, dropout, scheme_of):
-    block = scheme_of(name).block(nn.Linear(4, 3), nn.ReLU, dropout=0.1)
+    block = scheme_of(name).block(nn.Linear(4, 8), nn.ReLU, dropout=0.1)
     assert type(block.norm) is norm
     assert hasattr(block.linear, "parametrizations") == wrapped
     assert type(block.activation) is activation
@@ -96,10 +150,31 @@ def test_each_yaml_is_its_published_scheme(name, norm, wrapped, activation, drop
         ("layer", ["norm.affine=false"], {"weight": None, "bias": None}),
         ("weight_mean_only", ["norm.momentum=0.25"], {"momentum": 0.25}),
         ("weight_mean_only", ["norm.affine=false"], {"bias": None}),
+        ("mean_only", ["norm.momentum=0.25"], {"momentum": 0.25}),
+        ("mean_only", ["norm.affine=false"], {"bias": None}),
+        *((name, ["norm.eps=0.5"], {"eps": 0.5}) for name in EPS),
+        *((name, ["norm.affine=false"], {"weight": None, "bias": None}) for name in EPS),
+        *(
+            (name, ["norm.momentum=0.25"], {"momentum": 0.25})
+            for name in ("ghost_batch", "batch_renorm", "noisy_batch")
+        ),
+        ("group", ["norm.groups=2"], {"num_groups": 2}),
+        ("group", ["norm.channels_per_group=1"], {"num_groups": 8}),
+        ("ghost_batch", ["norm.virtual=5"], {"virtual": 5}),
+        (
+            "batch_renorm",
+            ["norm.r_max=2", "norm.d_max=1", "norm.warmup_steps=7"],
+            {"r_max": 2, "d_max": 1, "warmup_steps": 7},
+        ),
+        (
+            "noisy_batch",
+            ["norm.noise_mean=1", "norm.noise_scale=2", "norm.noise_spread=0.5"],
+            {"noise_mean": 1, "noise_scale": 2, "noise_spread": 0.5},
+        ),
     ],
 )
 def test_options_reach_the_norm(name, words, options, scheme_of):
-    norm = scheme_of(name, *words).block(nn.Linear(4, 3)).norm
+    norm = scheme_of(name, *words).block(nn.Linear(4, 8)).norm
     for key, value in options.items():
         assert getattr(norm, key) == value
 
@@ -113,6 +188,12 @@ def test_options_reach_the_cells_norms(scheme_of):
     assert (norm.momentum, norm.running_mean.shape) == (0.25, (4, 3))
     assert scheme_of("weight_mean_only", "norm.per_step=false").cell_norm(3, 4, "input").running_mean.shape == (1, 3)
     assert scheme_of("layer", "norm.eps=0.5").cell_norm(3, 4, "state").norm.eps == 0.5
+    words = ("norm.virtual=5", "norm.eps=0.5", "norm.momentum=0.25", "norm.gamma=0.75", "norm.affine=false")
+    norm = scheme_of("ghost_batch", *words).cell_norm(3, 4, "state")
+    assert (norm.virtual, norm.eps, norm.momentum, norm.weight[0].item()) == (5, 0.5, 0.25, 0.75)
+    assert not norm.weight.requires_grad
+    assert scheme_of("mean_only", "norm.momentum=0.25").cell_norm(3, 4, "input").momentum == 0.25
+    assert scheme_of("mean_only", "norm.per_step=false").cell_norm(3, 4, "input").running_mean.shape == (1, 3)
 
 
 def test_gamma_may_be_given_as_a_whole_number(scheme_of):
@@ -121,13 +202,11 @@ def test_gamma_may_be_given_as_a_whole_number(scheme_of):
 
 
 def test_every_scheme_goes_through_a_pickle(norm_name, scheme_of):
-    scheme = pickle.loads(pickle.dumps(scheme_of(norm_name)))
-    torch.manual_seed(0)
-    a = scheme.block(nn.Linear(4, 3), nn.ReLU)
-    torch.manual_seed(0)
-    b = scheme_of(norm_name).block(nn.Linear(4, 3), nn.ReLU)
-    x = torch.randn(5, 4)
-    assert torch.equal(a(x), b(x))
+    x, outputs = torch.randn(40, 3, 6, 6), []
+    for scheme in (scheme_of(norm_name), pickle.loads(pickle.dumps(scheme_of(norm_name)))):
+        torch.manual_seed(0)
+        outputs.append(scheme.block(nn.Conv2d(3, 4, 3), nn.ReLU)(x))
+    assert torch.equal(*outputs)
 
 
 def test_every_scheme_carries_the_name_of_its_file(norm_name, scheme_of):

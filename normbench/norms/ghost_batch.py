@@ -1,0 +1,95 @@
+"""Ghost batch normalization: batch normalization over parts of the batch, as if it were smaller."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from normbench.norms.batch import BatchNorm, RecurrentBatchNorm
+from normbench.norms.block import Unsupported
+from normbench.norms.statistics import require_two_values
+
+
+class GhostBatchNorm(BatchNorm):
+    """Batch normalization of each `virtual` consecutive examples by themselves: the "ghost batches" of the batch.
+
+    It separates the batch that is normalised over from the batch of the update. If `virtual` does not divide the batch,
+    the last ghost batch is smaller; a rest of one value per feature joins the one before it. The averages advance once
+    per step, by the mean over the ghost batches of their statistics, each weighed by its examples.
+
+    Args:
+        virtual: examples in a ghost batch, 1 or more (one alone needs more than one position).
+
+    Shape: [N, C] or [N, C, H, W], unchanged.
+    Raises: Unsupported in training with a batch smaller than `virtual`, or one value per feature in a ghost batch.
+    Source: Hoffer, Hubara & Soudry 2017, arXiv:1705.08741, section 4 (algorithm 1).
+    """
+
+    def __init__(
+        self, features: int, *, virtual: int, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True
+    ) -> None:
+        super().__init__(features, eps=eps, momentum=momentum, affine=affine)
+        self.virtual = require_virtual(virtual)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        y, mean, var = ghost_batch_norm(x, self)
+        self.update(mean, var)
+        return y
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, virtual={self.virtual}"
+
+
+class RecurrentGhostBatchNorm(RecurrentBatchNorm):
+    """Ghost batches inside a recurrent cell: RecurrentBatchNorm over each `virtual` consecutive examples.
+
+    No paper gives a recipe for recurrent cells: it is Cooijmans et al. 2016 with the batch cut into ghost batches.
+
+    Shape: ([N, features], t) -> [N, features].
+    Raises: as GhostBatchNorm.
+    """
+
+    def __init__(self, features: int, steps: int, place: str, *, virtual: int, **options: float) -> None:
+        super().__init__(features, steps, place, **options)  # type: ignore[arg-type]
+        self.virtual = require_virtual(virtual)
+
+    def forward(self, x: Tensor, t: int) -> Tensor:
+        if not self.training:
+            return super().forward(x, t)
+        y, mean, var = ghost_batch_norm(x, self)
+        self.update(mean, var, min(t, len(self.running_mean) - 1))
+        return y
+
+
+def ghost_batch_norm(x: Tensor, norm: GhostBatchNorm | RecurrentGhostBatchNorm) -> tuple[Tensor, Tensor, Tensor]:
+    """`x` normalised by ghost batches, with their average mean and unbiased variance [C]."""
+    require_two_values(x, "Ghost batch norm")
+    n, virtual = len(x), norm.virtual
+    # Without gradients it is no training step: instruments may look at fewer images, which then are one ghost batch.
+    if virtual > n and torch.is_grad_enabled():
+        raise Unsupported(
+            f"norm.virtual must be at most the batch of {n}: got {virtual}. Use norm.virtual={n} or less."
+        )
+    ghosts = list(x.split(virtual))
+    if len(ghosts) > 1 and ghosts[-1].numel() == x.shape[1]:
+        ghosts[-2:] = [x[-virtual - 1 :]]
+    if ghosts[0].numel() == x.shape[1]:
+        raise Unsupported("norm.virtual must be 2 or more where a unit has one value per example: got 1.")
+    statistics = norm.running_mean.new_zeros(2, len(ghosts), x.shape[1])
+    # With momentum 1 the kernel leaves each ghost batch's own mean and unbiased variance.
+    parts = [
+        F.batch_norm(ghost, mean, var, norm.weight, norm.bias, True, 1.0, norm.eps)
+        for ghost, mean, var in zip(ghosts, *statistics, strict=True)
+    ]
+    whole, rest = len(ghosts[0]), len(ghosts[-1])  # all but the last are of the same size
+    mean, var = (statistics[:, :-1].sum(1) * whole + statistics[:, -1] * rest) / n
+    return torch.cat(parts), mean, var
+
+
+def require_virtual(virtual: int) -> int:
+    if virtual < 1:
+        raise ValueError(f"norm.virtual must be 1 or more: got {virtual}.")
+    return virtual

@@ -1,0 +1,54 @@
+"""Group normalization: each example standardised over groups of its channels."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from normbench.norms.block import Unsupported
+
+
+class GroupNorm(nn.GroupNorm):
+    """y = gamma (x - mean) / sqrt(var + eps) + beta, mean and (biased) var over a group of channels (and space) of
+    one example.
+
+    One group is layer norm, as many groups as channels is instance norm. The batch plays no part.
+
+    Args:
+        features: C, the size of axis 1.
+        groups: how many groups; must divide C.
+        channels_per_group: instead of `groups`, how many channels are in each; must divide C.
+        affine: learn gamma (`weight`, starts at 1) and beta (`bias`, starts at 0), per channel.
+
+    Shape: [N, C] or [N, C, H, W], unchanged.
+    Raises:
+        ValueError: the groups do not divide the channels.
+        Unsupported: a group has one value: its deviation from the mean is 0.
+    Source: Wu & He 2018, arXiv:1803.08494, section 3.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        groups: int,
+        channels_per_group: int | None = None,
+        eps: float = 1e-5,
+        affine: bool = True,
+    ) -> None:
+        option, size = ("groups", groups) if channels_per_group is None else ("channels_per_group", channels_per_group)
+        if not isinstance(size, int) or size < 1 or features % size:
+            possible = ", ".join(str(n) for n in range(1, features + 1) if features % n == 0)
+            raise ValueError(
+                f"norm.{option} must divide the features of each normalised layer: got {size} for {features} features. "
+                f"Use one of {possible}, or another width; model.normalize_output=false leaves the classes alone."
+            )
+        super().__init__(groups if channels_per_group is None else features // size, features, eps, affine)
+        self.centres_units = self.num_groups == features
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1:].numel() == self.num_groups:
+            raise Unsupported(
+                f"GroupNorm needs two values in a group to normalise over: got 1 ({self.num_groups} groups, "
+                f"{self.num_channels} features). Use fewer norm.groups, more norm.channels_per_group, or norm=batch."
+            )
+        return super().forward(x)

@@ -1,0 +1,54 @@
+"""Noisy batch normalization: batch normalization whose output is shaken anew at every step."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from normbench.norms.batch import BatchNorm
+
+
+class NoisyBatchNorm(BatchNorm):
+    """y = k BatchNorm(x) + m in training, with m ~ U(mu - spread, mu + spread), k ~ N(s, spread^2) for each unit of
+    each example, around mu ~ U(-noise_mean, noise_mean), s ~ U(1, noise_scale), drawn anew for each unit at every step.
+
+    Each unit's distribution so moves from step to step, more than without any norm; that it trains about as well as
+    batch norm speaks against the shift of distributions as the reason for batch norm's success. In convolutions a unit
+    is a channel: k and m are the same at all positions. In evaluation there is no noise; an instrument that works with
+    the batch's statistics sees it, because the next layer does.
+
+    Args:
+        noise_mean: largest mean of a unit's noise.
+        noise_scale: largest factor of a unit, 1 or more.
+        noise_spread: how far single examples are from their unit's.
+
+    Shape: [N, C] or [N, C, H, W], unchanged.
+    Raises: Unsupported in training with one value per feature.
+    Source: Santurkar et al. 2018, arXiv:1805.11604, section 2.1 and figure 2.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        noise_mean: float = 0.5,
+        noise_scale: float = 1.25,
+        noise_spread: float = 0.1,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        affine: bool = True,
+    ) -> None:
+        super().__init__(features, eps=eps, momentum=momentum, affine=affine)
+        self.noise_mean, self.noise_scale, self.noise_spread = noise_mean, noise_scale, noise_spread
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        if not self.training:
+            return y
+        n, c = y.shape[:2]
+        uniform, normal = y.new_empty(n + 2, c).uniform_(), y.new_empty(n, c).normal_()
+        mu = self.noise_mean * (2 * uniform[0] - 1)  # [C]
+        s = 1 + (self.noise_scale - 1) * uniform[1]
+        m = mu + self.noise_spread * (2 * uniform[2:] - 1)  # [N, C]
+        k = s + self.noise_spread * normal
+        view = (n, c, *[1] * (y.dim() - 2))
+        return k.view(view) * y + m.view(view)

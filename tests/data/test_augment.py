@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+import torch
+
+from normbench.data import DataError, canonical, prepare
+from normbench.data.augment import AUGMENTATIONS, shift_and_mirror
+
+RNG = np.random.default_rng(0)
+SOURCE = canonical(
+    "x",
+    "ab",
+    (RNG.integers(0, 256, (600, 2, 7, 6), dtype=np.uint8), np.arange(600) % 2),
+    (RNG.integers(0, 256, (20, 2, 7, 6), dtype=np.uint8), np.arange(20) % 2),
+)
+CHANGING = sorted(set(AUGMENTATIONS) - {"none"})
+POSITIONS = torch.arange(500)
+
+
+def data(augment: str, **options):
+    return prepare(SOURCE, name="x", validation=100, augment=augment, scale="raw", **options)
+
+
+def places(before: np.ndarray, after: np.ndarray, reach: int) -> list[tuple[int, int, bool]]:
+    """All (down, right, mirrored) by which `before` becomes `after`, tried one by one."""
+    found = []
+    for down in range(-reach, reach + 1):
+        for right in range(-reach, reach + 1):
+            moved = np.zeros_like(before)
+            for y in range(before.shape[1]):
+                for x in range(before.shape[2]):
+                    if 0 <= y + down < before.shape[1] and 0 <= x + right < before.shape[2]:
+                        moved[:, y, x] = before[:, y + down, x + right]
+            found += [(down, right, mirrored) for mirrored in (False, True)
+                      if np.array_equal(moved[:, :, ::-1] if mirrored else moved, after)]  # fmt: skip
+    return found
+
+
+@pytest.mark.parametrize(("augment", "reach", "mirrors"), [("flip_crop", 4, True), ("translate", 2, False)])
+def test_images_are_moved_and_mirrored_as_promised(augment, reach, mirrors):
+    torch.manual_seed(0)
+    before, labels = data("none").train.batch(POSITIONS)
+    after, same = data(augment).train.batch(POSITIONS)
+    assert torch.equal(labels, same)
+    found = [places(x, y, reach) for x, y in zip(before[:80].numpy(), after[:80].numpy(), strict=True)]
+    assert all(found), "every image is a moved one"
+    certain = np.array([place for (place, *others) in found if not others])
+    assert len(certain) > 70
+    assert {*certain[:, 0]} == {*certain[:, 1]} == set(range(-reach, reach + 1))
+    assert (0.3 < certain[:, 2].mean() < 0.7) if mirrors else not certain[:, 2].any()
+    assert np.abs(np.corrcoef(certain[:, 0], certain[:, 1])[0, 1]) < 0.35
+
+
+@pytest.mark.parametrize("augment", CHANGING)
+def test_draws_from_torchs_generator_or_from_a_given_one(augment):
+    train = data(augment).train
+    torch.manual_seed(1)
+    one, two = (train.batch(POSITIONS)[0] for _ in range(2))
+    torch.manual_seed(1)
+    assert torch.equal(train.batch(POSITIONS)[0], one)
+    assert not torch.equal(one, two)
+    state = torch.get_rng_state()
+    assert torch.equal(train.batch(POSITIONS, torch.Generator().manual_seed(1))[0], one)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("augment", CHANGING)
+def test_validation_and_test_images_stay_as_they_are(augment):
+    state = torch.get_rng_state()
+    plain, changed = data("none"), data(augment)
+    for name in ("validation", "test"):
+        one, other = (getattr(d, name).batch(torch.arange(20)) for d in (plain, changed))
+        assert torch.equal(one[0], other[0])
+    assert torch.equal(plain.train.batch(POSITIONS)[0], plain.train.batch(POSITIONS)[0])
+    assert torch.equal(torch.get_rng_state(), state), "nothing is drawn"
+
+
+def test_the_frame_is_black_before_scaling():
+    augmented = prepare(SOURCE, name="x", validation=100, augment="translate", binarize=True).train
+    values = augmented.batch(POSITIONS)[0].unique()
+    assert len(values) <= 4, "two values per channel: the frame has that of a dark pixel"
+
+
+def test_moving_farther_than_the_image_is_wide_is_no_error():
+    images = torch.full((50, 1, 2, 3), 9, dtype=torch.uint8)
+    assert set(shift_and_mirror(images, 4, True).unique().tolist()) == {0, 9}
+
+
+def test_unknown_augmentations_are_refused():
+    with pytest.raises(DataError, match=r"none, flip_crop or translate: got 'flip'. Type dataset.augment=none"):
+        data("flip")

@@ -1,0 +1,164 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_files import flip_byte, random_images
+
+from normbench.data import DataError, Source, prepare
+from normbench.data.cifar10 import CIFAR10
+from normbench.data.folder import folder
+
+
+def save(path: Path, image: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path)
+
+
+@pytest.fixture
+def tree(tmp_path) -> Path:
+    """Grey images of 6 x 5 pixels, 10 of each class for training and 4 for testing."""
+    for part, count in (("train", 10), ("test", 4)):
+        for label, name in enumerate(("cat", "dog", "eel")):
+            images, _ = random_images(label + count, np.zeros(count), (5, 6))
+            for i, image in enumerate(images):
+                save(tmp_path / "tree" / part / name / f"{i}.png", image)
+    return tmp_path / "tree"
+
+
+def load(tree: Path, **options) -> Source:
+    return folder(tree.parent / "data", path=str(tree), **options)
+
+
+def pixels(source: Source) -> set[bytes]:
+    return {x.tobytes() for x in (*source.train_images, *source.test_images)}
+
+
+def test_reads_a_tree(tree):
+    source = load(tree)
+    assert source.classes == ("cat", "dog", "eel")
+    assert (source.train_images.shape, source.test_images.shape) == ((30, 1, 5, 6), (12, 1, 5, 6))
+    assert np.bincount(source.train_labels).tolist() == [10, 10, 10]
+    dogs = {np.asarray(Image.open(path)).tobytes() for path in (tree / "test" / "dog").iterdir()}
+    assert {x.tobytes() for x in source.test_images[source.test_labels == 1]} == dogs
+    assert prepare(source, name="folder", validation=6).shape == (1, 5, 6)
+
+
+def test_the_tree_of_cifar10_gives_the_tensors_of_cifar10(tmp_path, tiny_cifar):
+    tiny_cifar.write_tree(tmp_path / "cifar10")
+    one, other = CIFAR10.load(tmp_path), folder(tmp_path, path=str(tmp_path / "cifar10"))
+    for key in ("train_images", "train_labels", "test_images", "test_labels", "train_sums", "train_squares"):
+        np.testing.assert_array_equal(getattr(one, key), getattr(other, key))
+    assert (one.checksum, one.classes) == (other.checksum, other.classes)
+
+
+def test_decodes_once_and_again_when_the_tree_changes(tree, monkeypatch):
+    first = load(tree)
+    monkeypatch.setattr("normbench.data.folder.read_images", None)
+    assert load(tree).checksum == first.checksum
+    monkeypatch.undo()
+    path = tree / "train" / "cat" / "3.png"
+    time = path.stat().st_mtime_ns
+    image = np.asarray(Image.open(path)).copy()
+    image[2, 2] ^= 255
+    save(path, image)
+    os.utime(path, ns=(time + 1, time + 1))
+    changed = load(tree)
+    assert changed.checksum != first.checksum
+    (tree / "train" / "cat" / "3.png").unlink()
+    assert len(load(tree).train_images) == 29
+    assert len(list((tree.parent / "data" / "normbench").glob("folder-*/manifest.json"))) == 1, "not one per change"
+
+
+def test_without_a_test_folder_a_share_is_cut_off(tree):
+    whole = pixels(load(tree))
+    for path in sorted((tree / "test").rglob("*.png")):
+        path.rename(tree / "train" / path.parent.name / f"from-test-{path.name}")
+    for path in sorted((tree / "test").rglob("*"), reverse=True):
+        path.rmdir()
+    (tree / "test").rmdir()
+    source, smaller = load(tree, test_share=0.5), load(tree)
+    assert np.bincount(source.test_labels).tolist() == np.bincount(source.train_labels).tolist() == [7, 7, 7]
+    assert len(smaller.test_images) == round(0.2 * 42)
+    assert pixels(source) == pixels(smaller) == whole
+    assert {x.tobytes() for x in smaller.test_images} < {x.tobytes() for x in source.test_images}
+    for i, path in enumerate(sorted((tree / "train").rglob("*.png"))):
+        path.rename(path.with_name(f"{997 * i % 1000}-renamed.png"))
+    assert load(tree).checksum == smaller.checksum, "the cut depends on the pixels alone"
+
+
+def test_resizes_with_antialiasing(tree):
+    stripes = np.tile(np.array([0, 255], np.uint8), (64, 32))
+    for path in tree.rglob("*.png"):
+        save(path, stripes)
+    assert np.abs(load(tree, size=8).train_images.astype(int) - 127).max() <= 20
+    assert load(tree, size=8).train_images.shape == (30, 1, 8, 8)
+    assert set(np.unique(load(tree, size=64).train_images)) == {0, 255}, "what has the size stays as it is"
+
+
+def test_colours_formats_and_files_that_are_no_images(tree, messages):
+    for i, path in enumerate(sorted(tree.rglob("*.png"))):
+        image = Image.open(path).convert("RGBA" if i % 2 else "RGB")
+        path.unlink()
+        image.save(path.with_suffix(".PNG") if i % 2 else path.with_suffix(".bmp"))
+    (tree / "train" / "cat" / "notes.txt").write_text("hello")
+    (tree / "train" / "cat" / "._0.png").write_text("hello")
+    (tree / "train" / ".hidden").mkdir()
+    Image.fromarray(np.zeros((5, 6), np.uint8)).save(tree / "train" / "cat" / "z.png")  # grey among colours
+    assert load(tree).train_images.shape == (31, 3, 5, 6)
+    assert "2 files are ignored" in messages.text
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda tree: (tree / "train").rename(tree / "other"), r"cannot read .*tree/train \(No such file"),
+        (lambda tree: flip_byte(tree / "train/dog/7.png", 50), r"train/dog/7.png is damaged"),
+        (lambda tree: (tree / "test/eel/2.png").write_bytes(b""), r"test/eel/2.png is damaged"),
+        (lambda tree: save(tree / "train/dog/7.png", np.zeros((5, 7), np.uint8)),
+         r"train/dog/7.png has 7x5 pixels, .*cat/0.png 6x5.\nType e.g. dataset.size=5"),
+        (lambda tree: save(tree / "test/dog/1.png", np.zeros((5, 6, 3), np.uint8)), "test/dog/1.png has colours"),
+        (lambda tree: save(tree / "test/dog/1.png", np.zeros((5, 6), np.uint16)), "dog/1.png has more .I;16"),
+        (lambda tree: (tree / "test/fox").mkdir(), "every class needs an image: .*test/fox holds no .png"),
+        (lambda tree: (tree / "test/eel").rename(tree / "test/fox"), "only one of them has eel, fox"),
+        (lambda tree: [(tree / f"train/{name}").rename(tree / name) for name in ("dog", "eel")],
+         "two classes or more: found cat"),
+        (lambda tree: [(tree / f"train/{name}").rename(tree / name) for name in ("cat", "dog", "eel")],
+         "two classes or more: found none"),
+    ],
+)  # fmt: skip
+def test_refuses_a_tree(tree, damage, says):
+    damage(tree)
+    with pytest.raises(DataError, match=says) as refusal:
+        load(tree)
+    assert str(refusal.value).count("\n") < 2
+
+
+def test_an_unreadable_folder_is_named(tree, monkeypatch):
+    scandir = os.scandir
+
+    def refuse(path):
+        if Path(path).name == "dog":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DataError, match=r"cannot read .*train/dog \(Permission denied\)"):
+        load(tree)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"path": None}, "dataset=folder needs a folder of images. Type dataset.path=FOLDER"),
+        ({"path": "/nowhere"}, r"cannot read /nowhere/train \(No such file.*dataset.path=FOLDER"),
+        ({"size": 0}, "size must be a whole number of 1 or more: got 0"),
+        ({"size": 2.5}, "size must be a whole number"),
+        ({"test_share": 0}, r"test_share must be in \(0, 1\): got 0. Type e.g. dataset.test_share=0.2"),
+        ({"test_share": 1.0}, r"in \(0, 1\)"),
+    ],
+)
+def test_refuses_options(tree, options, says):
+    with pytest.raises(DataError, match=says):
+        folder(tree.parent, **{"path": str(tree), **options})

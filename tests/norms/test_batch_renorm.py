@@ -1,0 +1,104 @@
+"""Batch renormalization against batch norm, against evaluation, and against its formula, in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from normbench.norms import BatchNorm, BatchRenorm, Unsupported
+
+EXACT = {"rtol": 1e-12, "atol": 1e-12}  # float64: sums over some 100 values lose at most three digits of sixteen
+SHAPES = [(6, 5), (2, 5), (4, 5, 3, 2)]
+
+
+def axes(x: Tensor) -> tuple[int, ...]:
+    return (0, *range(2, x.dim()))
+
+
+def per_channel(values: Tensor, x: Tensor) -> Tensor:
+    return values.view(1, -1, *[1] * (x.dim() - 2))
+
+
+def randomize(norm: nn.Module) -> nn.Module:
+    with torch.no_grad():
+        norm.weight.copy_(torch.linspace(0.5, 2.0, 5))
+        norm.bias.copy_(torch.linspace(-1.0, 1.0, 5))
+    return norm
+
+
+def run(norm: nn.Module, x: Tensor) -> list[Tensor]:
+    """Output, gradients and state after one step."""
+    x = x.clone().requires_grad_()
+    y = norm(x)
+    up = torch.randn(y.shape, generator=torch.Generator().manual_seed(1), dtype=y.dtype).to(y.device)
+    gradients = torch.autograd.grad(y, [x, *norm.parameters()], up)
+    return [y.detach(), *gradients, *norm.buffers()]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("options", [{"r_max": 1.0, "d_max": 0.0, "warmup_steps": 0}, {"warmup_steps": 100}])
+def test_is_batch_norm_without_room_for_corrections_and_before_they_start(shape, options, device):
+    torch.manual_seed(0)
+    ours = randomize(BatchRenorm(5, momentum=0.3, **options)).to(device, torch.float64)
+    batch = randomize(BatchNorm(5, momentum=0.3)).to(device, torch.float64)
+    for step in range(4):
+        x = (torch.randn(shape, dtype=torch.float64) * (step + 1) + 3 * step).to(device)
+        for a, b in zip(run(ours, x), run(batch, x), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-11)
+    assert torch.equal(ours.eval()(x), batch.eval()(x))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_without_limits_training_gives_what_evaluation_gives(shape, device):
+    torch.manual_seed(1)
+    norm = randomize(BatchRenorm(5, r_max=1e6, d_max=1e6, warmup_steps=0)).to(device, torch.float64)
+    for _ in range(3):
+        x = (torch.randn(shape, dtype=torch.float64) * 3 + 2).to(device)
+        wanted = norm.eval()(x)  # with the averages before this batch
+        torch.testing.assert_close(norm.train()(x), wanted, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("affine", [True, False])
+def test_is_the_formula(shape, affine, device):
+    torch.manual_seed(2)
+    norm = BatchRenorm(5, r_max=1.5, d_max=0.5, warmup_steps=0, eps=1e-3, affine=affine).to(device, torch.float64)
+    if affine:
+        randomize(norm)
+    norm.running_mean.copy_(torch.linspace(-1, 1, 5)), norm.running_var.copy_(torch.linspace(0.2, 5, 5))
+    mean, sigma = norm.running_mean.clone(), (norm.running_var + 1e-3).sqrt()
+    x = torch.randn(shape, dtype=torch.float64).to(device).requires_grad_()
+    mean_b, sigma_b = x.mean(axes(x)), (x.var(axes(x), correction=0) + 1e-3).sqrt()
+    r = (sigma_b / sigma).clamp(1 / 1.5, 1.5).detach()  # no gradient through r and d
+    d = ((mean_b - mean) / sigma).clamp(-0.5, 0.5).detach()
+    assert len({*r.tolist()} & {1.5, 1 / 1.5}) >= 1  # some at a limit, others within
+    x_hat = (x - per_channel(mean_b, x)) / per_channel(sigma_b, x) * per_channel(r, x) + per_channel(d, x)
+    wanted = per_channel(norm.weight, x) * x_hat + per_channel(norm.bias, x) if affine else x_hat
+    y = norm(x)
+    torch.testing.assert_close(y, wanted, **EXACT)
+    up, leaves = torch.randn(shape, dtype=torch.float64).to(device), [x, *norm.parameters()]
+    expected = torch.autograd.grad(wanted, leaves, up)
+    for a, b in zip(torch.autograd.grad(y, leaves, up), expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-11)
+
+
+def test_limits_grow_as_in_the_paper():
+    # 1 and 0 for 5,000 steps; then linearly to 5 at 25,000 (d_max) and to 3 at 40,000 (r_max).
+    norm = BatchRenorm(2).double()
+    for step, r_max, d_max in (
+        *((0, 1, 0), (5000, 1, 0), (15_000, 1 + 2 * 10 / 35, 2.5)),
+        *((25_000, 1 + 2 * 20 / 35, 5), (40_000, 3, 5), (99_000, 3, 5)),
+    ):
+        norm.num_batches_tracked.fill_(step)
+        assert [limit.item() for limit in norm.limits()] == pytest.approx([r_max, d_max])
+    norm = BatchRenorm(2, warmup_steps=0)
+    assert [limit.item() for limit in norm.limits()] == [3, 5]
+
+
+def test_one_value_per_feature_is_unsupported_and_nonsense_is_refused():
+    with pytest.raises(Unsupported, match="needs two values per feature to train: got a batch of 1"):
+        BatchRenorm(5)(torch.randn(1, 5))
+    for option, value in (("r_max", 0.5), ("d_max", -1.0), ("warmup_steps", -1)):
+        with pytest.raises(ValueError, match=f"norm.{option} must be . or more: got {value}"):
+            BatchRenorm(5, **{option: value})

@@ -1,0 +1,40 @@
+"""Runs whose images are changed anew at each step: a resumed run sees what an undisturbed one saw."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from normbench.config import compose
+from normbench.experiment import execute
+
+
+def test_a_resumed_run_sees_the_same_augmented_images(tmp_path: Path) -> None:
+    words = ["dataset=synthetic", "dataset.augment=translate", "max_steps=40", "log_every=10", "checkpoint_seconds=0",
+             "model.dropout=0.1", "device=cpu"]  # fmt: skip
+    undisturbed = execute(compose([*words, f"results_dir={tmp_path / 'a'}"]))
+    cell = compose([*words, f"results_dir={tmp_path / 'b'}"])
+
+    def stop(progress: object) -> None:
+        if progress.step == 30:  # type: ignore[attr-defined]
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        execute(cell, stop)
+    resumed = execute(cell)
+    a, b = (torch.load(run.folder / "model.pt", weights_only=True) for run in (undisturbed, resumed))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert undisturbed.summary["test_accuracy"] == resumed.summary["test_accuracy"]
+
+
+def test_schemes_see_the_same_augmented_images_whatever_else_they_draw(tmp_path: Path) -> None:
+    """Dropout draws from another stream; with a learning rate of next to nothing the first losses tell the images."""
+    words = ["dataset=synthetic", "max_steps=6", "norm=none", "lr=1e-30", "optimizer=sgd", "instruments=none",
+             "device=cpu", f"results_dir={tmp_path}"]  # fmt: skip
+    plain = execute(compose(words)).steps["loss"]
+    augmented = execute(compose([*words, "dataset.augment=translate"])).steps["loss"]
+    again = execute(compose([*words, "dataset.augment=translate", "seed=0", "weight_decay=1e-30"])).steps["loss"]
+    assert not augmented.equals(plain)
+    assert augmented.equals(again)

@@ -1,0 +1,132 @@
+"""Optimizers, schedules and scaling against their definitions; accumulation and clipping against the plain step."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from normbench.config import compose
+from normbench.optimization import OPTIMIZERS, SCHEDULES, first_lr, lr_by_step, make_optimizer, schedule
+from normbench.training import steps
+
+
+@pytest.mark.parametrize(
+    ("name", "points"),
+    [
+        ("constant", {0: 1, 0.3: 1, 1: 1}),
+        ("linear", {0: 1, 0.25: 0.75, 1: 0}),
+        ("cosine", {0: 1, 0.5: 0.5, 1: 0}),
+        ("step", {0: 1, 0.49: 1, 0.5: 0.1, 0.74: 0.1, 0.75: 0.01, 1: 0.01}),
+        ("warmup_cosine", {0: 0, 0.05: 0.5, 0.1: 1, 0.55: 0.5, 1: 0}),
+        ("exponential_up", {0: 1, 0.25: 10, 0.5: 100, 1: 10_000}),
+    ],
+)
+def test_schedules_at_points_worked_by_hand(name: str, points: dict[float, float]) -> None:
+    factor = schedule(name)
+    for share, expected in points.items():
+        assert factor(share) == pytest.approx(expected, abs=1e-12)
+
+
+def test_every_schedule_is_tested_above() -> None:
+    assert set(SCHEDULES) == {"constant", "linear", "cosine", "step", "warmup_cosine", "exponential_up"}
+    with pytest.raises(ValueError, match="schedule must be one of constant"):
+        schedule("cosin")
+
+
+def test_lr_scaling() -> None:
+    def lr(*words: str) -> float:
+        return first_lr(compose(["dataset=synthetic", "lr=0.1", *words]).config)
+
+    assert lr("batch_size=256") == pytest.approx(0.1)
+    assert lr("batch_size=256", "lr_scaling=linear") == pytest.approx(0.4)
+    assert lr("batch_size=256", "lr_scaling=sqrt") == pytest.approx(0.2)
+    assert lr("batch_size=64", "accumulate=4", "lr_scaling=linear") == pytest.approx(0.4)
+    assert lr("batch_size=64", "lr_scaling=linear", "reference_batch_size=32") == pytest.approx(0.2)
+
+
+def test_the_schedule_is_what_the_optimizer_gets(batch_of: Callable[..., Any], network_of: Callable[..., Any]) -> None:
+    model = network_of("none", "mlp")
+    config = compose(["dataset=synthetic", "schedule=linear", "lr=0.1"]).config
+    optimizer, seen = make_optimizer("sgd", model, lr=0.1), []
+    for step in steps(model, iter([batch_of(4)] * 4), optimizer, lr=lr_by_step(config, 4)):
+        if step.index:
+            seen.append(optimizer.param_groups[0]["lr"])
+    assert seen == pytest.approx([0.1, 0.075, 0.05, 0.025])
+    assert lr_by_step(compose(["dataset=synthetic"]).config, 4) is None
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_two_steps_of_every_optimizer_beside_torchs_own(name: str) -> None:
+    """Against the unfused, ungrouped optimizer of torch.optim, in float64."""
+    plain: dict[str, Callable[..., torch.optim.Optimizer]] = {
+        "sgd": lambda p: torch.optim.SGD(p, lr=0.1),
+        "momentum": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.7),
+        "nesterov": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.7, nesterov=True),
+        "adam": lambda p: torch.optim.Adam(p, lr=0.1),
+        "adamw": lambda p: torch.optim.AdamW(p, lr=0.1, weight_decay=0.0),
+        "rmsprop": lambda p: torch.optim.RMSprop(p, lr=0.1),
+    }
+    torch.manual_seed(0)
+    one = nn.Linear(5, 3).double()
+    other, x = copy.deepcopy(one), torch.randn(7, 5).double()
+    a, b = make_optimizer(name, one, lr=0.1, momentum=0.7), plain[name](other.parameters())
+    for _ in range(3):
+        for model, optimizer in ((one, a), (other, b)):
+            optimizer.zero_grad()
+            model(x).square().sum().backward()
+            optimizer.step()
+    torch.testing.assert_close(one.weight, other.weight, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(one.bias, other.bias, rtol=1e-12, atol=1e-12)
+
+
+def test_norm_parameters_decay_only_if_asked(network_of: Callable[..., Any]) -> None:
+    for asked in (False, True):
+        model = network_of("batch", "mlp")
+        before = {name: p.detach().clone() for name, p in model.named_parameters()}
+        for p in model.parameters():
+            p.grad = torch.zeros_like(p)
+        make_optimizer("sgd", model, lr=0.1, weight_decay=0.5, decay_norm_parameters=asked).step()
+        for name, p in model.named_parameters():
+            decays = asked or p.dim() > 1
+            torch.testing.assert_close(p.detach(), before[name] * (0.95 if decays else 1.0))
+
+
+def test_accumulated_parts_are_the_whole_batch_where_no_norm_sees_it(
+    batch_of: Callable[..., Any], network_of: Callable[..., Any]
+) -> None:
+    """Without batch statistics, four parts of 2 give the gradient of one batch of 8; with them they must not."""
+    for norm, same in (("none", True), ("layer", True), ("batch", False)):
+        models = [network_of(norm, "mlp").double() for _ in range(2)]
+        x, y = batch_of(8, dtype=torch.float64)
+        losses = []
+        for model, parts in zip(models, (1, 4), strict=True):
+            *_, last = steps(model, iter([(x, y)]), make_optimizer("sgd", model, lr=0.1), accumulate=parts)
+            losses.append(last.loss)
+        a, b = (torch.cat([p.flatten() for p in model.parameters()]) for model in models)
+        assert torch.allclose(a, b, rtol=1e-10, atol=1e-12) == same
+        assert torch.allclose(*losses, rtol=1e-10) == same
+
+
+def test_with_accumulation_the_norm_sees_a_part(batch_of: Callable[..., Any], network_of: Callable[..., Any]) -> None:
+    model = network_of("batch", "mlp")
+    list(steps(model, iter([batch_of(8)]), make_optimizer("sgd", model, lr=0.1), accumulate=4))
+    assert model.hidden1.norm.num_batches_tracked == 4
+
+
+def test_clipping_shortens_only_what_is_longer(batch_of: Callable[..., Any], network_of: Callable[..., Any]) -> None:
+    x, y = batch_of(8)
+    model = network_of("none", "mlp")
+    F.cross_entropy(model(x), y).backward()
+    length = torch.cat([p.grad.flatten() for p in model.parameters()]).norm().item()
+    for limit in (length / 3, length * 3):
+        model = network_of("none", "mlp")
+        before = torch.cat([p.detach().flatten() for p in model.parameters()])
+        list(steps(model, iter([(x, y)]), make_optimizer("sgd", model, lr=1.0), clip_norm=limit))
+        moved = (torch.cat([p.detach().flatten() for p in model.parameters()]) - before).norm().item()
+        assert moved == pytest.approx(min(length, limit), rel=1e-3)
