@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -21,6 +22,9 @@ from normbench import config, console, sweeper
 from normbench.cell import Cell, ConfigError, UserError
 from normbench.listing import choices, config_dir
 from normbench.runs import Locked, Run, Unwritable, make_folder
+
+if TYPE_CHECKING:
+    from normbench.experiment import Prepared
 
 cells_composed: list[Cell | Exception] = []  # by a single run: Hydra passes nothing on from its task
 
@@ -39,14 +43,9 @@ def run(words: list[str]) -> int:
 def describe(words: list[str]) -> int:
     """`normbench describe WORDS`: the networks that `normbench run WORDS` would train. Raises ConfigError."""
     from normbench.description import describe, facts
-    from normbench.experiment import prepare_cell
-    from normbench.norms import Unsupported
 
     for cell in _cells("describe", words)[0]:
-        try:
-            ready = prepare_cell(cell)
-        except Unsupported as error:
-            raise ConfigError(str(error)) from error
+        ready = _prepared(cell)
         model = ready.parts.model(ready.parts.scheme, ready.dataset.shape, len(ready.dataset.classes))
         layers = describe(model, ready.dataset.shape, cell.config["batch_size"])
         console.print_layers(cell, layers, facts(model, cell.config))
@@ -94,22 +93,30 @@ def _application() -> None:
 
 
 def _single(cell: Cell) -> int:
-    from normbench.experiment import prepare_cell, train
-    from normbench.norms import Unsupported
+    from normbench.experiment import train
 
     run, finished = Run(cell.folder), cell.finished
     try:
         if not finished:
-            ready = prepare_cell(cell)  # before anything is said: bad input gets its error and nothing else
+            ready = _prepared(cell)  # before anything is said: bad input gets its error and nothing else
             make_folder(cell.folder)
             with console.run_view(cell) as tell:
                 run = train(ready, tell)
-    except Unsupported as error:
-        raise ConfigError(str(error)) from error
     except (Locked, Unwritable) as error:
         raise UserError(str(error)) from error
     console.print_run(run, cell, finished)
     return 0
+
+
+def _prepared(cell: Cell) -> Prepared:
+    """`prepare_cell`; a cell asked for by itself that can't be trained is the user's mistake. Raises ConfigError."""
+    from normbench.experiment import prepare_cell
+    from normbench.norms import Unsupported
+
+    try:
+        return prepare_cell(cell)
+    except Unsupported as error:
+        raise ConfigError(str(error)) from error
 
 
 def _sweep(cells: list[Cell]) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 import os
 from collections.abc import Iterable
@@ -13,8 +12,6 @@ from typing import Protocol
 
 from normbench.cell import Cell, ConfigError
 from normbench.runs import FINISHED, Locked, Run
-
-log = logging.getLogger("normbench")
 
 
 class View(Protocol):

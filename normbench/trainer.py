@@ -52,7 +52,6 @@ class Training:
         self.index = 0
         self.loss_sum, self.loss_count = torch.zeros((), device=self.device), 0  # since the last row of steps.csv
         self.seconds = {"training": 0.0, "evaluating": 0.0, "measuring": 0.0}
-        self.accuracy: float | None = None
         self.last: dict[str, Any] = {}  # the summary's numbers, as they become known
 
     def run(self, record: Mapping[str, Any]) -> None:
@@ -120,9 +119,8 @@ class Training:
 
     def _write_steps(self, pending: list[tuple[dict[str, Any], Tensor]]) -> int | None:
         """Write rows of steps.csv, up to the first loss that is not finite, and return the step of that one."""
-        losses = torch.stack(
-            [loss for _, loss in pending]
-        ).tolist()  # the one place where the loop waits for the device
+        # the one place where the loop waits for the device
+        losses = torch.stack([loss for _, loss in pending]).tolist()
         for (position, _), loss in zip(pending, losses, strict=True):
             self.folder.steps.append([{**position, "loss": loss}])
             self.last["train_loss"] = loss
@@ -132,7 +130,6 @@ class Training:
 
     def _evaluate(self) -> None:
         loss, accuracy = evaluate(self.model, self.dataset.validation)
-        self.accuracy = accuracy
         self.last.update(validation_loss=loss, validation_accuracy=accuracy)
         row = {**self._position(), "validation_loss": loss, "validation_accuracy": accuracy}
         self.folder.epochs.append([row])
@@ -190,7 +187,8 @@ class Training:
     def _tell(self) -> None:
         seconds = max(self._training_seconds(), 1e-9)
         speed = self.index * self.per_update / seconds
-        self.tell(Progress(self.index, self.total, speed, self.last.get("train_loss", math.nan), self.accuracy))
+        loss, accuracy = self.last.get("train_loss", math.nan), self.last.get("validation_accuracy")
+        self.tell(Progress(self.index, self.total, speed, loss, accuracy))
 
     # ---- checkpoints
 
@@ -205,7 +203,6 @@ class Training:
             "loss_sum": self.loss_sum,
             "loss_count": self.loss_count,
             "seconds": {**self.seconds, "training": self._training_seconds()},
-            "accuracy": self.accuracy,
             "last": self.last,
         }
         return _to_bytes(state)
@@ -228,7 +225,7 @@ class Training:
         if state["random_cuda"] is not None:
             torch.cuda.set_rng_state(state["random_cuda"].cpu(), self.device)
         self.index, self.loss_sum, self.loss_count = state["index"], state["loss_sum"], state["loss_count"]
-        self.seconds, self.accuracy, self.last = state["seconds"], state["accuracy"], state["last"]
+        self.seconds, self.last = state["seconds"], state["last"]
         log.info("%s: continues at step %s of %s", self.folder.path.name, f"{self.index:,}", f"{self.total:,}")
         return True
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
-from normbench.norms import Observed, blocks, uses_batch
+from normbench.norms import Observed, blocks, untouched, use_batch_statistics
 
 
 @contextmanager
@@ -24,27 +23,10 @@ def observing(model: nn.Module, statistics: str = "probe") -> Iterator[None]:
             (running averages lag behind: at step 0 they are 0 and 1, and turned a shift of 0.17 standard deviations
             into 13.8, measured); "running": their averages, as in evaluation.
     """
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
-    for parameter, _ in gradients:
-        parameter.grad = None  # an instrument may compute gradients of its own
-    modes = [(module, module.training) for module in model.modules()]
-    device = next(chain(model.parameters(), model.buffers(), [torch.empty(0)])).device
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
-        model.eval()
+    with untouched(model):
         if statistics == "probe":
-            for module in model.modules():
-                if uses_batch(module):
-                    module.training = True
-        try:
-            yield
-        finally:
-            for buffer, value in buffers:
-                buffer.copy_(value)
-            for parameter, gradient in gradients:
-                parameter.grad = gradient
-            for module, mode in modes:
-                module.training = mode
+            use_batch_statistics(model)
+        yield
 
 
 def tensors_of(model: nn.Module, probe: Tensor, statistics: str = "probe") -> dict[tuple[str, str], Tensor]:

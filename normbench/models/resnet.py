@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from normbench.models.options import activation as activation_called
 from normbench.models.options import scaled
-from normbench.norms import NormScheme, Observed
+from normbench.norms import NormScheme, Observed, show_both_sides
 
 CHANNELS = (16, 32, 64)  # of the three stages
 PER_BLOCK = 2 * len(CHANNELS)  # layers that one more block in each stage adds
@@ -100,8 +100,7 @@ class Addition(Observed):
 
     def __init__(self, activation: nn.Module) -> None:
         super().__init__()
-        if getattr(activation, "inplace", False):
-            activation.inplace = False  # type: ignore[assignment]  # or it would overwrite the tensor that was shown
+        show_both_sides(activation)
         self.activation = activation
 
     def forward(self, branch: Tensor, shortcut: Tensor) -> Tensor:

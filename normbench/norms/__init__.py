@@ -2,7 +2,7 @@
 
 from normbench.norms.batch import BatchNorm, RecurrentBatchNorm
 from normbench.norms.batch_renorm import BatchRenorm
-from normbench.norms.block import Block, Observed, Unsupported, blocks, uses_batch
+from normbench.norms.block import Block, Observed, Unsupported, blocks, show_both_sides
 from normbench.norms.data_init import data_dependent_start
 from normbench.norms.dynamic_tanh import DynamicTanh
 from normbench.norms.every_step import EveryStep
@@ -15,6 +15,7 @@ from normbench.norms.mean_only import MeanOnlyBatchNorm, RecurrentMeanOnlyBatchN
 from normbench.norms.noisy_batch import NoisyBatchNorm
 from normbench.norms.rms import RMSNorm
 from normbench.norms.scheme import NormScheme
+from normbench.norms.untouched import untouched, use_batch_statistics, uses_batch
 from normbench.norms.weight import weight_norm
 from normbench.norms.weight_standardization import weight_standardization
 
@@ -42,6 +43,9 @@ __all__ = [
     "blocks",
     "data_dependent_start",
     "recurrent_mean_only",
+    "show_both_sides",
+    "untouched",
+    "use_batch_statistics",
     "uses_batch",
     "weight_norm",
     "weight_standardization",

@@ -45,8 +45,7 @@ class Block(Observed):
         placement: Literal["before", "after"] = "before",
     ) -> None:
         super().__init__()
-        if getattr(activation, "inplace", False):
-            activation.inplace = False  # type: ignore[union-attr]  # or it would overwrite the tensor that was shown
+        show_both_sides(activation)
         self.linear, self.norm, self.activation, self.dropout = linear, norm, activation, dropout
         self.placement = placement
 
@@ -72,9 +71,7 @@ def blocks(model: nn.Module) -> Iterator[tuple[str, Observed]]:
             yield name, module
 
 
-def uses_batch(module: nn.Module) -> bool:
-    """Does this module, in training mode, let the examples of a batch influence one another?
-
-    Ours say so (`uses_batch = True`); torch's batch norms and most others that do keep running statistics.
-    """
-    return bool(getattr(module, "uses_batch", getattr(module, "running_mean", None) is not None))
+def show_both_sides(activation: nn.Module | None) -> None:
+    """Let an activation not work in place: it would overwrite the tensor that was shown before it."""
+    if getattr(activation, "inplace", False):
+        activation.inplace = False  # type: ignore[union-attr]

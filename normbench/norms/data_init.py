@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from normbench.norms.block import Block, blocks, uses_batch
+from normbench.norms.block import Block, blocks
+from normbench.norms.untouched import untouched, use_batch_statistics
 
 
-@torch.no_grad()
 def data_dependent_start(model: nn.Module, images: Tensor) -> None:
     """g = 1 / sigma[t], b = -mean[t] / sigma[t], with t a unit's pre-activation on `images` without g and b.
 
@@ -28,7 +25,8 @@ def data_dependent_start(model: nn.Module, images: Tensor) -> None:
 
     Source: Salimans & Kingma 2016, arXiv:1602.07868, section 3.
     """
-    with _untouched(model):
+    with untouched(model):
+        use_batch_statistics(model)
         hooks = [b.linear.register_forward_hook(_adjust) for _, b in blocks(model) if isinstance(b, Block)]
         try:
             model(images)
@@ -55,21 +53,3 @@ def _adjust(linear: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Te
         return t * per_unit(scale)
     bias.copy_(torch.where(varies, -mean * scale, bias))
     return t * per_unit(scale) + per_unit(bias)
-
-
-@contextmanager
-def _untouched(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode but for norms over the batch; afterwards buffers, modes and random numbers are as they were."""
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    modes = [(module, module.training) for module in model.modules()]
-    device = next(model.parameters()).device
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        try:
-            for module, _ in modes:
-                module.training = uses_batch(module)
-            yield
-        finally:
-            for buffer, value in buffers:
-                buffer.copy_(value)
-            for module, mode in modes:
-                module.training = mode
