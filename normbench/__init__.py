@@ -2,7 +2,7 @@
 
 import normbench
 run = normbench.run(["norm=batch", "batch_size=4"])      # what `normbench run norm=batch batch_size=4` does
-study = normbench.load("results/scratch")                # study.runs, .steps, .epochs, .layers: data frames
+study = normbench.load("results/scratch")                # study.runs, .steps, .epochs, .measured("shift"): data frames
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -44,8 +44,9 @@ def describe(words: list[str]) -> int:
     """`normbench describe WORDS`: the networks that `normbench run WORDS` would train. Raises ConfigError."""
     from normbench.description import describe, facts
 
-    for cell in _cells("describe", words)[0]:
-        ready = _prepared(cell)
+    prepared = [_prepared(cell) for cell in _cells("describe", words)[0]]  # before anything is said
+    for ready in prepared:
+        cell = ready.cell
         model = ready.parts.model(ready.parts.scheme, ready.dataset.shape, len(ready.dataset.classes))
         layers = describe(model, ready.dataset.shape, cell.config["batch_size"])
         console.print_layers(cell, layers, facts(model, cell.config))
@@ -100,7 +101,7 @@ def _single(cell: Cell) -> int:
         if not finished:
             ready = _prepared(cell)  # before anything is said: bad input gets its error and nothing else
             make_folder(cell.folder)
-            with console.run_view(cell) as tell:
+            with console.run_view(cell, ready.table_bytes) as tell:
                 run = train(ready, tell)
     except (Locked, Unwritable) as error:
         raise UserError(str(error)) from error
@@ -192,6 +193,10 @@ def _worded(error: Exception) -> str:
     if "missing EQUAL" in text:
         word = re.search(r"override '([^']+)'", text)
         return f"options are written key=value: got {word[1] if word else text}. See normbench run --help."
+    if isinstance(error, OverrideParseException) and "Ambiguous" not in text:
+        key, _, value = error.override.partition("=")
+        quoted = f"""'{key}="{"..." if '"' in value else value}"'"""
+        return f"{error.override} can't be read. Brackets and quotes go in pairs; other signs need quotes: {quoted}"
     if match := re.search(r"Ambiguous value for argument '([^']+)'", text):
         return f"{match[1]} lists several values. To sweep over them: normbench run -m {match[1]}"
     return " ".join(text.split())

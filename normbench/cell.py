@@ -43,7 +43,7 @@ class Cell:
 
     @property
     def folder(self) -> Path:
-        return Path(self.config["results_dir"]).absolute() / self.config["study"] / self.name
+        return Path(self.config["results_dir"]).expanduser().absolute() / self.config["study"] / self.name
 
     @property
     def finished(self) -> bool:

@@ -48,10 +48,26 @@ def check(config: Mapping[str, Any]) -> None:
          "a plain folder name (letters, digits, _ . + -)")  # fmt: skip
     jobs = config["jobs"]
     rule(jobs == "auto" or (isinstance(jobs, int) and jobs >= 1), "jobs", "auto, or 1 or more")
-    probe = config["instruments"]["probe"]
-    least = 2 if config["instruments"]["list"] else 0  # batch norm can't work with the statistics of one image
-    if not isinstance(probe, int) or probe < least:
-        raise ConfigError(f"instruments.probe must be a whole number, {least} or more: got {as_word(probe)}.")
+    if config["instruments"]["measure"]:
+        check_instruments(config["instruments"])
+
+
+def check_instruments(options: Mapping[str, Any]) -> None:
+    """Raise ConfigError unless the options that all instruments share make sense."""
+    # batch norm can't work with the statistics of one image; a shift needs a start and an end
+    for key, least in (("probe", 2), ("snapshots", 2), ("positions", 1), ("images", 2)):
+        value = options[key]
+        if not (isinstance(value, int) and value >= least) and not (key == "images" and value is None):
+            raise ConfigError(f"instruments.{key} must be a whole number, {least} or more: got {as_word(value)}.")
+    if options["schedule"] not in ("log", "every"):
+        raise ConfigError(f"instruments.schedule must be one of log, every: got {as_word(options['schedule'])}.")
+    tensors = ("linear", "normalized", "activation")
+    for key, known in (("layers", None), ("tensors", tensors)):
+        value = options[key]
+        right = value is None or (isinstance(value, list) and value and all(isinstance(v, str) for v in value))
+        if not right or (known and value and set(value) - set(known)):
+            example = f"of {', '.join(known)}" if known else "of names or patterns such as [hidden1]"
+            raise ConfigError(f"instruments.{key} must be a list {example}, or null: got {as_word(value)}.")
 
 
 def check_type(key: str, value: Any, default: Any) -> None:

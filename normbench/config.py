@@ -171,7 +171,7 @@ def build(config: Mapping[str, Any]) -> Parts:
             scheme=NormScheme(**instantiate(chosen, _convert_="all")),
             model=instantiate(config["model"]["build"], _convert_="all"),
             source=instantiate(config["dataset"]["source"], _convert_="all"),
-            instruments=instantiate(config["instruments"]["list"], _convert_="all"),
+            instruments=list(instantiate(config["instruments"]["measure"], _convert_="all").values()),
         )
     except InstantiationException as error:
         raise ConfigError(" ".join(str(error).split())) from error

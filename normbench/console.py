@@ -47,10 +47,16 @@ def settings(config: dict[str, Any]) -> str:
 
 
 @contextmanager
-def run_view(cell: Cell) -> Iterator[Callable[[Progress], None]]:
-    """A single run: its settings first, then how it is going."""
+def run_view(cell: Cell, table_bytes: int) -> Iterator[Callable[[Progress], None]]:
+    """A single run: its settings first, then how it is going.
+
+    Args:
+        table_bytes: that its instruments will write, at most.
+    """
     say(" · ".join([cell.choices["norm"], cell.choices["model"], cell.choices["dataset"]]))
     say(settings(cell.config))
+    if table_bytes:
+        say(f"instruments={cell.choices['instruments']}: tables of at most {table_bytes / 1e6:.1f} MB")
     if not err.is_terminal:
         last = time.monotonic()
 
@@ -137,7 +143,7 @@ def print_run(run: Run, cell: Cell, finished_before: bool) -> None:
     table.add_row("time", f"{seconds['total']:.1f} s ({spent})")
     table.add_row("steps, samples", f"{summary['steps']:,}, {summary['samples']:,}")
     out.print(table)
-    if shift := summary.get("shift"):
+    if shift := summary.get("measured", {}).get("shift"):
         moved = _table()
         moved.add_column("block")
         moved.add_column("shift", justify="right")

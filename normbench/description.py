@@ -1,7 +1,8 @@
 """`normbench describe`: the network as blocks, with shapes, parameters, and what is normalised over which axes.
 
 The axes are not written down anywhere but found out: one output value is differentiated with respect to all inputs, and
-the axes along which it depends on others are those that the norm works over. So it is true of a user's own norm, too.
+the axes along which it depends on others, or others on these, are those that the norm works over. So it is true of a
+user's own norm, too.
 """
 
 from __future__ import annotations
@@ -69,20 +70,33 @@ def _note(shapes: dict[tuple[str, str], tuple[int, ...]], name: str, tensor: str
 def axes(norm: nn.Module, size: tuple[int, ...], *arguments: Any) -> str:
     """Over which axes `norm`, in training mode, works on inputs of `size`: "examples, height, width (1,024 values)"."""
     state = {name: value.clone() for name, value in norm.state_dict().items()}
-    x = torch.randn(size, dtype=torch.float32, requires_grad=True)
     first = (0,) * len(size)
+    x = torch.randn(size, dtype=torch.float32)
+    x[first] = 0.1  # not the largest, for a norm that divides by that
+
+    def output(x: Tensor) -> Tensor:
+        norm.load_state_dict(state)
+        torch.manual_seed(0)  # of the noise, where there is some
+        return norm.train()(x, *arguments)
+
     with torch.random.fork_rng(devices=[]):
-        y: Tensor = norm.train()(x, *arguments)
+        y = output(x.requires_grad_())
         (gradient,) = torch.autograd.grad(y[first], x)
+        together = gradient.abs() > 1e-9
+        together[first] = False
+        if not together.any():
+            norm.load_state_dict(state)
+            return "no others: each value by itself"
+        # Of a maximum only the largest value is felt, but it is felt by all: what these inputs move belongs together.
+        with torch.no_grad():
+            together |= (output(x + together) - y).abs() > 1e-6 * y.abs()
     norm.load_state_dict(state)
-    depends = gradient.abs() > 1e-9
-    if depends.sum() <= 1:
-        return "no others: each value by itself"
-    found = [AXES[a] for a in range(len(size)) if depends.movedim(a, 0)[1:].any()]
+    together[first] = True
+    found = [AXES[a] for a in range(len(size)) if together.movedim(a, 0)[1:].any()]
     names = ", ".join(found)
-    features = int(depends.flatten(2).any(2).any(0).sum()) if depends.dim() > 2 else int(depends.any(0).sum())
+    features = int(together.flatten(2).any(2).any(0).sum()) if together.dim() > 2 else int(together.any(0).sum())
     part = f" ({features} of {size[1]} features at a time)" if 1 < features < size[1] else ""
-    return f"{names}: {int(depends.sum()):,} values{part}"
+    return f"{names}: {int(together.sum()):,} values{part}"
 
 
 def _linear(linear: nn.Module) -> str:
@@ -104,7 +118,8 @@ def _parametrised(module: nn.Module) -> str:
 def _weights(cell: Observed) -> str:
     parts = [f"{name}: {_linear(part)}" for name, part in cell.named_children() if hasattr(part, "weight")
              and not name.endswith("_norm")]  # fmt: skip
-    return f"{type(cell).__name__} ({'; '.join(parts)})"
+    kind = {"Addition": "sum with the shortcut"}.get(type(cell).__name__, type(cell).__name__)
+    return f"{kind} ({'; '.join(parts)})" if parts else kind
 
 
 def facts(model: nn.Module, config: Mapping[str, Any]) -> str:

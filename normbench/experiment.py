@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from normbench.cell import Cell, ConfigError, Parts, Tell
 from normbench.config import build
 from normbench.data import DataError, Dataset, default_data_dir, prepare
+from normbench.measuring import bytes_at_most
+from normbench.memory import saved_for_backward, size
 from normbench.models import require_method
 from normbench.norms import Unsupported, blocks
 from normbench.provenance import provenance
@@ -60,19 +62,15 @@ def total_steps(config: Mapping[str, Any], examples: int) -> int:
     return max(1, math.floor(config["epochs"] * (examples // per_update)))
 
 
-def check_supported(config: Mapping[str, Any], parts: Parts, shape: tuple[int, int, int], classes: int) -> None:
+def check_supported(config: Mapping[str, Any], parts: Parts, shape: tuple[int, int, int], classes: int) -> nn.Module:
     """Can this network be built and trained at this batch size? Runs one batch without numbers, in milliseconds.
+
+    Returns the network, on the device "meta".
 
     Raises:
         Unsupported: the scheme can't do it.
         ConfigError: it can't be built at all, a norm changes the shape of its input, or memory would not suffice.
     """
-    saved: dict[int, Tensor] = {}  # what the backward pass would keep; holding them keeps their storages' ids apart
-
-    def keep(tensor: Tensor) -> Tensor:
-        saved.setdefault(tensor.untyped_storage()._cdata, tensor)
-        return tensor
-
     with torch.device("meta"):
         try:
             options = config["model"]
@@ -82,18 +80,18 @@ def check_supported(config: Mapping[str, Any], parts: Parts, shape: tuple[int, i
                 norm = getattr(block, "norm", None)
                 if norm is not None:
                     norm.register_forward_hook(partial(_require_same_shape, f"norm={parts.scheme.name}", name))
-            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-                model(torch.empty(config["batch_size"], *shape))
+            saved = saved_for_backward(model, torch.empty(config["batch_size"], *shape))
         except Unsupported:
             raise
         except (ValueError, TypeError, RuntimeError) as error:
             raise ConfigError(str(error)) from error
-    need, free = sum(t.untyped_storage().nbytes() for t in saved.values()), free_memory(config["device"])
+    need, free = size(model.parameters()) + saved, free_memory(config["device"])
     if need > free:
         raise ConfigError(
             f"one batch must fit into memory: it needs {need / 2**30:,.1f} GiB, and {free / 2**30:,.1f} GiB are free. "
             "Use a smaller batch_size (with accumulate=, if the update shall stay the same), network or image."
         )
+    return model
 
 
 def _require_same_shape(scheme: str, block: str, norm: object, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -121,6 +119,7 @@ class Prepared:
     parts: Parts
     dataset: Dataset
     total: int  # updates
+    table_bytes: int  # that the instruments write, at most
 
 
 def prepare_cell(cell: Cell) -> Prepared:
@@ -133,8 +132,8 @@ def prepare_cell(cell: Cell) -> Prepared:
     parts = build(cell.config)
     dataset = load_dataset(cell.config, parts)
     total = total_steps(cell.config, len(dataset.train))
-    check_supported(cell.config, parts, dataset.shape, len(dataset.classes))
-    return Prepared(cell, parts, dataset, total)
+    model = check_supported(cell.config, parts, dataset.shape, len(dataset.classes))
+    return Prepared(cell, parts, dataset, total, bytes_at_most(parts.instruments, cell.config, model, total))
 
 
 def execute(cell: Cell, tell: Tell = lambda progress: None) -> Run:
@@ -154,8 +153,8 @@ def train(ready: Prepared, tell: Tell = lambda progress: None) -> Run:
     """As `execute`, for a cell that was prepared."""
     cell = ready.cell
     torch.set_num_threads(cell.config["threads"])
-    columns = dict.fromkeys(name for instrument in ready.parts.instruments for name in instrument.columns)
-    with RunFolder(cell.folder, list(columns)) as folder:
+    columns = {instrument.name: instrument.columns for instrument in ready.parts.instruments}
+    with RunFolder(cell.folder, columns) as folder:
         if not cell.finished:  # another process may have finished it meanwhile
             try:
                 Training(cell, ready.parts, ready.dataset, ready.total, folder, tell).run(record(cell))
@@ -167,7 +166,7 @@ def train(ready: Prepared, tell: Tell = lambda progress: None) -> Run:
 
 def record_unsupported(cell: Cell, reason: str) -> None:
     """Give a cell of a study that can't be run its folder, so that no table passes over it in silence."""
-    with RunFolder(cell.folder, []) as folder:
+    with RunFolder(cell.folder) as folder:
         folder.start(record(cell))
         folder.finish({"status": "unsupported", "reason": reason})
 

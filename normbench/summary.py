@@ -4,23 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from itertools import pairwise
 from typing import Any
 
-from torch import nn
-
 from normbench.data import Dataset
-from normbench.norms import blocks
-
-
-def input_shift(model: nn.Module, rows: list[dict[str, Any]]) -> dict[str, float]:
-    """How far the input of each block but the first has moved since step 0, in standard deviations.
-
-    A block's input is what the block before it passes on, before pooling and dropout.
-    """
-    passed_on = {row["layer"]: row["drift"] for row in rows}  # the last tensor of a layer is what it passes on
-    names = [name for name, _ in blocks(model)]
-    return {after: passed_on[before] for before, after in pairwise(names) if before in passed_on}
 
 
 def dataset_facts(dataset: Dataset) -> dict[str, Any]:

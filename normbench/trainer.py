@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from normbench import seeding
 from normbench.cell import Cell, Parts, Progress, Tell
 from normbench.data import Dataset
-from normbench.instruments import Instrument, evenly_spaced
+from normbench.instruments import evenly_spaced
+from normbench.measuring import Measuring
 from normbench.models import initialize
 from normbench.optimization import first_lr, lr_by_step, make_optimizer
 from normbench.runs import Damaged, RunFolder
-from normbench.summary import at_chance, dataset_facts, finite, input_shift
-from normbench.training import Step, evaluate, mini_batches, steps
+from normbench.summary import at_chance, dataset_facts, finite
+from normbench.training import Update, evaluate, mini_batches, steps
 
 log = logging.getLogger("normbench")
 ROWS = 1000  # of steps.csv, at most
@@ -42,17 +43,16 @@ class Training:
         initialize(model, parts.scheme, options["init"], lambda name: seeding.generator(seed, "weights", name), **drawn)
         self.model = model.to(self.device)
         self.per_update = config["batch_size"] * config["accumulate"]  # images
-        self.lr = lr_by_step(config, total)
         shared = {name: config[name] for name in ("weight_decay", "momentum", "decay_norm_parameters")}
         self.optimizer = make_optimizer(config["optimizer"], self.model, lr=first_lr(config), **shared)
-        probe = min(config["instruments"]["probe"], len(dataset.validation))
-        self.probe = dataset.validation.batch(torch.arange(probe, device=self.device))[0]
-        for instrument in parts.instruments:
-            instrument.prepare(total)
+        self.update = Update(lr_by_step(config, total), config["clip_norm"], config["accumulate"])
         self.index = 0
         self.loss_sum, self.loss_count = torch.zeros((), device=self.device), 0  # since the last row of steps.csv
         self.seconds = {"training": 0.0, "evaluating": 0.0, "measuring": 0.0}
         self.last: dict[str, Any] = {}  # the summary's numbers, as they become known
+        self.measuring = Measuring(
+            parts.instruments, config, self.model, dataset, total, self.optimizer, self.update, folder, self._seconds
+        )
 
     def run(self, record: Mapping[str, Any]) -> None:
         """Train to the end and write the summary."""
@@ -68,8 +68,7 @@ class Training:
         self._paused, last_saved = 0.0, self._begin
         batches = mini_batches(train, self.per_update, self._order, start, self.total, self._draw())
         diverged: int | None = None
-        options = {"lr": self.lr, "clip_norm": config["clip_norm"], "accumulate": config["accumulate"]}
-        for step in steps(self.model, batches, self.optimizer, start, **options):
+        for step in steps(self.model, batches, self.optimizer, start, self.update):
             index = self.index = step.index
             if step.loss is not None:
                 self.loss_sum += step.loss
@@ -88,10 +87,9 @@ class Training:
             if index in evaluations:
                 with self._timed("evaluating"):
                     self._evaluate()
-            for instrument in self.parts.instruments:
-                if instrument.due(index):
-                    with self._timed("measuring"):
-                        self._measure(instrument, step)
+            if due := self.measuring.due(index):
+                with self._timed("measuring"):
+                    self.measuring.measure(due, step, self._position())
             if looked:
                 if index:
                     self._tell()
@@ -134,13 +132,6 @@ class Training:
         row = {**self._position(), "validation_loss": loss, "validation_accuracy": accuracy}
         self.folder.epochs.append([row])
 
-    def _measure(self, instrument: Instrument, step: Step) -> None:
-        position = {**self._position(), "instrument": instrument.name}
-        rows = [{**position, **row} for row in instrument.measure(step, self.model, self.probe)]
-        self.folder.layers.append(rows)
-        if any("drift" in row for row in rows):
-            self.last["shift"] = input_shift(self.model, rows)
-
     def _finish(self, diverged: int | None) -> None:
         summary: dict[str, Any] = {
             "status": "complete" if diverged is None else "diverged",
@@ -158,13 +149,17 @@ class Training:
             with self._timed("evaluating"):
                 loss, accuracy = evaluate(self.model, self.dataset.test)
             summary.update(test_loss=loss, test_accuracy=accuracy, at_chance=at_chance(accuracy, self.dataset))
-        seconds = {**self.seconds, "training": self._training_seconds()}
+        seconds = self._seconds()
         summary["seconds"] = {**seconds, "total": sum(seconds.values())}
+        summary.update(self.measuring.results())
         if self.config["save_model"]:
             self.folder.write_model(_to_bytes(self.model.state_dict()))
         self.folder.finish(finite(summary))
 
     # ---- time and position
+
+    def _seconds(self) -> dict[str, float]:
+        return {**self.seconds, "training": self._training_seconds()}
 
     def _training_seconds(self) -> float:
         return self.seconds["training"] + time.perf_counter() - self._begin - self._paused
@@ -197,12 +192,12 @@ class Training:
             "index": self.index,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "instruments": [instrument.state_dict() for instrument in self.parts.instruments],
+            "measuring": self.measuring.state_dict(),
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
             "loss_sum": self.loss_sum,
             "loss_count": self.loss_count,
-            "seconds": {**self.seconds, "training": self._training_seconds()},
+            "seconds": self._seconds(),
             "last": self.last,
         }
         return _to_bytes(state)
@@ -219,8 +214,7 @@ class Training:
             return False
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        for instrument, its_state in zip(self.parts.instruments, state["instruments"], strict=True):
-            instrument.load_state_dict(its_state)
+        self.measuring.load_state_dict(state["measuring"])
         torch.set_rng_state(state["random"].cpu())
         if state["random_cuda"] is not None:
             torch.cuda.set_rng_state(state["random_cuda"].cpu(), self.device)

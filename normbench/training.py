@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -35,43 +35,58 @@ class Step:
     loss: Tensor | None
 
 
-def steps(
-    model: nn.Module,
-    batches: Iterator[Batch],
-    optimizer: torch.optim.Optimizer,
-    start: int = 0,
-    *,
-    lr: Callable[[int], float] | None = None,
-    clip_norm: float | None = None,
-    accumulate: int = 1,
-) -> Iterator[Step]:
-    """Train on `batches` with cross-entropy (the mean over the batch), pausing before each update and after the last.
-
-    Yields one `Step` more than there are batches; the first has index `start`.
+@dataclass(frozen=True)
+class Update:
+    """How a mini-batch changes the weights.
 
     Args:
         lr: updates done -> learning rate of the next one; None leaves the optimizer's.
         clip_norm: the gradient is shortened to this norm if it is longer.
         accumulate: into how many parts each batch is cut, one after the other, for one update: norms see a part.
     """
+
+    lr: Callable[[int], float] | None = None
+    clip_norm: float | None = None
+    accumulate: int = 1
+
+    def backward(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Add the gradient of the batch's mean cross-entropy to the parameters, and return that loss, detached."""
+        (x, y), n = batch, self.accumulate
+        loss: Tensor | float = 0.0
+        for images, labels in zip(x.chunk(n), y.chunk(n), strict=True) if n > 1 else ((x, y),):
+            part = F.cross_entropy(model(images), labels) / n
+            part.backward()
+            loss = loss + part.detach()
+        return cast(Tensor, loss)
+
+    def apply(self, model: nn.Module, optimizer: torch.optim.Optimizer, index: int) -> None:
+        """Change the weights by their gradients, `index` updates having been done."""
+        if self.clip_norm is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), self.clip_norm)
+        if self.lr is not None:
+            for group in optimizer.param_groups:
+                group["lr"] = self.lr(index)
+        optimizer.step()
+
+
+def steps(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    optimizer: torch.optim.Optimizer,
+    start: int = 0,
+    update: Update = Update(),
+) -> Iterator[Step]:
+    """Train on `batches` with cross-entropy (the mean over the batch), pausing before each update and after the last.
+
+    Yields one `Step` more than there are batches; the first has index `start`.
+    """
     loss = None
     model.train()
-    for index, (x, y) in enumerate(batches, start):
-        yield Step(index, (x, y), loss)
+    for index, batch in enumerate(batches, start):
+        yield Step(index, batch, loss)
         optimizer.zero_grad()
-        parts = zip(x.chunk(accumulate), y.chunk(accumulate), strict=True) if accumulate > 1 else ((x, y),)
-        total: Tensor | float = 0.0
-        for images, labels in parts:
-            part = F.cross_entropy(model(images), labels) / accumulate
-            part.backward()
-            total = total + part.detach()
-        loss = cast(Tensor, total)
-        if clip_norm is not None:
-            nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
-        if lr is not None:
-            for group in optimizer.param_groups:
-                group["lr"] = lr(index)
-        optimizer.step()
+        loss = update.backward(model, batch)
+        update.apply(model, optimizer, index)
         start = index + 1
     yield Step(start, None, loss)
 

@@ -41,6 +41,13 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
         (["batch_size"], "options are written key=value: got batch_size. See normbench run --help."),
         (["--batch-size", "4"], "options are written key=value: got --batch-size. Did you mean batch_size=...?"),
         (["batch_size=4,32"], "lists several values. To sweep over them: normbench run -m batch_size=4,32"),
+        (["dataset=folder", "dataset.path=~/x"], """~/x can't be read. Brackets and quotes go in pairs; other signs"""
+         """ need quotes: 'dataset.path="~/x"'"""),
+        (["model.hidden=[3"], "model.hidden=[3 can't be read. Brackets and quotes go in pairs"),
+        (["dataset=folder"], "dataset=folder needs a folder of images. Type dataset.path=FOLDER"),
+        (["dataset=folder", "dataset.path=file"], "file/train (Not a directory). Type dataset.path=FOLDER"),
+        ([*TINY, "norm=group", "norm.groups=7"], "norm.groups must divide the features of each normalised layer: got"),
+        ([*TINY, "norm=ghost_batch", "norm.virtual=9"], "norm.virtual must be at most the batch of 8: got 9."),
         (["experiment=bogus"], "experiment is one of"),
         (["--config-dir", "nope"], "not found"),
         (["-m", "norm=none,bogus"], "norm is one of batch, "),
@@ -57,13 +64,16 @@ def test_bad_input_gets_one_or_two_clear_lines(
     words: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
-    assert main(["run", *words]) == 2
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert message in printed.err
-    assert printed.err.startswith("normbench: error: ")
-    assert len(printed.err.strip().splitlines()) <= 2
-    assert [p.name for p in tmp_path.iterdir()] == ["file"], "nothing is written"
+    for command in ("run", "describe"):
+        if command == "describe" and any(word.startswith(("-m", "results_dir")) for word in words):
+            continue  # it writes nothing anyway, and goes from cell to cell
+        assert main([command, *words]) == 2
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        assert message in printed.err
+        assert printed.err.startswith("normbench: error: ")
+        assert len(printed.err.strip().splitlines()) <= 2
+        assert [p.name for p in tmp_path.iterdir()] == ["file"], "nothing is written"
 
 
 def test_no_network_and_no_data(

@@ -65,11 +65,11 @@ def test_the_words_of_a_cell_make_the_cell() -> None:
 
 
 def test_options_reach_the_parts() -> None:
-    parts = build(compose(["norm=batch", "norm.eps=0.5", "model.hidden=[7]", "instruments.snapshots=3"]).config)
+    parts = build(compose(["norm=batch", "norm.eps=0.5", "model.hidden=[7]", "instruments.units=3"]).config)
     assert parts.scheme.norm is not None
     assert parts.scheme.norm(3).eps == 0.5
     assert parts.model.keywords["hidden"] == [7]  # type: ignore[attr-defined]
-    assert parts.instruments[0].snapshots == 3  # type: ignore[attr-defined]
+    assert parts.instruments[0].units == 3  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -85,10 +85,11 @@ def test_every_option_is_used(group: str) -> None:
     read_by_the_library = {"name", "init", "placement", "probe", "snapshots", "validation", "split_seed"}
     read_by_the_library |= {"train_fraction", "scale", "augment", "whiten", "binarize", "label_noise", "start_images"}
     read_by_the_library |= {"init_std", "init_scale"}
+    read_by_the_library |= {"schedule", "layers", "tensors", "positions", "images", "defaults"}
     for path in sorted((config_dir() / group).glob("*.yaml")):
         text = path.read_text()
         for key, value in yaml.safe_load(text).items():
-            is_part = (isinstance(value, dict | list) and "_target_" in str(value)) or value == []
+            is_part = (isinstance(value, dict | list) and "_target_" in str(value)) or value == {}
             used = is_part or key in read_by_the_library or re.search(r"\$\{\.+" + key + r"\}", text)
             assert used, f"{path.name}: nothing refers to {key}"
 
@@ -125,6 +126,10 @@ def test_a_scheme_is_a_file_of_at_most_a_dozen_lines_named_as_it_is(name: str) -
         (["norm.momentum=abc"], "norm.momentum must be a number such as 0.1: got abc"),
         (["norm.affine=3"], "norm.affine must be true or false: got 3"),
         (["instruments.probe=x"], "instruments.probe must be a whole number, 2 or more: got x"),
+        (["instruments.snapshots=1"], "instruments.snapshots must be a whole number, 2 or more: got 1"),
+        (["instruments.schedule=linear"], "instruments.schedule must be one of log, every: got linear"),
+        (["instruments.tensors=[gates]"], "instruments.tensors must be a list of linear, normalized, activation"),
+        (["instruments.layers=hidden1"], r"instruments.layers must be a list of names .*: got hidden1"),
         (["+foo=1"], "options can be changed, not added or deleted: foo"),
         (["~lr"], "options can be changed, not added or deleted: lr"),
     ],

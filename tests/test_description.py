@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
 from normbench.cli import main
-from normbench.description import axes
+from normbench.description import axes, describe
+from normbench.norms import Block, blocks
+
+
+class MaxNorm(nn.Module):
+    """Each output depends on two inputs, itself and the largest, and all of an example's on the same largest one."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x / x.abs().flatten(1).amax(1).view(-1, *[1] * (x.dim() - 1))
 
 
 @pytest.mark.parametrize(
@@ -19,6 +29,8 @@ from normbench.description import axes
         (nn.GroupNorm(2, 6), (4, 6, 5, 3), "features, height, width: 45 values (3 of 6 features at a time)"),
         (nn.GroupNorm(6, 6), (4, 6, 5, 3), "height, width: 15 values"),
         (nn.LayerNorm(6), (4, 6), "features: 6 values"),
+        (MaxNorm(), (4, 6, 5, 3), "features, height, width: 90 values"),
+        (MaxNorm(), (4, 6), "features: 6 values"),
         (nn.Tanh(), (4, 6), "no others: each value by itself"),
     ],
 )
@@ -41,8 +53,34 @@ def test_describe(capsys: pytest.CaptureFixture[str]) -> None:
     assert "features: 400 values" in capsys.readouterr().out
 
 
-def test_every_cell_can_be_described(norm_name: str, model_name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["dataset=synthetic", "dataset.size=32", "batch_size=8", "device=cpu"]
-    code = main(["describe", f"norm={norm_name}", f"model={model_name}", *words])
-    printed = capsys.readouterr()
-    assert (code == 0 and "parameters, " in printed.out) or (code == 2 and "norm" in printed.err.lower())
+def test_every_cell_can_be_described(norm_name: str, model_name: str, network_of: Any) -> None:
+    model = network_of(norm_name, model_name, normalize_output=False)
+    before = dict(model.named_modules())
+    layers = describe(model, (1, 8, 8), 6)
+    assert [layer.name for layer in layers] == [name for name, _ in blocks(model)]
+    assert sum(layer.parameters for layer in layers) == sum(p.numel() for p in model.parameters())
+    for layer in layers:
+        assert (layer.norm == "-") == (layer.over == "-"), layer
+        assert "()" not in layer.linear, layer
+        block = before[layer.name]
+        assert block.observer is None
+        if isinstance(block, Block):
+            assert (layer.norm == "-") == (block.norm is None), layer
+
+
+def test_the_command_describes_every_model(model_name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["dataset=synthetic", "dataset.examples=600", "dataset.validation=100", "batch_size=4", "device=cpu"]
+    assert main(["describe", "norm=layer", f"model={model_name}", *words]) == 0
+    assert "parameters, " in capsys.readouterr().out
+
+
+def test_a_sum_is_called_one(network_of: Any) -> None:
+    sums = [layer for layer in describe(network_of("batch", "resnet"), (1, 8, 8), 4) if layer.name.endswith(".sum")]
+    assert len(sums) == 3
+    for layer in sums:
+        assert (layer.linear, layer.parameters, layer.norm) == ("sum with the shortcut", 0, "-")
+
+
+def test_what_cannot_be_trained_is_not_described(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["describe", "dataset=synthetic", "norm=instance", "model=mlp", "device=cpu"]) == 2
+    assert "InstanceNorm needs two positions" in capsys.readouterr().err

@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +16,32 @@ import pytest
 import torch
 
 from normbench.cell import Cell, ConfigError
-from normbench.config import compose
 from normbench.experiment import execute
 from normbench.norms import Unsupported
 from normbench.runs import Run
 
-SMALL = ["dataset=synthetic", "dataset.examples=600", "dataset.validation=100", "batch_size=8", "device=cpu"]
+TIMES = ("training_ms", "evaluating_ms", "measuring_ms")  # of memory_time
+SMALL = ["dataset.size=8", "dataset.examples=600", "dataset.validation=100", "batch_size=8"]
 
 
 @pytest.fixture
-def small(tmp_path: Path) -> Callable[..., Cell]:
+def small(tmp_path: Path, cell_of: Callable[..., Cell]) -> Callable[..., Cell]:
     """`small("norm=batch", "max_steps=9")`: that cell on little data, in a folder of the test's own."""
-    return lambda *words, to="a": compose([*SMALL, f"results_dir={tmp_path / to}", *words])
+
+    def small(*words: str, to: str = "a") -> Cell:
+        cell = cell_of(*SMALL, *words)
+        return replace(cell, config={**cell.config, "results_dir": str(tmp_path / to)})
+
+    return small
 
 
 @pytest.fixture
-def size_words(small_options: Callable[..., dict[str, Any]]) -> Callable[[str], list[str]]:
+def size_words(cell_of: Callable[..., Cell], small_options: Callable[..., dict[str, Any]]) -> Callable[..., list[str]]:
     """`size_words("vgg11")`: the words that make this model a small one."""
 
     def words(model: str) -> list[str]:
-        options = compose([f"model={model}", "dataset=synthetic"]).config["model"]
-        return [f"model.{key}={value}".replace(" ", "") for key, value in small_options(options).items()]
+        options = small_options(cell_of(f"model={model}").config["model"])
+        return [f"model.{key}={value}".replace(" ", "") for key, value in options.items()]
 
     return words
 
@@ -43,15 +49,18 @@ def size_words(small_options: Callable[..., dict[str, Any]]) -> Callable[[str], 
 def files(run: Run) -> dict[str, Any]:
     """All that a run leaves, without times: equal runs have equal files."""
     weights = torch.load(run.folder / "model.pt", weights_only=True)
-    summary = {k: v for k, v in run.summary.items() if k != "seconds"}
-    tables = {name: getattr(run, name).drop(columns="train_seconds") for name in ("steps", "epochs", "layers")}
+    summary = {k: v for k, v in run.summary.items() if k not in ("seconds", "measuring_seconds")}
+    tables = {"steps": run.steps, "epochs": run.epochs} | {name: run.measured(name) for name in run.instruments}
+    times = ["train_seconds", *TIMES]
+    tables = {name: table.drop(columns=times, errors="ignore") for name, table in tables.items()}
     return {"weights": weights, "summary": summary, **tables}
 
 
 def assert_same(one: Run, other: Run) -> None:
     a, b = files(one), files(other)
     assert a["summary"] == b["summary"]
-    for name in ("steps", "epochs", "layers"):
+    assert a.keys() == b.keys()
+    for name in a.keys() - {"summary", "weights"}:
         assert a[name].equals(b[name]), name
     assert a["weights"].keys() == b["weights"].keys()
     for name, value in a["weights"].items():
@@ -79,9 +88,9 @@ def test_what_a_run_writes(small: Callable[..., Cell]) -> None:
     assert list(run.epochs["step"]) == [round(i * 2 * per_epoch / 4) for i in range(5)]
     assert list(run.steps["step"]) == list(range(1, 2 * per_epoch + 1))
     assert run.steps["epoch"].iloc[-1] == 2
-    assert run.layers["step"].iloc[0] == 0
-    assert run.layers["step"].iloc[-1] == 2 * per_epoch
-    assert set(run.summary["shift"]) == {"hidden2", "hidden3", "output"}
+    assert run.measured("activations")["step"].iloc[0] == 0
+    assert run.measured("activations")["step"].iloc[-1] == 2 * per_epoch
+    assert sum(run.summary["measuring_seconds"].values()) == pytest.approx(run.summary["seconds"]["measuring"], rel=0.1)
     assert run.summary["validation_accuracy"] == run.epochs["validation_accuracy"].iloc[-1]
     total = run.summary["seconds"]["total"]
     assert total == pytest.approx(sum(v for k, v in run.summary["seconds"].items() if k != "total"))
@@ -145,13 +154,14 @@ def test_a_killed_run_continues_as_if_nothing_had_happened(
     small: Callable[..., Cell], size_words: Callable[[str], list[str]], model_name: str, norm: str
 ) -> None:
     """SIGKILL at a random moment, more than once; weights, tables and summary are those of an undisturbed run."""
-    steps = {"mlp": 1500}.get(model_name, 150)
+    steps = {"mlp": 600}.get(model_name, 150)
     words = [f"model={model_name}", *size_words(model_name), f"norm={norm}", f"max_steps={steps}"]
-    words += [f"log_every={steps // 30}", "checkpoint_seconds=0", "model.dropout=0.1", "instruments.snapshots=8"]
+    words += [f"log_every={steps // 15}", "checkpoint_seconds=0", "model.dropout=0.1", "instruments.snapshots=8"]
     words += ["evaluations=4"]
     undisturbed, cell = execute(small(*words, to="a")), small(*words, to="b")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["normbench.experiment"])
+    # What looking at a network on torch's meta device imports, too: 1.5 s that every process would pay.
+    context.set_forkserver_preload(["normbench.experiment", "torch._dynamo"])
     for _ in range(2):
         seen = _saved(cell)
         worker = context.Process(target=execute, args=(cell,))

@@ -13,7 +13,7 @@ from torch import nn
 
 from normbench.config import compose
 from normbench.optimization import OPTIMIZERS, SCHEDULES, first_lr, lr_by_step, make_optimizer, schedule
-from normbench.training import steps
+from normbench.training import Update, steps
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_the_schedule_is_what_the_optimizer_gets(batch_of: Callable[..., Any], n
     model = network_of("none", "mlp")
     config = compose(["dataset=synthetic", "schedule=linear", "lr=0.1"]).config
     optimizer, seen = make_optimizer("sgd", model, lr=0.1), []
-    for step in steps(model, iter([batch_of(4)] * 4), optimizer, lr=lr_by_step(config, 4)):
+    for step in steps(model, iter([batch_of(4)] * 4), optimizer, update=Update(lr=lr_by_step(config, 4))):
         if step.index:
             seen.append(optimizer.param_groups[0]["lr"])
     assert seen == pytest.approx([0.1, 0.075, 0.05, 0.025])
@@ -106,7 +106,7 @@ def test_accumulated_parts_are_the_whole_batch_where_no_norm_sees_it(
         x, y = batch_of(8, dtype=torch.float64)
         losses = []
         for model, parts in zip(models, (1, 4), strict=True):
-            *_, last = steps(model, iter([(x, y)]), make_optimizer("sgd", model, lr=0.1), accumulate=parts)
+            *_, last = steps(model, [(x, y)], make_optimizer("sgd", model, lr=0.1), update=Update(accumulate=parts))
             losses.append(last.loss)
         a, b = (torch.cat([p.flatten() for p in model.parameters()]) for model in models)
         assert torch.allclose(a, b, rtol=1e-10, atol=1e-12) == same
@@ -115,7 +115,7 @@ def test_accumulated_parts_are_the_whole_batch_where_no_norm_sees_it(
 
 def test_with_accumulation_the_norm_sees_a_part(batch_of: Callable[..., Any], network_of: Callable[..., Any]) -> None:
     model = network_of("batch", "mlp")
-    list(steps(model, iter([batch_of(8)]), make_optimizer("sgd", model, lr=0.1), accumulate=4))
+    list(steps(model, iter([batch_of(8)]), make_optimizer("sgd", model, lr=0.1), update=Update(accumulate=4)))
     assert model.hidden1.norm.num_batches_tracked == 4
 
 
@@ -127,6 +127,6 @@ def test_clipping_shortens_only_what_is_longer(batch_of: Callable[..., Any], net
     for limit in (length / 3, length * 3):
         model = network_of("none", "mlp")
         before = torch.cat([p.detach().flatten() for p in model.parameters()])
-        list(steps(model, iter([(x, y)]), make_optimizer("sgd", model, lr=1.0), clip_norm=limit))
+        list(steps(model, iter([(x, y)]), make_optimizer("sgd", model, lr=1.0), update=Update(clip_norm=limit)))
         moved = (torch.cat([p.detach().flatten() for p in model.parameters()]) - before).norm().item()
         assert moved == pytest.approx(min(length, limit), rel=1e-3)

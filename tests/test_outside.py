@@ -39,20 +39,37 @@ def write(tmp_path: Path) -> Callable[[str, str], None]:
 
 
 def test_the_readmes_own_scheme_runs_as_written(write: Callable[[str, str], None]) -> None:
-    blocks = re.findall(r"```(\w+)\n# (my_\S+)\n(.*?)```", README, re.DOTALL)
-    assert [name for _, name, _ in blocks] == ["my_norms.py", "my_configs/norm/mine.yaml"]
-    for _, name, text in blocks:
-        write(name, f"# {name}\n{text}")
-    assert sum(len(text.splitlines()) + 1 for _, _, text in blocks) <= 20
-    [command] = re.findall(r"^normbench run --config-dir .*$", README, re.MULTILINE)
-    words = [*shlex.split(command)[1:], "max_steps=20", "device=cpu"]
+    blocks = readme_files(write, "my_norms.py", "my_configs/norm/mine.yaml")
+    assert sum(len(text.splitlines()) + 1 for text in blocks) <= 20
+    [command] = re.findall(r"^normbench run --config-dir .* norm=mine .*$", README, re.MULTILINE)
+    words = [*shlex.split(command)[1:], "dataset.size=8", "max_steps=5", "device=cpu"]
     assert main(words) == 0
     [run] = load("results/scratch")
     assert run.choices["norm"] == "mine"
     assert run.config["norm"]["floor"] == 1e-5
-    largest = run.layers.query("tensor == 'normalized' and layer == 'conv1'")["p99"].abs()
+    largest = run.measured("activations").query("tensor == 'normalized' and layer == 'conv1'")["p99"].abs()
     assert (largest <= 1).all()
     assert main([*words, "norm.floor=0.1", "study=other"]) == 0
+
+
+def test_the_readmes_own_instrument_runs_as_written(write: Callable[[str, str], None]) -> None:
+    code, _ = readme_files(write, "my_instruments.py", "my_configs/instruments/mine.yaml")
+    assert sum(bool(line.strip()) for line in code.splitlines()) <= 10
+    [command] = re.findall(r"^normbench run --config-dir .* instruments=mine .*$", README, re.MULTILINE)
+    assert main([*shlex.split(command)[1:], "dataset.size=8", "max_steps=5", "device=cpu", "norm=none"]) == 0
+    [run] = load("results/scratch")
+    assert {"silent", "shift"} <= set(run.instruments)
+    shares = run.measured("silent")
+    assert set(shares.layer) == {"hidden1", "hidden2", "hidden3"}
+    assert shares.share.between(0.2, 0.8).all()
+
+
+def readme_files(write: Callable[[str, str], None], *names: str) -> list[str]:
+    """Write these files of the README, each of which begins with its name; returns the rest of their texts."""
+    found = {name: text for _, name, text in re.findall(r"```(\w+)\n# (my_\S+)\n(.*?)```", README, re.DOTALL)}
+    for name in names:
+        write(name, f"# {name}\n{found[name]}")
+    return [found[name] for name in names]
 
 
 def test_an_own_model(write: Callable[[str, str], None]) -> None:

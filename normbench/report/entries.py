@@ -43,11 +43,11 @@ class Entry:
         return bool(data.get("synthetic", self.settings.get("dataset") == "synthetic"))
 
     def table(self, name: str) -> pd.DataFrame:
-        """`steps`, `epochs` or `layers`; empty where the file is missing or is no table."""
+        """`steps`, `epochs` or that of an instrument; empty where the file is missing or is no table."""
         import pandas as pd
 
         try:
-            return getattr(self.run, name)
+            return getattr(self.run, name) if name in ("steps", "epochs") else self.run.measured(name)
         except (OSError, ValueError):  # pandas' own errors on unreadable text are ValueErrors
             return pd.DataFrame()
 

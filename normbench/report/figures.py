@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 
-from normbench.report import batch_sizes, learning_curves, ribbons
+from normbench.report import batch_noise, batch_sizes, learning_curves, ribbons, shift, unit_bands
 from normbench.report.cells import Cells
 from normbench.report.drawing import Figure, look
 
-FIGURES = (learning_curves, batch_sizes, ribbons)  # in the page's order
+FIGURES = (learning_curves, batch_sizes, ribbons, shift, unit_bands, batch_noise)  # in the page's order
 
 
 def draw_all(cells: Cells) -> list[Figure]:

@@ -44,7 +44,7 @@ def draw(cells: Cells) -> list[Figure]:
     figures = []
     for model in list(by_model)[:FIGURES]:
         setting = max(
-            by_model[model], key=lambda s: sum(any(map(_measured, c.entries)) for c in cells.settings[s].values())
+            by_model[model], key=lambda s: sum(any(map(has_layers, c.entries)) for c in cells.settings[s].values())
         )
         figures += _draw(cells, setting, NAME if len(by_model) == 1 else re.sub(r"\W", "_", f"{NAME}_{model}"))
     missing = "Not drawn: no finished run has percentiles of its layers. The instrument activations supplies them."
@@ -52,7 +52,7 @@ def draw(cells: Cells) -> list[Figure]:
 
 
 def _draw(cells: Cells, setting: Setting, name: str) -> list[Figure]:
-    chosen = _one_seed(list(cells.settings[setting].values()))
+    chosen = one_seed(list(cells.settings[setting].values()))
     measured = {scheme: found for scheme, entry in chosen.items() if (found := _ribbons(entry))}
     if not measured:
         return []
@@ -77,7 +77,7 @@ def _draw(cells: Cells, setting: Setting, name: str) -> list[Figure]:
         (axes[j][0].set_ylabel if across else axes[0][j].set_title)(layer)
     for i, scheme in enumerate(schemes):
         (axes[0][i].set_title if across else axes[i][0].set_ylabel)(scheme, fontweight="bold")
-    _step_axis(axes[0][0], max(int(r.steps.max()) for s in schemes for r in measured[s].values()))
+    step_axis(axes[0][0], max(int(r.steps.max()) for s in schemes for r in measured[s].values()))
     canvas.supxlabel("training step", fontsize=9)
     title = TITLE if not setting else f"{TITLE}: {label(setting)}"
     return [finish(name, title, _caption(chosen, measured, schemes, layers, every, cut), canvas, cells.synthetic)]
@@ -120,14 +120,14 @@ def _caption(
     return " ".join(filter(None, parts))
 
 
-def _measured(entry: Entry) -> bool:
-    path = entry.run.folder / "layers.csv"
+def has_layers(entry: Entry) -> bool:
+    path = entry.run.folder / "measured" / "activations.csv"
     return entry.status in ("complete", "diverged") and path.exists() and path.stat().st_size > 0
 
 
-def _one_seed(cells: Sequence[Cell]) -> dict[str, Entry]:
+def one_seed(cells: Sequence[Cell]) -> dict[str, Entry]:
     """A finished run of each scheme, of the seed that most schemes share; the first of its own where it lacks that."""
-    finished = {c.scheme: found for c in cells if (found := [e for e in c.entries if _measured(e)])}
+    finished = {c.scheme: found for c in cells if (found := [e for e in c.entries if has_layers(e)])}
     seeds = [entry.seed for entries in finished.values() for entry in entries]
     common = max(dict.fromkeys(seeds), key=seeds.count, default=None)
     return {s: next((e for e in entries if e.seed == common), entries[0]) for s, entries in finished.items()}
@@ -135,12 +135,10 @@ def _one_seed(cells: Sequence[Cell]) -> dict[str, Entry]:
 
 def _ribbons(entry: Entry) -> dict[str, Ribbon]:
     """Layer -> its ribbon, in network order; `linear` where a layer has no `normalized` rows, the two being equal."""
-    table = entry.table("layers")
-    if not {"step", "layer", "tensor", *PERCENTILES} <= set(table.columns):
+    table = entry.table("activations")
+    if not {"step", "layer", "tensor", "way", "unit", *PERCENTILES} <= set(table.columns):
         return {}
-    if "instrument" in table:
-        table = table[table.instrument == "activations"]
-    table = table[table.tensor.isin(["normalized", "linear"])]
+    table = table[table.tensor.isin(["normalized", "linear"]) & (table.way == "probe") & table.unit.isna()]
     result = {}
     for layer, rows in table.groupby("layer", sort=False):
         tensor = "normalized" if (rows.tensor == "normalized").any() else "linear"
@@ -177,7 +175,7 @@ def _draw_panel(ax: Axes, ribbon: Ribbon | None, color: str, limit: float) -> bo
     return True
 
 
-def _step_axis(ax: Axes, last: int) -> None:
+def step_axis(ax: Axes, last: int) -> None:
     """0, 1, 10, 100 ...: step 0 has a place, and the first steps are as wide as the last."""
     ax.set_xscale("symlog", linthresh=1, linscale=0.5)
     ax.set_xlim(0, max(last, 1))

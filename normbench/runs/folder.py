@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from normbench.runs.files import Damaged, Table, seal, unseal, write_atomically
 
-SCHEMA_VERSION = 1  # of the files in a run's folder and of the defaults that its identity leaves out
+SCHEMA_VERSION = 2  # of the files in a run's folder and of the defaults that its identity leaves out
 
 POSITION = ("step", "samples", "epoch", "train_seconds")  # every table starts with these: any can be an x axis
 
@@ -39,21 +39,28 @@ class RunFolder:
 
     Used as a context manager: inside it, this process holds the folder's lock, which the kernel releases if it dies.
 
+    Args:
+        measured: the columns of each instrument's table, measured/<name>.csv.
+
     Raises:
         Locked: another process holds the lock.
         Unwritable: the folder can't be made.
     """
 
-    def __init__(self, path: Path, layer_columns: Sequence[str]) -> None:
+    def __init__(self, path: Path, measured: Mapping[str, Sequence[str]] | None = None) -> None:
         self.path = path
         self.steps = Table(path / "steps.csv", [*POSITION, "loss"])
         self.epochs = Table(path / "epochs.csv", [*POSITION, "validation_loss", "validation_accuracy"])
-        self.layers = Table(path / "layers.csv", [*POSITION, "instrument", "layer", "tensor", *layer_columns])
+        self.measured = {
+            name: Table(path / "measured" / f"{name}.csv", [*POSITION, "layer", "tensor", *columns])
+            for name, columns in (measured or {}).items()
+        }
         self._lock = FileLock(path / ".lock")
 
     @property
     def tables(self) -> dict[str, Table]:
-        return {"steps": self.steps, "epochs": self.epochs, "layers": self.layers}
+        measured = {f"measured/{name}": table for name, table in self.measured.items()}
+        return {"steps": self.steps, "epochs": self.epochs, **measured}
 
     def __enter__(self) -> RunFolder:
         make_folder(self.path)
@@ -72,6 +79,8 @@ class RunFolder:
             (self.path / name).unlink(missing_ok=True)
         text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
         write_atomically(self.path / "config.yaml", text.encode())
+        if self.measured:
+            make_folder(self.path / "measured")
         for table in self.tables.values():
             table.start()
 

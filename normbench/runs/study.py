@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -67,10 +67,14 @@ class Run:
         """Validation loss and accuracy at the scheduled evaluations."""
         return self._table("epochs")
 
+    def measured(self, instrument: str) -> pd.DataFrame:
+        """What an instrument measured: rows with a snapshot's position, layer and tensor. Empty if it did not look."""
+        return self._table(f"measured/{instrument}")
+
     @property
-    def layers(self) -> pd.DataFrame:
-        """What the instruments measured: one row per snapshot, instrument, layer and tensor."""
-        return self._table("layers")
+    def instruments(self) -> list[str]:
+        """The names of those that looked."""
+        return sorted(path.stem for path in (self.folder / "measured").glob("*.csv"))
 
     def _table(self, name: str) -> pd.DataFrame:
         import pandas as pd
@@ -92,8 +96,8 @@ class Study:
 
     `runs` has one row per run: its folder, status, the choice of each group (`norm`, `model`, ...), every
     configured value (`batch_size`, `lr`, `model.hidden`, ...) and every number of its summary.
-    `steps`, `epochs` and `layers` are the runs' tables on top of one another, with the run's name in column `run`;
-    join them with `runs` on that column.
+    `steps`, `epochs` and `measured("activations")` are the runs' tables on top of one another, with the run's name in
+    column `run`; join them with `runs` on that column.
     """
 
     folder: Path
@@ -120,20 +124,19 @@ class Study:
 
     @cached_property
     def steps(self) -> pd.DataFrame:
-        return self._stacked("steps")
+        return self._stacked(lambda run: run.steps)
 
     @cached_property
     def epochs(self) -> pd.DataFrame:
-        return self._stacked("epochs")
+        return self._stacked(lambda run: run.epochs)
 
-    @cached_property
-    def layers(self) -> pd.DataFrame:
-        return self._stacked("layers")
+    def measured(self, instrument: str) -> pd.DataFrame:
+        return self._stacked(lambda run: run.measured(instrument))
 
-    def _stacked(self, name: str) -> pd.DataFrame:
+    def _stacked(self, read: Callable[[Run], pd.DataFrame]) -> pd.DataFrame:
         import pandas as pd
 
-        parts = [table.assign(run=run.folder.name) for run in self if len(table := getattr(run, name))]
+        parts = [table.assign(run=run.folder.name) for run in self if len(table := read(run))]
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 

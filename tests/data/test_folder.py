@@ -148,9 +148,20 @@ def test_an_unreadable_folder_is_named(tree, monkeypatch):
         load(tree)
 
 
+def test_an_unreadable_image_is_named_and_not_called_damaged(tree, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Image, "open", refuse)
+    with pytest.raises(DataError, match=r"cannot read .*train/cat/0.png \(Permission denied\)"):
+        load(tree)
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
+        ({"path": 2024}, r"cannot read .*/2024/train"),
+        ({"path": "~nobody-of-this-name/x"}, "cannot read .*~nobody-of-this-name/x/train"),
         ({"path": None}, "dataset=folder needs a folder of images. Type dataset.path=FOLDER"),
         ({"path": "/nowhere"}, r"cannot read /nowhere/train \(No such file.*dataset.path=FOLDER"),
         ({"size": 0}, "size must be a whole number of 1 or more: got 0"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import product
 from typing import Any
 
 import pytest
@@ -11,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from normbench.instruments import observing
-from normbench.instruments.observing import tensors_of
 from normbench.norms import BatchNorm, Block, NormScheme, blocks, uses_batch
 
 
@@ -49,23 +49,23 @@ def used(network_of: Any, batch_of: Any, norm: str, model: str, device: torch.de
     return network, x
 
 
-@pytest.mark.parametrize("statistics", ["probe", "running"])
-@pytest.mark.parametrize("breaks", [False, True])
-def test_leaves_everything_as_it_was(norm_name, model_name, statistics, breaks, network_of, batch_of, device):
+def test_leaves_everything_as_it_was(norm_name, model_name, network_of, batch_of, device, case):
     model, x = used(network_of, batch_of, norm_name, model_name, device)
     before = snapshot(model)
-    try:
-        with observing(model, statistics):
-            torch.rand(3), torch.rand(3, device=device)
-            model.train()(x), model.eval()(x)
-            if breaks:
-                raise Broken
-    except Broken:
-        assert breaks
-    assert_same(before, snapshot(model))
+    for statistics, breaks in product(["probe", "running"], [False, True]):
+        with case(statistics=statistics, breaks=breaks):
+            try:
+                with observing(model, statistics):
+                    torch.rand(3), torch.rand(3, device=device)
+                    model.train()(x), model.eval()(x)
+                    if breaks:
+                        raise Broken
+            except Broken:
+                assert breaks
+            assert_same(before, snapshot(model))
 
 
-def test_seeing_tensors_leaves_everything_as_it_was(norm_name, model_name, network_of, batch_of, device):
+def test_seeing_tensors_leaves_everything_as_it_was(norm_name, model_name, network_of, batch_of, device, tensors_of):
     model, x = used(network_of, batch_of, norm_name, model_name, device)
     before = snapshot(model)
     seen = tensors_of(model, x)
@@ -76,7 +76,7 @@ def test_seeing_tensors_leaves_everything_as_it_was(norm_name, model_name, netwo
     assert_same(before, snapshot(model))
 
 
-def test_what_a_training_step_does_next_is_not_changed(norm_name, model_name, network_of, batch_of):
+def test_what_a_training_step_does_next_is_not_changed(norm_name, model_name, network_of, batch_of, tensors_of):
     watched, alone = (used(network_of, batch_of, norm_name, model_name, torch.device("cpu"))[0] for _ in range(2))
     x = batch_of(8)[0]
     tensors_of(watched, batch_of(20, seed=1)[0])
@@ -98,7 +98,7 @@ def test_gradients_are_as_they_were_even_if_an_instrument_computes_some(network_
     assert_same(before, snapshot(model))
 
 
-def test_batch_norms_use_the_probes_statistics_or_the_running_ones():
+def test_batch_norms_use_the_probes_statistics_or_the_running_ones(tensors_of):
     torch.manual_seed(0)
     norm = BatchNorm(3)
     model = nn.Sequential(Block(nn.Linear(4, 3, bias=False), norm))
@@ -107,15 +107,15 @@ def test_batch_norms_use_the_probes_statistics_or_the_running_ones():
     probe = torch.randn(50, 4)
     linear = model[0].linear(probe).detach()
     standardised = (linear - linear.mean(0)) / (linear.var(0, correction=0) + 1e-5).sqrt()
-    torch.testing.assert_close(tensors_of(model, probe)["0", "normalized"], standardised, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(tensors_of(model, probe)["0", "normalized"][..., 0], standardised, rtol=1e-4, atol=1e-5)
     lagging = (linear - norm.running_mean) / (norm.running_var + 1e-5).sqrt()
-    seen = tensors_of(model, probe, statistics="running")["0", "normalized"]
+    seen = tensors_of(model, probe, way="running")["0", "normalized"][..., 0]
     torch.testing.assert_close(seen, lagging, rtol=1e-4, atol=1e-5)
     assert (lagging - standardised).abs().max() > 0.5
 
 
 @pytest.mark.parametrize("norm", [nn.BatchNorm1d, BatchNorm])
-def test_torchs_own_batch_norm_is_left_alone_too(norm):
+def test_torchs_own_batch_norm_is_left_alone_too(norm, tensors_of):
     model = nn.Sequential(Block(nn.Linear(4, 3), norm(3)), nn.Dropout(0.5))
     x = torch.randn(6, 4)
     model(torch.randn(6, 4))
@@ -125,7 +125,7 @@ def test_torchs_own_batch_norm_is_left_alone_too(norm):
     assert_same(before, snapshot(model))
 
 
-def test_dropout_and_noise_are_off(norm_name, model_name, network_of, batch_of):
+def test_dropout_and_noise_are_off(norm_name, model_name, network_of, batch_of, tensors_of):
     model = network_of(norm_name, model_name, dropout=0.5)
     x = batch_of(8)[0]
     a, b = tensors_of(model, x), tensors_of(model, x)
@@ -157,17 +157,20 @@ def by_hooks(model: nn.Module, probe: Tensor) -> dict[tuple[str, str], Tensor]:
     return {key: torch.cat(parts) for key, parts in found.items()}
 
 
-def test_blocks_show_what_forward_hooks_see(norm_name, model_name, network_of, batch_of, device):
+def test_blocks_show_what_forward_hooks_see(norm_name, model_name, network_of, batch_of, device, tensors_of):
     model, x = used(network_of, batch_of, norm_name, model_name, device)
     seen, wanted = tensors_of(model, x), by_hooks(model, x)
     assert wanted
     for (layer, name), tensor in wanted.items():
-        assert torch.equal(seen[layer, name], tensor), (layer, name)
+        assert torch.equal(seen[layer, name], tensor.flatten(2) if tensor.dim() > 2 else tensor[..., None]), (
+            layer,
+            name,
+        )
     others = {name for name, block in blocks(model) if not isinstance(block, Block)}
     assert {key for key in seen if key not in wanted} == {key for key in seen if key[0] in others}
 
 
-def test_layers_come_in_the_order_of_the_forward_pass(network_of, batch_of):
+def test_layers_come_in_the_order_of_the_forward_pass(network_of, batch_of, tensors_of):
     x = batch_of(4)[0]
     three = ["linear", "normalized", "activation"]
     mlp = [("hidden1", t) for t in three] + [("hidden2", t) for t in three] + [("output", "linear")]
@@ -179,7 +182,7 @@ def test_layers_come_in_the_order_of_the_forward_pass(network_of, batch_of):
     ]
 
 
-def test_a_cells_tensors_are_stacked_over_time(network_of, batch_of):
+def test_a_cells_tensors_are_stacked_over_time(network_of, batch_of, tensors_of):
     model, x = network_of("none", "rnn").eval(), batch_of(4)[0]
     seen = tensors_of(model, x)
     assert seen["cell", "linear"].shape == (4, 4 * 7, 8)  # [N, C, T]
@@ -198,17 +201,17 @@ def test_a_cells_tensors_are_stacked_over_time(network_of, batch_of):
     torch.testing.assert_close(seen["cell", "linear"], gates.permute(1, 2, 0), rtol=1e-4, atol=1e-6)
 
 
-def test_a_model_without_blocks_shows_nothing():
+def test_a_model_without_blocks_shows_nothing(tensors_of):
     assert tensors_of(nn.Linear(3, 2), torch.randn(4, 3)) == {}
 
 
-def test_an_activation_in_place_does_not_change_what_was_seen():
+def test_an_activation_in_place_does_not_change_what_was_seen(tensors_of):
     scheme = NormScheme(activation=lambda: nn.ReLU(inplace=True))
     model, x = nn.Sequential(scheme.block(nn.Linear(4, 3), nn.ReLU)), torch.randn(50, 4)
-    assert torch.equal(tensors_of(model, x)["0", "linear"], model[0].linear(x))
+    assert torch.equal(tensors_of(model, x)["0", "linear"][..., 0], model[0].linear(x))
 
 
-def test_placement_after_shows_the_norm_last():
+def test_placement_after_shows_the_norm_last(tensors_of):
     scheme = NormScheme(norm=BatchNorm, placement="after")
     model = nn.Sequential(scheme.block(nn.Linear(4, 3), nn.ReLU))
     assert list(tensors_of(model, torch.randn(5, 4))) == [("0", "linear"), ("0", "activation"), ("0", "normalized")]

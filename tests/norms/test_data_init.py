@@ -9,24 +9,28 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from normbench.instruments.observing import tensors_of
 from normbench.norms import NormScheme, blocks, data_dependent_start, weight_norm
 
 NAMES = ["none", "weight", "weight_mean_only"]
 
 
-def pre_activations(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
+@pytest.fixture
+def pre_activations(tensors_of):
     """What enters each block's activation: the last of `linear` and `normalized`."""
-    seen = tensors_of(model, images)
-    recurrent = {name for name, block in blocks(model) if block.recurrent}
-    return {layer: tensor for (layer, kind), tensor in seen.items() if kind != "activation" and layer not in recurrent}
+
+    def seen(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
+        recurrent = {name for name, block in blocks(model) if block.recurrent}
+        every = tensors_of(model, images)
+        return {layer: t for (layer, kind), t in every.items() if kind != "activation" and layer not in recurrent}
+
+    return seen
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("model_kind", ["mlp", "cnn", "rnn"])
 @pytest.mark.parametrize("normalize_output", [False, True])
 def test_every_pre_activation_is_standardised(
-    name, model_kind, normalize_output, network_of, scheme_of, batch_of, device
+    name, model_kind, normalize_output, network_of, scheme_of, batch_of, pre_activations, device
 ):
     model = network_of(name, model_kind, dropout=0.5, normalize_output=normalize_output).to(device)
     images = batch_of(200)[0].to(device) * 3 + 1

@@ -28,11 +28,11 @@ def test_is_the_blocks_norm_at_every_step(name, place, scheme_of):
 def test_options_reach_the_cells_norms(scheme_of):
     assert scheme_of("group", "norm.groups=2").cell_norm(8, 3, "state").norm.num_groups == 2
     assert scheme_of("group", "norm.channels_per_group=2").cell_norm(8, 3, "state").norm.num_groups == 4
-    for name in ("group", "rms", "layer2d"):
-        assert scheme_of(name, "norm.eps=0.5").cell_norm(8, 3, "state").norm.eps == 0.5
     for name in NAMES:
-        norm = scheme_of(name, "norm.affine=false").cell_norm(8, 3, "state").norm
+        words = ["norm.affine=false"] + ["norm.eps=0.5"] * (name != "dynamic_tanh")
+        norm = scheme_of(name, *words).cell_norm(8, 3, "state").norm
         assert (norm.weight, norm.bias) == (None, None)
+        assert name == "dynamic_tanh" or norm.eps == 0.5
 
 
 def test_group_norm_with_four_groups_normalises_gate_by_gate(scheme_of):

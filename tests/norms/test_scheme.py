@@ -25,7 +25,7 @@ from normbench.norms import (
     weight_norm,
 )
 
-EPS = ["group", "instance", "rms", "layer2d", "ghost_batch", "batch_renorm", "noisy_batch"]
+EPS_WORDS, EPS_GIVES = ["norm.eps=0.5", "norm.affine=false"], {"eps": 0.5, "weight": None, "bias": None}
 
 
 def test_leaving_everything_out_is_the_plain_network():
@@ -144,18 +144,13 @@ def test_each_yaml_is_its_published_scheme(name, norm, wrapped, activation, drop
 @pytest.mark.parametrize(
     ("name", "words", "options"),
     [
-        ("batch", ["norm.eps=0.5", "norm.momentum=0.25"], {"eps": 0.5, "momentum": 0.25}),
-        ("batch", ["norm.affine=false"], {"weight": None, "bias": None}),
-        ("layer", ["norm.eps=0.5"], {"eps": 0.5}),
-        ("layer", ["norm.affine=false"], {"weight": None, "bias": None}),
-        ("weight_mean_only", ["norm.momentum=0.25"], {"momentum": 0.25}),
-        ("weight_mean_only", ["norm.affine=false"], {"bias": None}),
-        ("mean_only", ["norm.momentum=0.25"], {"momentum": 0.25}),
-        ("mean_only", ["norm.affine=false"], {"bias": None}),
-        *((name, ["norm.eps=0.5"], {"eps": 0.5}) for name in EPS),
-        *((name, ["norm.affine=false"], {"weight": None, "bias": None}) for name in EPS),
+        ("batch", [*EPS_WORDS, "norm.momentum=0.25"], {**EPS_GIVES, "momentum": 0.25}),
+        ("layer", EPS_WORDS, EPS_GIVES),
+        ("weight_mean_only", ["norm.momentum=0.25", "norm.affine=false"], {"momentum": 0.25, "bias": None}),
+        ("mean_only", ["norm.momentum=0.25", "norm.affine=false"], {"momentum": 0.25, "bias": None}),
+        *((name, EPS_WORDS, EPS_GIVES) for name in ("group", "instance", "rms", "layer2d")),
         *(
-            (name, ["norm.momentum=0.25"], {"momentum": 0.25})
+            (name, [*EPS_WORDS, "norm.momentum=0.25"], {**EPS_GIVES, "momentum": 0.25})
             for name in ("ghost_batch", "batch_renorm", "noisy_batch")
         ),
         ("group", ["norm.groups=2"], {"num_groups": 2}),

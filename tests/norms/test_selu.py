@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from normbench import seeding
-from normbench.instruments.observing import tensors_of
 from normbench.models import initialize
 
 
@@ -33,7 +32,7 @@ def test_zero_mean_and_unit_variance_are_a_fixed_point(scheme_of):
         (0.1, [0.150, 0.213, 0.367, 0.673, 0.944]),
     ],
 )
-def test_variance_contracts_to_one_layer_by_layer(start, wanted, parts_of):
+def test_variance_contracts_to_one_layer_by_layer(start, wanted, parts_of, tensors_of):
     # Width 512 and one draw of the weights: 5% covers both (about 3 standard errors of a layer's variance).
     parts = parts_of("selu", "mlp", hidden=[512] * 16)
     model = parts.model(parts.scheme, (1, 16, 32), 10)

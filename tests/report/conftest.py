@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from normbench.runs import RunFolder
+from normbench.runs import SCHEMA_VERSION, RunFolder
 
-LAYER_COLUMNS = ("units", "mean", "std", "p01", "p15", "p50", "p85", "p99", "drift")
+ACTIVATIONS = ("way", "unit", "count", "mean", "std", "skew", "p01", "p15", "p50", "p85", "p99")
+SHIFT = ("way", "since", "w1_scaled_mean", "moved_scaled_mean", "drift_scaled_mean")
 CONFIG = {"optimizer": "adam", "lr": 0.001, "weight_decay": 0.0, "batch_size": 64, "epochs": 1.0, "max_steps": None}
 CHECKSUM = "c0ffee" + "0" * 58
 
@@ -49,7 +50,7 @@ def write_run(
     words = [model, norm, dataset, *(f"{k}{v}" for k, v in {**config, **(options or {})}.items())]
     path = study / "-".join(words).replace("/", "_")
     record = {
-        "schema_version": 1,
+        "schema_version": SCHEMA_VERSION,
         "name": path.name,
         "choices": choices,
         "config": {**groups, **values},
@@ -58,7 +59,9 @@ def write_run(
         "machine": {"system": "Linux", "cpus": 2},
         "overrides": overrides,
     }
-    with RunFolder(path, LAYER_COLUMNS) as folder:
+    with RunFolder(
+        path, {"activations": ACTIVATIONS, "shift": SHIFT, "batch_noise": ("lower", "noise_mean")}
+    ) as folder:
         folder.start(record)
         if status == "unsupported":
             folder.finish({"status": status, "reason": "BatchNorm needs two values per feature to train."})
@@ -71,8 +74,17 @@ def write_run(
             layer, _, tensor = name.partition("/")
             for index, percentiles in enumerate(snapshots):
                 step = 10 ** (index - 1) if index else 0
-                row = {"step": step, "instrument": "activations", "layer": layer, "tensor": tensor, "units": 100}
-                folder.layers.append([row | dict(zip(LAYER_COLUMNS[3:8], percentiles, strict=True))])
+                row = {"step": step, "layer": layer, "tensor": tensor, "way": "probe", "count": 100}
+                values = dict(zip(ACTIVATIONS[6:], percentiles, strict=True))
+                units = [row | values | {"unit": unit, "p50": unit * index} for unit in range(5)]
+                folder.measured["activations"].append([row | values, *units])
+                shift = {key: row[key] for key in ("step", "layer", "tensor", "way")}
+                for since, numbers in (("start", (0.1 * index, 0.2 * index, 0.05 * index)), ("halves", (0.02,))):
+                    named = dict(zip(SHIFT[2:], numbers, strict=False))
+                    folder.measured["shift"].append([shift | {"since": since} | named])
+            for lower in ("population", "training"):
+                noise = {"step": 10, "layer": layer, "tensor": tensor, "lower": lower, "noise_mean": 0.1}
+                folder.measured["batch_noise"].append([noise])
         if status == "failed":
             folder.fail("out of memory", "Traceback ...")
         if status in ("complete", "diverged"):
@@ -100,7 +112,7 @@ def write_run(
                     "synthetic": dataset == "synthetic",
                 },
                 "seconds": {"training": 10.0, "evaluating": 1.0, "measuring": 2.0, "total": 13.0},
-                "shift": {"hidden1": 0.5},
+                "measured": {"shift": {"hidden1": 0.5}},
             }
             folder.finish(numbers | (summary or {}))
     return path

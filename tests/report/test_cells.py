@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from normbench.report.cells import label, read, show
-from normbench.runs import load
+from normbench.runs import SCHEMA_VERSION, load
 
 Add = Callable[..., Path]
 
@@ -92,7 +92,7 @@ def test_foreign_folders_are_named_and_passed_over(study: Path, add: Add) -> Non
     cells = read(load(study))
     assert cells.schemes == ("none",)
     assert set(cells.foreign) == {"x", "y", "z", old.name, broken.name}
-    assert "schema_version is 0, this normbench reads 1" in cells.foreign[old.name]
+    assert f"schema_version is 0, this normbench reads {SCHEMA_VERSION}" in cells.foreign[old.name]
 
 
 def test_a_study_of_foreign_folders_alone_holds_no_runs(study: Path) -> None:

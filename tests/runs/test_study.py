@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from normbench.runs import Locked, RunFolder, Unwritable, load
+from normbench.runs import SCHEMA_VERSION, Locked, RunFolder, Unwritable, load
 
 RECORD = {"choices": {"norm": "batch", "model": "mlp"}, "config": {"norm": {"eps": 1e-5}, "model": {}, "lr": 0.1}}
 
 
 def write(path: Path, end: dict | None = None) -> Path:
-    with RunFolder(path, ["mean"]) as folder:
+    with RunFolder(path, {"activations": ["mean"]}) as folder:
         folder.start(RECORD)
         folder.steps.append([{"step": 1, "loss": 0.1 + 0.2}])
         if end is not None:
@@ -27,10 +27,10 @@ def test_each_status(tmp_path: Path) -> None:
     write(tmp_path / "a", {"status": "complete", "test_accuracy": 0.5})
     write(tmp_path / "b", {"status": "diverged"})
     write(tmp_path / "c")
-    with RunFolder(tmp_path / "d", []) as folder:
+    with RunFolder(tmp_path / "d") as folder:
         folder.start(RECORD)
         folder.fail("ValueError: no", "...")
-    with RunFolder(tmp_path / "e", []) as folder:
+    with RunFolder(tmp_path / "e") as folder:
         folder.start(RECORD)
         code = f"import sys; from normbench.runs import load; print(*[r.status for r in load({str(tmp_path)!r})])"
         seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
@@ -52,9 +52,9 @@ def test_numbers_read_back_as_they_were_and_a_torn_line_is_left_out(tmp_path: Pa
 
 
 def test_two_processes_never_write_one_run(tmp_path: Path) -> None:
-    with RunFolder(tmp_path / "a", []):
+    with RunFolder(tmp_path / "a"):
         code = "import sys; from pathlib import Path; from normbench.runs import RunFolder\n"
-        code += "with RunFolder(Path(sys.argv[1]), []): pass"
+        code += "with RunFolder(Path(sys.argv[1])): pass"
         other = subprocess.run([sys.executable, "-c", code, str(tmp_path / "a")], capture_output=True, text=True)
     assert other.returncode == 1
     assert Locked.__name__ in other.stderr
@@ -74,7 +74,7 @@ def test_a_summary_has_no_nan(tmp_path: Path) -> None:
         write(tmp_path / "a", {"status": "complete", "loss": float("nan")})
     assert not (tmp_path / "a" / "summary.json").exists()
     write(tmp_path / "a", {"status": "complete", "loss": None})
-    assert json.loads((tmp_path / "a" / "summary.json").read_text())["schema_version"] == 1
+    assert json.loads((tmp_path / "a" / "summary.json").read_text())["schema_version"] == SCHEMA_VERSION
 
 
 def test_a_folder_without_runs_is_no_study(tmp_path: Path) -> None:
@@ -84,5 +84,5 @@ def test_a_folder_without_runs_is_no_study(tmp_path: Path) -> None:
 
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(Unwritable, match="can't be written"), RunFolder(tmp_path / "file" / "a", []):
+    with pytest.raises(Unwritable, match="can't be written"), RunFolder(tmp_path / "file" / "a"):
         pass

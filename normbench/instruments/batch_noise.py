@@ -1,0 +1,152 @@
+"""How much mini-batches differ at the same weights, beside what an update changes."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from normbench.instruments.drawn import drawn
+from normbench.instruments.instrument import Instrument, Row
+from normbench.instruments.observing import observing
+from normbench.instruments.probe import Key, Probe
+from normbench.norms import blocks, exact_statistics, images_at_once, load_statistics, mean_and_var, uses_batch
+from normbench.training import Step
+
+TENSORS = ("linear", "normalized")
+LOWER = {"population": "running", "training": "batch"}  # how the norms work -> the way to observe
+
+
+class BatchNoise(Instrument):
+    """Of the run's own mini-batches b, drawn from the training set, at the same weights. For each unit with mean m_b
+    and biased standard deviation s_b in a batch, s over all these images:
+
+        noise_mean      std of m_b over b, / s: 1 / sqrt(batch) where a unit has one value per image
+        noise_median    the median of that over the units; all else are means over the units
+        batch_std       mean of s_b over b, / s: .56 at a batch of 2, .80 at 4 for Gaussian values
+        step_drift      |mean after - mean before| / s of the last update: over the probe, as in its way "probe"
+        noise_to_drift  noise_mean / step_drift: another batch, beside other weights
+
+    Measured twice, by the column `lower`, for norms that use the batch:
+
+        population  all of them work with their exact statistics over these images: the law
+        training    all of them work with each batch's own, as in training: what happens
+
+    In recurrent cells a unit at a time step counts as a unit. Units that don't vary are left out. Dropout is off.
+
+    Args:
+        when: "end" or "snapshots".
+        batches: at most so many, of the images that the run allows. Of fewer than two there is nothing to say.
+    """
+
+    name = "batch_noise"
+    columns: Sequence[str] = (
+        "lower", "batches", "units", "noise_mean", "noise_median", "batch_std", "step_drift", "noise_to_drift"
+    )  # fmt: skip
+
+    def __init__(self, *, when: str = "end", batches: int = 64) -> None:
+        self.when, self.batches = when, batches
+        self._before: dict[Key, Tensor] = {}  # units' means on the probe one update before it is time
+
+    def due(self, index: int) -> bool:
+        return super().due(index) or super().due(index + 1)
+
+    def measure(self, step: Step, model: nn.Module, probe: Probe) -> Iterator[Row]:
+        seen = {key: values for key, values in probe.tensors().items() if key[1] in TENSORS}
+        if super().due(step.index):
+            yield from self._rows(model, probe, seen)
+        self._before = {}
+        if super().due(step.index + 1):
+            self._before = {key: unit_moments(values, probe, key)[0] for key, values in seen.items()}
+
+    def _rows(self, model: nn.Module, probe: Probe, seen: dict[Key, Tensor]) -> Iterator[Row]:
+        size = self.setting.batch_size
+        count = min(self.batches, self.setting.images // size)
+        if count < 2:
+            return
+        batches = [images for images, _ in drawn(self.setting.train, count * size, size, probe.images.device)]
+        drifts = {key: self._drift(values, probe, key) for key, values in seen.items()}
+        times = {layer: probe.times(layer) for layer, _ in seen}
+        found: dict[Key, Tensor] = {}
+        for lower, way in LOWER.items():
+            if not found or any(uses_batch(module) for module in model.modules()):
+                found = over_batches(model, batches, way, times)
+            for key, drift in drifts.items():
+                row: Row = {"layer": key[0], "tensor": key[1], "lower": lower, "batches": count, **noise(*found[key])}
+                yield row | {"step_drift": drift, "noise_to_drift": row["noise_mean"] / drift if drift else math.nan}
+
+    def _drift(self, values: Tensor, probe: Probe, key: Key) -> float:
+        """|mean after - mean before| / std, averaged over the units that vary; NaN before the first update."""
+        if key not in self._before:
+            return math.nan
+        mean, var = unit_moments(values, probe, key)
+        moved = (mean - self._before[key]).abs() / var.sqrt()
+        return moved[varies(mean, var)].mean().item()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"before": self._before}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._before = state["before"]
+
+
+def over_batches(model: nn.Module, batches: list[Tensor], way: str, times: dict[str, list[int]]) -> dict[Key, Tensor]:
+    """{(layer, tensor): mean and variance of each unit in each batch [2, batches, units]}.
+
+    Args:
+        way: "running" with exact statistics over all batches in place of the running ones, or "batch".
+        times: layer -> which time steps of it to look at, none if it isn't recurrent.
+    """
+    found: dict[Key, list[Tensor]] = defaultdict(list)
+    calls: Counter[Key] = Counter()
+    watched = [(layer, block) for layer, block in blocks(model) if layer in times]
+
+    def watch(layer: str, steps: int, kind: str, value: Tensor) -> None:
+        t = calls[layer, kind] % steps
+        calls[layer, kind] += 1
+        if kind in TENSORS and (not times[layer] or t in times[layer]):
+            found[layer, kind].append(torch.stack(mean_and_var(value)))
+
+    with observing(model, way):
+        if way == "running":
+            together = torch.cat(batches)[: images_at_once(model, batches[0][0])]
+            load_statistics(model, exact_statistics(model, [together]))
+        buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+        try:
+            for layer, block in watched:
+                steps: int = block.steps if block.recurrent else 1  # type: ignore[assignment]
+                block.observer = partial(watch, layer, steps)
+            for images in batches:
+                model(images)
+                for buffer, value in buffers:  # batch renorm works with its running statistics in training, too
+                    buffer.copy_(value)
+        finally:
+            for _, block in watched:
+                block.observer = None
+    return {key: torch.stack(parts).double().unflatten(0, (len(batches), -1)).permute(2, 0, 1, 3).flatten(2)
+            for key, parts in found.items()}  # fmt: skip
+
+
+def noise(means: Tensor, variances: Tensor) -> dict[str, float]:
+    """How means and variances [batches, units] of equally large batches vary; NaN if no unit does."""
+    mean, var = means.mean(0), variances.mean(0) + means.var(0, correction=0)  # of all values together
+    kept = varies(mean, var)
+    spread, std = (means.std(0) / var.sqrt())[kept], (variances.sqrt().mean(0) / var.sqrt())[kept]
+    median = spread.quantile(0.5).item() if len(spread) else math.nan
+    return {"units": len(spread), "noise_mean": spread.mean().item(), "noise_median": median,
+            "batch_std": std.mean().item()}  # fmt: skip
+
+
+def unit_moments(values: Tensor, probe: Probe, key: Key) -> tuple[Tensor, Tensor]:
+    """Mean and variance of each unit of the probe's values [N, C, P], a unit at a time step being a unit."""
+    return mean_and_var(values.flatten(1) if probe.times(key[0]) else values)
+
+
+def varies(mean: Tensor, var: Tensor) -> Tensor:
+    """Which units vary by more than float32 rounds."""
+    return var > 1e-12 * mean.square()

@@ -1,0 +1,140 @@
+"""How good the averages of batch statistics are that inference works with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from normbench.instruments.drawn import drawn
+from normbench.instruments.instrument import Instrument, Row
+from normbench.instruments.observing import observing
+from normbench.instruments.probe import Probe
+from normbench.norms import MeanVar, blocks, exact_statistics, images_at_once, load_statistics, statistics_of
+from normbench.training import Batch, Step
+
+KINDS = ("running", "average")  # those that norms keep: exponential and plain averages
+ERRORS = ("mean_error", "var_ratio", "var_error")
+CHUNK = 2**24  # bytes of the largest tensor where the size of a batch has no meaning: larger ones are slower on a CPU
+
+
+class Statistics(Instrument):
+    """Of each norm that keeps running statistics, those beside the exact ones (m, v), over its units:
+
+        mean_error  root mean square of (mean - m) / sqrt(v + eps)
+        var_ratio   mean of (var + eps) / (v + eps)
+        var_error   root mean square of (var + eps) / (v + eps) - 1
+
+    with the norm's own eps, because it divides by sqrt(var + eps). `statistics` says which: "running", the exponential
+    average that inference works with, or "average", the plain average over all batches so far. Exact are those of
+    training images at the present weights without dropout and noise, the norms before being on their exact statistics
+    already: as many `images` as the run allows and fit through at once. Units that don't vary are left out. A norm of
+    the mean alone has NaN for the variance.
+
+    `layer` is where the norm is and `norm` its name there. In recurrent cells there are rows for time steps, and one
+    (`time` empty) with the medians over all steps: blank rows of images, and the noise of the first state in training,
+    make the first ones extreme (a var_ratio of 500, measured).
+
+    And of the network as a whole (`layer` empty), loss and accuracy on the validation set with the running, average,
+    exact statistics, and with those of mini-batches of the run's own size ("batch"), drawn at random.
+
+    Schemes without running statistics have no rows.
+
+    Args:
+        when: "end" or "snapshots".
+
+    Source: Wu & Johnson 2021, arXiv:2105.07576, section 3.
+    """
+
+    name = "statistics"
+    columns: Sequence[str] = (
+        "norm", "time", "statistics", "images", "units", *ERRORS, "loss", "accuracy"
+    )  # fmt: skip
+
+    def __init__(self, *, when: str = "end") -> None:
+        self.when = when
+        self._result: dict[str, dict[str, float]] = {}
+
+    def rows(self, tensors: int, times: int) -> int:
+        return 2 * tensors * (times + 1) + 4
+
+    def measure(self, step: Step, model: nn.Module, probe: Probe) -> Iterator[Row]:
+        if not statistics_of(model, "running"):
+            return
+        count = min(self.setting.images, images_at_once(model, probe.images[0]))
+        exact = exact_statistics(model, [drawn(self.setting.train, count, count, probe.images.device)[0][0]])
+        empty: Row = dict.fromkeys(("layer", "tensor", *self.columns), "") | {"images": count}
+        kept = {kind: statistics_of(model, kind) for kind in KINDS}
+        skipped = {name for name, _ in blocks(model)} - {layer for layer, _ in probe.tensors()}
+        for kind, found in kept.items():
+            for name in found:
+                layer, _, norm = name.rpartition(".")
+                if layer not in skipped and name in exact:
+                    row = empty | {"layer": layer, "norm": norm, "statistics": kind}
+                    eps = getattr(model.get_submodule(name), "eps", 0.0)
+                    yield from rows_of(row, found[name], exact[name], eps, probe.times(layer))
+        self._result = self._evaluate(model, kept | {"exact": exact}, probe)
+        for kind, numbers in self._result.items():
+            yield empty | {"statistics": kind, **numbers}
+
+    def _evaluate(
+        self, model: nn.Module, kinds: Mapping[str, Mapping[str, MeanVar]], probe: Probe
+    ) -> dict[str, dict[str, float]]:
+        """Loss and accuracy on the validation set with each of `kinds` of statistics, and with those of batches."""
+        validation = self.setting.validation
+        size = min(self.setting.batch_size, len(validation))
+        batches = drawn(validation, len(validation), size, probe.images.device)
+        images, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
+        fit = images_at_once(model, images[0], CHUNK)
+        chunks = list(zip(images.split(fit), labels.split(fit), strict=True))
+        found = {}
+        with observing(model, "running"):
+            for kind, statistics in kinds.items():
+                if statistics:
+                    load_statistics(model, statistics)
+                    found[kind] = evaluate(model, chunks)
+        with observing(model, "batch"):
+            found["batch"] = evaluate(model, [batch for batch in batches if len(batch[1]) == size])
+        return found
+
+    def result(self) -> Mapping[str, Any]:
+        names = ("accuracy", "loss") if self._result else ()
+        return {name: {kind: numbers[name] for kind, numbers in self._result.items()} for name in names}
+
+
+def rows_of(row: Row, found: MeanVar, exact: MeanVar, eps: float, times: Sequence[int]) -> Iterator[Row]:
+    """`row` with the errors of one norm's statistics: the medians over time steps, if there are several, then each of
+    `times`.
+    """
+    units, numbers = errors(found, exact, eps)
+    yield row | {"units": int(units.sum())} | dict(zip(ERRORS, numbers.nanmedian(0).values.tolist(), strict=True))
+    if len(units) > 1:
+        for t in times:
+            yield row | {"time": t, "units": int(units[t])} | dict(zip(ERRORS, numbers[t].tolist(), strict=True))
+
+
+def errors(found: MeanVar, exact: MeanVar, eps: float) -> tuple[Tensor, Tensor]:
+    """How many units vary [T], and `ERRORS` over them [T, 3], at each time step; T is 1 where there are none."""
+    (mean, var), (m, v) = ([part.view(-1, part.shape[-1]) for part in both] for both in (found, exact))
+    kept = v > 1e-12 * m.square()  # below it float32 has only its rounding
+    square = torch.where(kept, (mean - m).square() / (v + eps), torch.nan)
+    ratio = torch.where(kept, (var + eps) / (v + eps), torch.nan)
+    numbers = square.nanmean(1).sqrt(), ratio.nanmean(1), (ratio - 1).square().nanmean(1).sqrt()
+    return kept.sum(1), torch.stack(numbers, 1)
+
+
+def evaluate(model: nn.Module, batches: Sequence[Batch]) -> dict[str, float]:
+    """Loss and accuracy of `model` in the mode that it is in; its buffers are the same at the start of each batch."""
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    losses, rights = [], []
+    for images, labels in batches:
+        logits = model(images)
+        losses.append(F.cross_entropy(logits, labels, reduction="sum").double())
+        rights.append((logits.argmax(1) == labels).sum())
+        for buffer, value in buffers:  # batch renorm works with its running statistics in training, too
+            buffer.copy_(value)
+    count = sum(len(labels) for _, labels in batches)
+    return {"loss": torch.stack(losses).sum().item() / count, "accuracy": torch.stack(rights).sum().item() / count}

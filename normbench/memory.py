@@ -1,0 +1,31 @@
+"""How many bytes a network takes, and a training step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+
+
+def size(tensors: Iterable[Tensor]) -> int:
+    """Bytes of these tensors together."""
+    return sum(tensor.nbytes for tensor in tensors)
+
+
+def saved_for_backward(model: nn.Module, images: Tensor) -> int:
+    """Bytes that a forward pass over `images` keeps for the backward pass, besides parameters and buffers.
+
+    Each storage counts once and as a whole, however many operations keep it. On the device "meta" nothing is computed.
+    """
+    own = {tensor.untyped_storage()._cdata for tensor in chain(model.parameters(), model.buffers())}
+    saved: dict[int, Tensor] = {}  # holding the tensors keeps the ids of their storages apart
+
+    def keep(tensor: Tensor) -> Tensor:
+        saved.setdefault(tensor.untyped_storage()._cdata, tensor)
+        return tensor
+
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model(images)
+    return sum(tensor.untyped_storage().nbytes() for key, tensor in saved.items() if key not in own)

@@ -1,0 +1,191 @@
+"""Distances between the values of units: against numpy and scipy unit by unit, and their laws."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.distance import jensenshannon
+from scipy.stats import wasserstein_distance
+from torch import Tensor
+
+from normbench.instruments.distances import BINS, NUMBERS, Seen, distances, jensen_shannon, over_units, seen
+from normbench.instruments.probe import ascending, by_unit
+
+OF_STATISTIC = {"median": np.median, "mean": np.mean, "p90": lambda values: np.quantile(values, 0.9)}
+
+
+def look(values: Tensor) -> Seen:
+    return seen(values, ascending(by_unit(values)))
+
+
+def between(now: Tensor, then: Tensor, every: int = 1) -> tuple[int, dict[str, float]]:
+    return distances([(look(now), look(then))], [every])[0]
+
+
+def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def naive(now: np.ndarray, then: np.ndarray, every: int = 1) -> tuple[int, dict[str, float]]:
+    """[N, C, P] twice, unit by unit, in float64."""
+    found: dict[str, list[float]] = {name.rsplit("_", 1)[0]: [] for name in NUMBERS}
+    constant = 0
+    for unit in range(now.shape[1]):
+        a, b = (values[:, unit].astype(np.float64).ravel() for values in (now, then))
+        s, s_ = (0.0 if z.std() <= 1e-6 * abs(z.mean()) else z.std() for z in (a, b))
+        if s == s_ == 0:
+            constant += 1
+            continue
+        scale = math.sqrt((s**2 + s_**2) / 2)
+        w1, moved = wasserstein_distance(a, b), np.abs(a - b).mean()
+        found["w1"].append(w1)
+        found["moved"].append(moved)
+        found["w1_scaled"].append(w1 / scale)
+        found["moved_scaled"].append(moved / scale)
+        found["drift_scaled"].append(abs(a.mean() - b.mean()) / scale)
+        if s > 0 and s_ > 0:
+            found["log_std"].append(abs(math.log(s / s_)))
+        if unit % every == 0:
+            limits = min(a.min(), b.min()), max(a.max(), b.max())
+            p, q = (np.histogram(z, BINS, limits)[0] / len(z) for z in (a, b))
+            found["js"].append(jensenshannon(p, q) ** 2)
+    split = {name: name.rsplit("_", 1) for name in NUMBERS}
+    return constant, {name: OF_STATISTIC[s](found[q]) if found[q] else math.nan for name, (q, s) in split.items()}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    images=st.integers(2, 60), units=st.integers(1, 12), positions=st.integers(1, 4), seed=st.integers(0, 10**6),
+    constant=st.sets(st.integers(0, 11)), woken=st.sets(st.integers(0, 11)), every=st.integers(1, 4),
+)  # fmt: skip
+def test_numbers_are_those_of_a_naive_implementation(images, units, positions, seed, constant, woken, every):
+    now, then = 3 * normal(images, units, positions, seed=seed) + 1, normal(images, units, positions, seed=seed + 1)
+    for unit in {unit for unit in constant if unit < units}:
+        then[:, unit] = 0.3
+        if unit not in woken:
+            now[:, unit] = -0.7
+    got, wanted = between(now, then, every), naive(now.numpy(), then.numpy(), every)
+    assert got[0] == wanted[0]
+    assert tuple(got[1]) == NUMBERS
+    assert got[1] == pytest.approx(wanted[1], rel=1e-9, abs=1e-12, nan_ok=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("d", [0.25, -2.0, 100.0])
+def test_w1_of_a_distribution_moved_by_d_is_d(d, dtype, device):
+    values = normal(300, 5, 2, dtype=dtype).to(device)
+    constant, numbers = between(values + d, values)
+    assert constant == 0
+    for name in ("w1_median", "w1_mean", "w1_p90", "moved_median", "moved_mean"):
+        assert numbers[name] == pytest.approx(abs(d), rel=1e-5)
+    assert numbers["log_std_mean"] == pytest.approx(0, abs=1e-5)
+
+
+def test_nothing_has_moved_from_itself(device):
+    values = normal(300, 5, 2, dtype=torch.float32).to(device)
+    constant, numbers = between(values, values)
+    assert constant == 0
+    assert numbers == pytest.approx(dict.fromkeys(NUMBERS, 0.0), abs=1e-6)
+    # The same images in another order: the distribution stays, the images move.
+    _, numbers = between(values.flip(0), values)
+    assert numbers["w1_mean"] == 0
+    assert numbers["moved_mean"] > 1
+
+
+@pytest.mark.parametrize("factor", [10.0, 1e-3, 1e-15, 1e12])
+def test_scaled_numbers_do_not_depend_on_the_unit_of_measurement(factor):
+    now, then = 2 * normal(200, 7, 1, dtype=torch.float32) + 1, normal(200, 7, 1, seed=1, dtype=torch.float32)
+    (_, usual), (_, scaled) = between(now, then), between(factor * now, factor * then)
+    for name in NUMBERS:
+        raw = name.startswith(("w1", "moved")) and "scaled" not in name
+        assert scaled[name] == pytest.approx(factor * usual[name] if raw else usual[name], rel=1e-3), name
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**6), share=st.floats(0, 1), gain=st.floats(-3, 3), d=st.floats(-3, 3))
+def test_drift_is_at_most_w1_and_w1_at_most_moved(seed, share, gain, d):
+    then = normal(50, 6, 2, seed=seed)
+    now = gain * then + share * normal(50, 6, 2, seed=seed + 1) + d
+    _, n = between(now, then)
+    for low, high in (("w1_median", "moved_median"), ("w1_mean", "moved_mean"), ("w1_scaled_mean", "moved_scaled_mean"),
+                      ("w1_scaled_median", "moved_scaled_median"), ("drift_scaled_mean", "w1_scaled_mean"),
+                      ("drift_scaled_median", "w1_scaled_median")):  # fmt: skip
+        assert n[low] <= n[high] * (1 + 1e-9) + 1e-12
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**6), gain=st.floats(0.01, 100), d=st.floats(-30, 30))
+def test_jensen_shannon_is_between_0_and_log_2(seed, gain, d):
+    a = normal(4, 80, seed=seed).float()
+    (js,) = jensen_shannon([(ascending(gain * a + d), ascending(normal(4, 80, seed=seed + 1).float()))])
+    assert js.shape == (4,)
+    assert ((js >= 0) & (js <= math.log(2))).all()
+
+
+def test_jensen_shannon_of_equal_and_of_disjoint_distributions(device):
+    a = ascending(normal(4, 80).float().to(device))
+    constant = torch.ones_like(a)
+    equal, disjoint, constants = jensen_shannon([(a, a), (a, a + 100), (constant, 2 * constant)])
+    assert equal.tolist() == pytest.approx([0] * 4, abs=1e-6)
+    assert disjoint.tolist() == pytest.approx([math.log(2)] * 4, rel=1e-6)
+    assert constants.tolist() == pytest.approx([math.log(2)] * 4, rel=1e-6)
+
+
+def test_units_that_are_constant_at_both_times_are_left_out_and_counted():
+    values = normal(64, 4, 1, dtype=torch.float32)
+    then, now = values.clone(), 2 * values
+    then[:, 1], now[:, 1] = 0.1, 0.1  # constant, and 0.1 is no binary number
+    then[:, 3], now[:, 3] = 7.0, 9.0
+    constant, numbers = between(now, then)
+    assert constant == 2
+    assert numbers == pytest.approx(between(now[:, ::2], then[:, ::2])[1], rel=1e-6)
+    now[:, 1] = values[:, 1]  # woke up: it counts, but its std has no ratio to 0
+    constant, woken = between(now, then)
+    assert constant == 1
+    assert woken["log_std_mean"] == pytest.approx(numbers["log_std_mean"], rel=1e-6)
+    assert math.isfinite(woken["w1_scaled_mean"])
+    assert woken["w1_scaled_mean"] != numbers["w1_scaled_mean"]
+
+
+def test_numbers_of_no_unit_are_unknown():
+    constant, numbers = between(torch.full((20, 3, 2), 0.1), torch.full((20, 3, 2), 0.2))
+    assert constant == 3
+    assert all(math.isnan(number) for number in numbers.values())
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e30])
+@pytest.mark.parametrize("when", ["now", "then"])
+def test_a_layer_that_is_no_longer_finite_is_not_passed_over(bad, when):
+    # A median over the units that still are finite would report a calm layer. The square of 1e30 is not finite.
+    values = {"now": normal(50, 5, 1, dtype=torch.float32), "then": normal(50, 5, 1, seed=1, dtype=torch.float32)}
+    values[when][3, 2] = bad
+    _, numbers = between(**values)
+    assert all(math.isnan(number) for number in numbers.values())
+
+
+def test_pairs_do_not_influence_one_another(device):
+    shapes = [(40, 5, 1), (40, 1, 1), (40, 3, 4), (17, 5, 1), (40, 9, 1)]
+    pairs = [(look(2 * normal(*shape, seed=1).to(device)), look(normal(*shape).to(device))) for shape in shapes]
+    pairs[1] = tuple(z._replace(values=None) for z in pairs[1])  # not comparable image by image
+    every = [1, 1, 2, 1, 3]
+    together = distances(pairs, every)
+    for pair, n, (constant, numbers) in zip(pairs, every, together, strict=True):
+        ((alone_constant, alone),) = distances([pair], [n])
+        assert constant == alone_constant == 0
+        assert numbers == pytest.approx(alone, nan_ok=True)
+        assert [name for name in NUMBERS if math.isnan(numbers[name])] == [
+            name for name in NUMBERS if name.startswith("moved") and pair[0].values is None
+        ]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30), st.integers(0, 5))
+def test_statistics_over_units_are_numpys(values, unknown):
+    row = torch.tensor([*values, *[math.nan] * unknown], dtype=torch.float64)
+    wanted = [np.median(values), np.mean(values), np.quantile(values, 0.9)]
+    assert over_units(row.flip(0)).tolist() == pytest.approx(wanted, rel=1e-9, abs=1e-9 * max(map(abs, values)))

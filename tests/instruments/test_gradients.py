@@ -1,0 +1,230 @@
+"""The numbers of `gradients` against hooks, plain backward passes and real steps."""
+
+from __future__ import annotations
+
+import io
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from short_run import Images, ShortRun, effective_weights, plain_weights, short_run
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from normbench.instruments import Gradients
+from normbench.models import LSTMCell
+from normbench.norms import Block
+from normbench.training import Step, Update
+
+
+class Products(TorchFunctionMode):
+    """Keeps all that F.linear and F.conv2d compute, and its gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.of: dict[int, list[Tensor]] = {}  # the weight's id -> products
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func in (F.linear, F.conv2d):
+            result.retain_grad()
+            self.of.setdefault(id(args[1]), []).append(result)
+        return result
+
+
+def naive_gradients(run: ShortRun) -> dict[tuple[str, str], float]:
+    model, products = plain_weights(run.model), Products()
+    model.zero_grad()
+    n = run.setting.batch_size
+    enough = len(run.setting.validation) >= n
+    images, labels = (run.setting.validation if enough else run.setting.train).batch(torch.arange(n))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        with products:
+            outputs = model(images)
+        F.cross_entropy(outputs, labels).backward()
+    found = {}
+    for (layer, weight), w in effective_weights(model).items():
+        found[layer, weight] = w.grad.norm()
+        grads = torch.cat([product.grad.flatten() for product in products.of[id(w)]])
+        found[layer, weight.removesuffix("w") + "linear"] = grads.norm()
+    return {key: float(value) for key, value in found.items()}
+
+
+def test_gradients_are_those_of_a_backward_pass(norm_name, model_name, network_of, batch_of):
+    run = short_run(network_of(norm_name, model_name, dropout=0.25).double(), batch_of)
+    rows, wanted = run.measure(Gradients()), naive_gradients(run)
+    sums = {key for row in rows if (key := (row["layer"], row["tensor"])) not in wanted}
+    assert all(layer.endswith(".sum") and tensor == "linear" for layer, tensor in sums)  # of residual branches
+    got = {(row["layer"], row["tensor"]): row["gradient"] for row in rows}
+    assert {key: got[key] for key in wanted} == pytest.approx(wanted, rel=1e-9)
+    assert all(set(row) == {"layer", "tensor", *Gradients.columns} for row in rows)
+
+
+def test_layers_come_in_the_order_of_definition(network_of, batch_of):
+    rows = short_run(network_of("batch", "mlp"), batch_of).measure(Gradients())
+    assert [(row["layer"], row["tensor"]) for row in rows] == [
+        (layer, tensor) for layer in ("hidden1", "hidden2", "output") for tensor in ("w", "linear")
+    ]
+    rows = short_run(network_of("batch", "rnn"), batch_of).measure(Gradients())
+    cell = ["input.w", "hidden.w", "input.linear", "hidden.linear"]
+    assert [row["tensor"] for row in rows] == [*cell, "w", "linear"]
+
+
+def test_without_a_norm_both_products_of_a_cell_have_the_same_gradient(network_of, batch_of):
+    for cell in ("lstm", "tanh"):
+        rows = short_run(network_of("none", "rnn", cell=cell).double(), batch_of).measure(Gradients())
+        gradients = {row["tensor"]: row["gradient"] for row in rows}
+        assert gradients["input.linear"] == pytest.approx(gradients["hidden.linear"], rel=1e-12)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "nesterov", "adam", "rmsprop"])
+def test_update_ratio_is_that_of_the_real_step(norm_name, optimizer, network_of, batch_of):
+    for model in ("mlp", "rnn"):
+        run = short_run(network_of(norm_name, model, dropout=0.25).double(), batch_of, optimizer)
+        now, after = (effective_weights(plain_weights(m)) for m in (run.model, run.stepped()[0]))
+        wanted = {key: (after[key] - w).norm().item() / w.norm().item() for key, w in now.items()}
+        got = {(row["layer"], row["tensor"]): row["update_ratio"] for row in run.measure(Gradients())}
+        assert {key: value for key, value in got.items() if value is not None} == pytest.approx(wanted, rel=1e-9)
+
+
+# ---- effective learning rate
+
+
+def rows_of(weight: Tensor) -> float:
+    return float(np.median(np.linalg.norm(weight.detach().flatten(1).numpy(), axis=1)))
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "power", "factor"),
+    [("sgd", 2, 1), ("momentum", 2, 10), ("nesterov", 2, 10), ("adam", 1, 1), ("adamw", 1, 1), ("rmsprop", 1, 1)],
+)
+@pytest.mark.parametrize("norm", ["batch", "layer", "weight", "none"])
+def test_effective_lr(norm, optimizer, power, factor, network_of, batch_of):
+    update = Update(lr=lambda index: 0.1 / (index + 1))
+    run = short_run(network_of(norm, "mlp").double(), batch_of, optimizer, update)
+    for row in run.measure(Gradients()):
+        linear = run.model.get_submodule(row["layer"]).linear
+        if norm == "none" or row["layer"] == "output" or row["tensor"] == "linear":
+            assert (row["invariant"], row["effective_lr"]) == ("", None)
+            continue
+        if norm == "weight":
+            kind, size = "row", rows_of(linear.parametrizations.weight.original1)
+        elif norm == "layer":
+            kind, size = "matrix", linear.weight.norm().item()
+        else:
+            kind, size = "row", rows_of(linear.weight)
+        assert row["invariant"] == kind
+        assert row["effective_lr"] == pytest.approx(factor * 0.1 / 3 / size**power, rel=1e-9)
+
+
+def test_the_optimizers_own_lr_where_there_is_no_schedule(network_of, batch_of):
+    run = short_run(network_of("batch", "mlp").double(), batch_of, "sgd", lr=0.03)
+    run.optimizer.param_groups[0]["lr"] = 0.07  # of the weights
+    row = run.measure(Gradients())[0]
+    assert row["effective_lr"] == pytest.approx(0.07 / rows_of(run.model.hidden1.linear.weight) ** 2)
+
+
+def test_effective_lr_says_how_fast_the_direction_turns(network_of, batch_of):
+    """SGD on a scale-invariant weight: c times the weight and c^2 times the lr turn it by the same angle."""
+    turned = []
+    for c in (1.0, 4.0):
+        model = network_of("batch", "mlp", "norm.eps=1e-30").double()
+        with torch.no_grad():
+            model.hidden1.linear.weight.mul_(c)
+        run = short_run(model, batch_of, "sgd", updates=0, lr=0.01 * c**2)
+        row = run.measure(Gradients())[0]
+        turned.append((row["effective_lr"], row["update_ratio"]))
+    assert turned[0] == pytest.approx(turned[1], rel=1e-9)
+
+
+# ---- the run around it
+
+
+def test_after_the_last_step_there_is_no_update(network_of, batch_of):
+    run = short_run(network_of("batch", "mlp"), batch_of)
+    during = run.measure(Gradients())
+    run.step = Step(run.step.index, None, None)
+    after = run.measure(Gradients())
+    assert after == [{**row, "update_ratio": None} for row in during]
+    assert all(row["update_ratio"] > 0 for row in during if row["tensor"] == "w")
+
+
+def test_the_batch_is_of_the_runs_own_size_and_the_same_each_time(network_of, batch_of):
+    run = short_run(network_of("batch", "mlp", dropout=0.5).double(), batch_of)
+    instrument = Gradients()
+    first = run.measure(instrument)
+    torch.randn(5)  # other dropout masks for training
+    run.step = Step(3, batch_of(8, seed=9, dtype=torch.float64), None)
+    again = run.again(instrument)
+    assert [row["gradient"] for row in first] == [row["gradient"] for row in again]
+    assert [row["update_ratio"] for row in first] != [row["update_ratio"] for row in again]
+
+
+def test_training_images_where_validation_has_too_few(network_of, batch_of):
+    run = short_run(network_of("ghost_batch", "mlp", "norm.virtual=8").double(), batch_of)
+    few = Images(*run.setting.validation.batch(torch.arange(5)))
+    run.setting = type(run.setting)(**{**run.setting.__dict__, "validation": few})
+    got = {(row["layer"], row["tensor"]): row["gradient"] for row in run.measure(Gradients())}
+    assert got == pytest.approx(naive_gradients(run))
+
+
+def test_a_resumed_run_goes_on_with_what_was_found(network_of, batch_of):
+    """It is looked for once: batch renormalization's answer, for one, changes when its corrections begin."""
+    run = short_run(network_of("batch", "mlp"), batch_of)
+    instrument, resumed = Gradients(), Gradients()
+    rows, saved = run.measure(instrument), io.BytesIO()
+    torch.save(instrument.state_dict(), saved)
+    state = torch.load(io.BytesIO(saved.getvalue()), weights_only=True)
+    resumed.load_state_dict(state)
+    assert run.measure(resumed) == rows
+    resumed.load_state_dict({"invariant": {**state["invariant"], ("hidden1", "w"): "matrix"}})
+    assert [row["invariant"] for row in run.again(resumed)][:3] == ["matrix", "", "row"]
+
+
+def test_frozen_weights_have_no_row(network_of, batch_of):
+    run = short_run(network_of("weight", "mlp"), batch_of)
+    for parameter in run.model.hidden1.parameters():
+        parameter.requires_grad_(False)
+    rows = [(row["layer"], row["tensor"]) for row in run.measure(Gradients())]
+    assert rows == [("hidden2", "w"), ("hidden2", "linear"), ("output", "w"), ("output", "linear")]
+
+
+def test_a_model_without_blocks_has_no_rows(batch_of):
+    assert short_run(nn.Sequential(nn.Flatten(), nn.Linear(64, 5)), batch_of).measure(Gradients()) == []
+
+
+class OwnCell(LSTMCell):
+    """A cell whose `linear` is no sum that was made for the observer alone, but what the loss depends on."""
+
+    def forward(self, x: Tensor, state: Any) -> Tensor:
+        h = state[0]
+        for from_input in F.linear(x, self.input.weight)[:, :, : self.units]:
+            total = from_input + F.linear(h, self.hidden.weight[: self.units]) + self.bias[: self.units]
+            self.show("linear", total)
+            h = total.tanh()
+        return h
+
+
+def test_a_cell_of_somebodys_own(scheme_of, network_of, batch_of):
+    model = network_of("none", "rnn").double()
+    model.cell = OwnCell(scheme_of("none"), 8, 7, 8).double()
+    run = short_run(model, batch_of)
+    rows = {row["tensor"]: row["gradient"] for row in run.measure(Gradients()) if row["layer"] == "cell"}
+    assert set(rows) == {"input.w", "hidden.w", "linear"}
+
+
+def test_a_diverged_network_gives_nan(norm_name, network_of, batch_of):
+    run = short_run(network_of(norm_name, "mlp" if norm_name != "instance" else "cnn"), batch_of)
+    instrument = Gradients()
+    run.measure(instrument)
+    with torch.no_grad():
+        for block in (m for m in run.model.modules() if isinstance(m, Block)):
+            next(block.linear.parameters()).fill_(math.nan)
+    for rows in (run.again(instrument), run.measure(Gradients())):
+        assert rows
+        assert all(math.isnan(row["gradient"]) for row in rows)
+        assert all(math.isnan(row["update_ratio"]) for row in rows if row["tensor"] == "w")

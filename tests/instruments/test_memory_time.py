@@ -1,0 +1,102 @@
+"""Bytes that training keeps, against what each layer is known to need; milliseconds per update."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from small_run import rows, run_around, split, through_a_checkpoint
+from torch import nn
+
+from normbench.instruments import MemoryTime
+from normbench.memory import saved_for_backward, size
+
+WIDTHS = 12, 10  # of the small MLP; its images have 64 values
+COUNTED = "saved", "saved_per_image", "saved_constant"
+
+
+def look(model: nn.Module, batch_size: int, index: int = 0) -> dict:
+    instrument = MemoryTime()
+    probe = run_around(instrument, model, split(10), split(10), batch_size)
+    (row,) = rows(instrument, index, model, probe)
+    return row
+
+
+@pytest.mark.parametrize(
+    ("norm", "per_image", "constant"),
+    [
+        # the image and each ReLU's output, which is the next layer's input
+        ("none", 64 + sum(WIDTHS), 0),
+        # besides, each norm's input; mean and 1 / std, and the two tensors in which the kernel leaves mean and variance
+        ("batch", 64 + 2 * sum(WIDTHS), 4 * sum(WIDTHS)),
+        ("layer", 64 + 2 * sum(WIDTHS) + 2 * len(WIDTHS), 0),
+        # a mean is subtracted: its backward pass needs nothing
+        ("mean_only", 64 + sum(WIDTHS), 0),
+    ],
+)
+@pytest.mark.parametrize("batch_size", [2, 8, 33])
+def test_bytes_saved(norm, per_image, constant, batch_size, network_of):
+    row = look(network_of(norm, "mlp"), batch_size)
+    assert (row["saved_per_image"], row["saved_constant"]) == (4 * per_image, 4 * constant)
+    assert row["saved"] == 4 * (per_image * batch_size + constant)
+
+
+def test_weight_norm_keeps_a_constant(network_of):
+    # w = g v / |v| is made anew in each step, whatever the batch
+    weights = 64 * WIDTHS[0] + WIDTHS[0] * WIDTHS[1]
+    row = look(network_of("weight", "mlp"), 8)
+    assert row["saved_per_image"] == 4 * (64 + sum(WIDTHS))
+    assert 4 * WIDTHS[0] * WIDTHS[1] <= row["saved_constant"] <= 4 * (weights + 2 * sum(WIDTHS))
+
+
+def test_saved_is_linear_in_the_batch(norm_name, model_name, network_of):
+    model = network_of(norm_name, model_name)
+    small, large = look(model, 8), look(model, 32)
+    if "ghost" not in norm_name:  # ghost batches keep their own statistics
+        assert small["saved_per_image"] == large["saved_per_image"]
+        assert small["saved_constant"] == large["saved_constant"]
+    blank = model.to("meta")
+    assert saved_for_backward(blank, torch.empty(32, 1, 8, 8, device="meta")) == large["saved"]
+
+
+def test_a_storage_counts_once_and_parameters_do_not():
+    linear = nn.Linear(6, 6)
+    x = torch.randn(4, 6)
+    assert saved_for_backward(linear, x) == x.nbytes
+
+    class Twice(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return linear(x) + linear(x[:2].repeat(2, 1)) + linear(x.flip(0).view(4, 6)) + linear(x.view(4, 6))
+
+    model = Twice()
+    model.linear = linear
+    assert saved_for_backward(model, x) == 3 * x.nbytes
+    assert size(linear.parameters()) == 4 * (36 + 6)
+
+
+def test_bytes_of_parameters_and_buffers(network_of):
+    row = look(network_of("batch", "mlp"), 8)
+    weights, norms = 64 * 12 + 12 * 10 + 10 * 5 + 5, 2 * (12 + 10)  # gamma and beta, and no bias before them
+    assert row["parameters"] == 4 * (weights + norms)
+    assert row["buffers"] == 4 * 4 * (12 + 10) + 2 * 8  # two averages of mean and variance, two counts
+    assert row["peak"] == ""
+
+
+def test_milliseconds_are_those_of_an_update(network_of):
+    model = network_of("none", "mlp")
+    row = look(model, 8, index=4)
+    assert [row[f"{what}_ms"] for what in ("training", "evaluating", "measuring")] == [500, 125, 250]
+    row = look(model, 8, index=0)
+    assert {row[f"{what}_ms"] for what in ("training", "evaluating", "measuring")} == {""}
+
+
+def test_counts_once(network_of):
+    model = network_of("batch", "mlp")
+    instrument = MemoryTime()
+    probe = run_around(instrument, model, split(10), split(10))
+    (first,) = rows(instrument, 0, model, probe)
+    resumed = through_a_checkpoint(instrument, MemoryTime())
+    run_around(resumed, model, split(10), split(10))
+    model.register_forward_pre_hook(lambda *_: pytest.fail("the model was run"))
+    for one in (instrument, resumed):
+        (later,) = rows(one, 3, model, probe)
+        assert {name: later[name] for name in COUNTED} == {name: first[name] for name in COUNTED}

@@ -1,0 +1,188 @@
+"""Errors of running statistics: the formulas, what is known of averages of batch variances; accuracies."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from small_run import in_training, rows, run_around, split
+from torch import nn
+
+from normbench.instruments import Statistics
+from normbench.instruments.drawn import drawn
+from normbench.instruments.statistics import errors
+from normbench.norms import (
+    BatchNorm,
+    Block,
+    MeanVar,
+    exact_statistics,
+    load_statistics,
+    statistics_of,
+    use_batch_statistics,
+)
+from normbench.training import evaluate
+
+CPU = torch.device("cpu")
+TRAIN, VALIDATION = split(60), split(50, seed=1)
+
+
+def looked_at(model: nn.Module, train: Any = TRAIN, batch_size: int = 8) -> tuple[list[dict], Statistics]:
+    instrument = Statistics()
+    probe = run_around(instrument, model, train, VALIDATION, batch_size)
+    return rows(instrument, 10, model, probe), instrument
+
+
+def of_norms(found: list[dict], kind: str) -> dict[tuple[str, Any], dict]:
+    return {(f"{row['layer']}.{row['norm']}", row["time"]): row
+            for row in found if row["layer"] and row["statistics"] == kind}  # fmt: skip
+
+
+def of_network(found: list[dict]) -> dict[str, dict]:
+    return {row["statistics"]: row for row in found if not row["layer"]}
+
+
+def naive(found: MeanVar, exact: MeanVar, eps: float) -> list[float]:
+    mean, ratio = [], []
+    for j in range(len(exact.mean)):
+        if exact.var[j] > 0:
+            mean.append((found.mean[j] - exact.mean[j]).item() / math.sqrt(exact.var[j] + eps))
+            ratio.append((found.var[j] + eps).item() / (exact.var[j] + eps).item())
+    return [np.sqrt(np.mean(np.square(mean))), np.mean(ratio), np.sqrt(np.mean((np.array(ratio) - 1) ** 2))]
+
+
+@pytest.mark.parametrize("eps", [0.0, 1e-5, 0.3])
+def test_errors_are_those_of_a_naive_implementation(eps):
+    rng = torch.Generator().manual_seed(0)
+    found, exact = (MeanVar(*torch.rand(2, 4, 9, generator=rng, dtype=torch.float64)) for _ in range(2))
+    exact.var[1, 3:5] = 0
+    units, numbers = errors(found, exact, eps)
+    assert units.tolist() == [9, 7, 9, 9]
+    for t in range(4):
+        step = [MeanVar(part.mean[t], part.var[t]) for part in (found, exact)]
+        wanted = naive(*step, eps)
+        assert numbers[t].tolist() == pytest.approx(wanted, rel=1e-12)
+        assert errors(*step, eps)[1][0].tolist() == pytest.approx(wanted, rel=1e-12)
+
+
+@pytest.mark.parametrize("network", ["mlp", "cnn", "rnn"])
+@pytest.mark.parametrize("norm", ["batch", "mean_only", "ghost_batch"])
+def test_numbers_are_those_of_a_naive_implementation(norm, network, network_of):
+    model = in_training(network_of(norm, network), TRAIN)
+    found, _ = looked_at(model)
+    exact = exact_statistics(model, [TRAIN.images])
+    for kind in ("running", "average"):
+        by_norm, kept = of_norms(found, kind), statistics_of(model, kind)
+        assert {name for name, _ in by_norm} == kept.keys() == exact.keys()
+        for (name, t), row in by_norm.items():
+            eps = getattr(model.get_submodule(name), "eps", 0.0)
+            units, numbers = errors(kept[name], exact[name], eps)
+            wanted, count = (numbers.nanmedian(0).values, units.sum()) if t == "" else (numbers[t], units[t])
+            assert row["units"] == count
+            got = [row[column] for column in ("mean_error", "var_ratio", "var_error")]
+            assert got == pytest.approx(wanted.tolist(), rel=1e-3, abs=1e-6, nan_ok=True)
+            assert norm != "mean_only" or math.isnan(row["var_ratio"])
+        steps = {t for _, t in by_norm} - {""}
+        assert steps == (set(range(8)) if network == "rnn" else set())
+
+
+@pytest.mark.parametrize(("batch_size", "tolerance"), [(2, 0.05), (8, 0.02), (64, 0.02)])
+def test_averages_of_batch_variances(batch_size, tolerance):
+    # The average of biased variances lacks the variance of the batches' means: (B - 1) / B. What norms average is
+    # unbiased, and only noisy; the total variance is exact.
+    torch.manual_seed(0)
+    images = torch.randn(20_000, 6) * 3 + 2
+    model = nn.Sequential(nn.Identity(), norm := BatchNorm(6))
+    biased = []
+    for x in images.split(batch_size):
+        model(x)
+        biased.append(x.var(0, correction=0))
+    population = images.double().var(0, correction=0)
+    (exact,) = exact_statistics(model, list(images.split(1000))).values()
+    torch.testing.assert_close(exact.var, population, rtol=1e-6, atol=0)
+    ratio = torch.stack(biased).double().mean(0) / population
+    assert ratio.mean().item() == pytest.approx(1 - 1 / batch_size, abs=tolerance * (1 - 1 / batch_size))
+    average = errors(statistics_of(model, "average")["1"], exact, norm.eps)[1][0]
+    running = errors(statistics_of(model, "running")["1"], exact, norm.eps)[1][0]
+    assert average[1].item() == pytest.approx(1, abs=tolerance)
+    assert average[2] < tolerance
+    assert running[2] > 3 * average[2]  # it looks back over the last ten batches or so
+
+
+def test_accuracy_is_that_of_evaluation(norm_name, network_of):
+    model = in_training(network_of(norm_name, "cnn"), TRAIN)
+    found, instrument = looked_at(model)
+    if not statistics_of(model, "running"):
+        assert found == []
+        assert instrument.result() == {}
+        return
+    numbers = of_network(found)
+    assert list(numbers) == ["running", "average", "exact", "batch"]
+    for kind in ("running", "average", "exact"):
+        other = copy.deepcopy(model)
+        load_statistics(
+            other, exact_statistics(model, [TRAIN.images]) if kind == "exact" else statistics_of(model, kind)
+        )
+        loss, accuracy = evaluate(other, VALIDATION)
+        assert numbers[kind]["loss"] == pytest.approx(loss, rel=1e-4)
+        assert numbers[kind]["accuracy"] == pytest.approx(accuracy, abs=0.021)  # an image on the edge of two classes
+    result = instrument.result()
+    assert result["accuracy"] == {kind: row["accuracy"] for kind, row in numbers.items()}
+    assert result["loss"] == {kind: row["loss"] for kind, row in numbers.items()}
+
+
+def test_batches_are_those_of_training(network_of):
+    model = in_training(network_of("batch", "mlp"), TRAIN)
+    numbers = of_network(looked_at(model)[0])["batch"]
+    other = copy.deepcopy(model).eval()
+    use_batch_statistics(other)
+    losses, right = [], []
+    for images, labels in drawn(VALIDATION, 48, 8, CPU):  # of 50; the rest is no full batch
+        logits = other(images)
+        losses.append(F.cross_entropy(logits, labels).item())
+        right.append((logits.argmax(1) == labels).double().mean().item())
+    assert numbers["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+    assert numbers["accuracy"] == pytest.approx(np.mean(right))
+
+
+def test_a_batch_of_all_works_with_its_own_exact_statistics(network_of):
+    model = in_training(network_of("batch", "mlp"), TRAIN)
+    numbers = of_network(looked_at(model, train=VALIDATION, batch_size=1000)[0])
+    assert numbers["batch"]["loss"] == pytest.approx(numbers["exact"]["loss"], rel=1e-5)
+    assert numbers["batch"]["accuracy"] == numbers["exact"]["accuracy"]
+
+
+def test_exact_statistics_have_no_error(network_of):
+    model = in_training(network_of("batch", "mlp"), TRAIN)
+    load_statistics(model, exact_statistics(model, [TRAIN.images]))
+    found, _ = looked_at(model)
+    for row in of_norms(found, "running").values():
+        assert row["mean_error"] == pytest.approx(0, abs=1e-5)
+        assert row["var_ratio"] == pytest.approx(1, abs=1e-5)
+        assert row["var_error"] == pytest.approx(0, abs=1e-5)
+        assert row["images"] == 60
+    numbers = of_network(found)
+    assert numbers["running"]["loss"] == pytest.approx(numbers["exact"]["loss"])
+
+
+def test_before_the_first_batch(network_of):
+    found, _ = looked_at(network_of("batch", "mlp"))
+    exact = next(iter(exact_statistics(network_of("batch", "mlp"), [TRAIN.images]).values()))
+    for kind in ("running", "average"):
+        row = of_norms(found, kind)["hidden1.norm", ""]
+        wanted = naive(MeanVar(torch.zeros(12), torch.ones(12)), exact, 1e-5)
+        assert [row["mean_error"], row["var_ratio"], row["var_error"]] == pytest.approx(wanted, rel=1e-4)
+
+
+def test_torchs_own_batch_norm_has_no_plain_average():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), Block(nn.Linear(64, 6), nn.BatchNorm1d(6), nn.ReLU()), Block(nn.Linear(6, 5)))
+    model(TRAIN.images)
+    found, _ = looked_at(model)
+    assert list(of_network(found)) == ["running", "exact", "batch"]
+    assert list(of_norms(found, "running")) == [("1.norm", "")]
+    assert of_norms(found, "average") == {}

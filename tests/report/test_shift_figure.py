@@ -1,0 +1,60 @@
+"""The figure of the shift: which rows it draws, and the mean over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from normbench.report import shift
+from normbench.report.cells import read
+from normbench.report.drawing import look
+from normbench.runs import load
+
+Add = Callable[..., Path]
+BAND = [(-2.0, -1.0, 0.0, 1.0, 2.0)] * 3
+
+
+def test_a_layers_curve_is_of_what_enters_its_activation(study: Path, add: Add) -> None:
+    path = add(norm="batch", layers={"b/linear": BAND, "b/normalized": BAND[:2], "a/linear": BAND})
+    with (path / "measured" / "shift.csv").open("a") as file:
+        file.write(
+            "10,,,,a,linear,running,start,9,9,9\n10,,,,a,linear,probe,path,9,9,9\n10,,,,a,activation,probe,start,9,9,9\n"
+        )
+    (entry,) = read(load(study)).entries
+    found = shift.curves(entry)
+    assert list(found) == ["b", "a"]
+    assert found["b"].step.tolist() == [0, 1]
+    assert found["a"].step.tolist() == [0, 1, 10]
+    assert found["a"].w1_scaled_mean.tolist() == pytest.approx([0, 0.1, 0.2])
+    assert found["a"].floor.tolist() == pytest.approx([0.02] * 3)
+
+
+def test_the_mean_over_seeds_is_at_the_steps_that_all_have(study: Path, add: Add) -> None:
+    for seed, snapshots in ((0, 3), (1, 2)):
+        add(norm="none", seed=seed, layers={"a/linear": BAND[:snapshots]})
+    runs = [shift.curves(entry)["a"] for entry in read(load(study)).entries]
+    runs[1].loc[:, "w1_scaled_mean"] += 1
+    mean = shift._mean(runs)
+    assert mean is not None
+    assert mean.index.tolist() == [0, 1]
+    np.testing.assert_allclose(mean.w1_scaled_mean, [0.5, 0.6])
+
+
+def test_it_is_drawn_and_says_from_how_many_runs(study: Path, add: Add) -> None:
+    for norm in ("none", "batch"):
+        for seed in (0, 1):
+            add(norm=norm, seed=seed, layers={"a/linear": BAND})
+    with look():
+        (figure,) = shift.draw(read(load(study)))
+    assert figure.svg
+    assert "(none 2, batch 2)" in figure.caption
+
+
+def test_without_the_instrument_it_says_so(study: Path, add: Add) -> None:
+    add(norm="none")
+    (figure,) = shift.draw(read(load(study)))
+    assert not figure.svg
+    assert "instrument shift" in figure.caption
