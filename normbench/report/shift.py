@@ -42,10 +42,11 @@ def draw(cells: Cells) -> list[Figure]:
                     ax.plot(table.index, table[column], markevery=max(1, len(table) // 5), **styles[scheme].drawn)
                     if column == "w1_scaled_mean":
                         ax.plot(table.index, table.floor, color=styles[scheme].color, linewidth=0.7, linestyle=":")
-            ax.set_ylim(bottom=0)
             if j == 0:
                 ax.set_ylabel(title)
         axes[0][j].set_title(layer)
+    for row in axes:  # once all is drawn: the panels of a row share their axis
+        row[0].set_ylim(bottom=0)
     steps = pd.concat([table.step for runs in measured.values() for run in runs for table in run.values()])
     if steps[steps > 0].min() < 0.01 * steps.max():  # snapshots that are denser at the start
         step_axis(axes[0][0], int(steps.max()))
