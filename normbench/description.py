@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from normbench.norms import Block, Observed, blocks
+from normbench.norms import Block, Observed, blocks, watching
 
 AXES = ("examples", "features", "height", "width")
 
@@ -35,14 +35,10 @@ class Layer:
 def describe(model: nn.Module, shape: tuple[int, int, int], batch_size: int) -> list[Layer]:
     """The blocks of `model`, for images of `shape` in batches of `batch_size`; it is run on noise, in training mode."""
     shapes: dict[tuple[str, str], tuple[int, ...]] = {}
-    watched = list(blocks(model))
-    for name, block in watched:
-        block.observer = partial(_note, shapes, name)
-    with torch.no_grad():
+    with torch.no_grad(), watching(blocks(model), lambda name, block: partial(_note, shapes, name)):
         model.train()(torch.randn(batch_size, *shape))
     layers = []
-    for name, block in watched:
-        block.observer = None
+    for name, block in blocks(model):
         size = shapes[name, "linear"]
         out = " x ".join(map(str, size[1:]))
         count = sum(p.numel() for p in block.parameters())

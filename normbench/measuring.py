@@ -26,7 +26,7 @@ def bytes_at_most(instruments: Sequence[Instrument], config: Mapping[str, Any], 
         return 0
     options = config["instruments"]
     layers = [block for _, block in blocks(model)]
-    times = max((min(getattr(block, "steps", 1), options["positions"]) for block in layers), default=1)
+    times = max((min(block.steps, options["positions"]) for block in layers), default=1)
     looks = len(snapshots(options["schedule"], total, options["snapshots"]))
     rows = {i: i.rows(3 * len(layers), times) * (looks if i.when == "snapshots" else 1) for i in instruments}
     return sum(count * (NAMES + WIDEST * len(instrument.columns)) for instrument, count in rows.items())

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -63,10 +63,13 @@ class Update:
         """Change the weights by their gradients, `index` updates having been done."""
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(model.parameters(), self.clip_norm)
-        if self.lr is not None:
-            for group in optimizer.param_groups:
-                group["lr"] = self.lr(index)
+        for group in optimizer.param_groups:
+            group["lr"] = self.rate(group, index)
         optimizer.step()
+
+    def rate(self, group: Mapping[str, Any], index: int) -> float:
+        """The learning rate of a group of the optimizer's parameters, `index` updates having been done."""
+        return group["lr"] if self.lr is None else self.lr(index)
 
 
 def steps(
@@ -120,17 +123,23 @@ def mini_batches(
 def evaluate(model: nn.Module, examples: Examples, batch_size: int = 200) -> tuple[float, float]:
     """Mean loss and accuracy (0 to 1) of `model` in evaluation mode on all `examples`. Its modes are restored."""
     modes = [(module, module.training) for module in model.modules()]
-    losses, rights = [], []
     device = next(model.parameters()).device
     model.eval()
     try:
-        for positions in torch.arange(len(examples), device=device).split(batch_size):
-            x, y = examples.batch(positions)
-            logits = model(x)
-            losses.append(F.cross_entropy(logits, y, reduction="sum").double())
-            rights.append((logits.argmax(1) == y).sum())
+        places = torch.arange(len(examples), device=device).split(batch_size)
+        return loss_and_accuracy(model, map(examples.batch, places))
     finally:
         for module, mode in modes:
             module.training = mode
-    loss, correct = torch.stack(losses).sum().item(), torch.stack(rights).sum().item()
-    return loss / len(examples), correct / len(examples)
+
+
+@torch.no_grad()
+def loss_and_accuracy(model: nn.Module, batches: Iterable[Batch]) -> tuple[float, float]:
+    """Mean loss and accuracy (0 to 1) of `model`, in the mode that it is in, over all examples of `batches`."""
+    losses, rights, count = [], [], 0
+    for x, y in batches:
+        logits = model(x)
+        losses.append(F.cross_entropy(logits, y, reduction="sum").double())
+        rights.append((logits.argmax(1) == y).sum())
+        count += len(y)
+    return torch.stack(losses).sum().item() / count, torch.stack(rights).sum().item() / count

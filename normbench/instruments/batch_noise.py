@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +14,18 @@ from normbench.instruments.drawn import drawn
 from normbench.instruments.instrument import Instrument, Row
 from normbench.instruments.observing import observing
 from normbench.instruments.probe import Key, Probe
-from normbench.norms import blocks, exact_statistics, images_at_once, load_statistics, mean_and_var, uses_batch
+from normbench.norms import (
+    Observed,
+    blocks,
+    exact_statistics,
+    images_at_once,
+    keep_buffers,
+    load_statistics,
+    mean_and_var,
+    uses_batch,
+    varies,
+    watching,
+)
 from normbench.training import Step
 
 TENSORS = ("linear", "normalized")
@@ -104,30 +114,25 @@ def over_batches(model: nn.Module, batches: list[Tensor], way: str, times: dict[
     """
     found: dict[Key, list[Tensor]] = defaultdict(list)
     calls: Counter[Key] = Counter()
-    watched = [(layer, block) for layer, block in blocks(model) if layer in times]
 
-    def watch(layer: str, steps: int, kind: str, value: Tensor) -> None:
-        t = calls[layer, kind] % steps
-        calls[layer, kind] += 1
-        if kind in TENSORS and (not times[layer] or t in times[layer]):
-            found[layer, kind].append(torch.stack(mean_and_var(value)))
+    def watch(layer: str, block: Observed) -> Callable[[str, Tensor], None]:
+        def observe(kind: str, value: Tensor) -> None:
+            t = calls[layer, kind] % block.steps
+            calls[layer, kind] += 1
+            if kind in TENSORS and (not times[layer] or t in times[layer]):
+                found[layer, kind].append(torch.stack(mean_and_var(value)))
+
+        return observe
 
     with observing(model, way):
         if way == "running":
             together = torch.cat(batches)[: images_at_once(model, batches[0][0])]
             load_statistics(model, exact_statistics(model, [together]))
-        buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-        try:
-            for layer, block in watched:
-                steps: int = block.steps if block.recurrent else 1  # type: ignore[assignment]
-                block.observer = partial(watch, layer, steps)
+        restore = keep_buffers(model)
+        with watching([(layer, block) for layer, block in blocks(model) if layer in times], watch):
             for images in batches:
                 model(images)
-                for buffer, value in buffers:  # batch renorm works with its running statistics in training, too
-                    buffer.copy_(value)
-        finally:
-            for _, block in watched:
-                block.observer = None
+                restore()  # batch renorm works with its running statistics in training, too
     return {key: torch.stack(parts).double().unflatten(0, (len(batches), -1)).permute(2, 0, 1, 3).flatten(2)
             for key, parts in found.items()}  # fmt: skip
 
@@ -145,8 +150,3 @@ def noise(means: Tensor, variances: Tensor) -> dict[str, float]:
 def unit_moments(values: Tensor, probe: Probe, key: Key) -> tuple[Tensor, Tensor]:
     """Mean and variance of each unit of the probe's values [N, C, P], a unit at a time step being a unit."""
     return mean_and_var(values.flatten(1) if probe.times(key[0]) else values)
-
-
-def varies(mean: Tensor, var: Tensor) -> Tensor:
-    """Which units vary by more than float32 rounds."""
-    return var > 1e-12 * mean.square()

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from normbench.instruments.probe import ascending
+from normbench.norms import mean_and_var
 
 QUANTITIES = ("w1", "moved", "w1_scaled", "moved_scaled", "drift_scaled", "log_std", "js")
 STATISTICS = ("median", "mean", "p90")  # over units
@@ -40,9 +41,9 @@ def seen(values: Tensor, ordered: Tensor) -> Seen:
 
 
 def moments(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation over the last axis; a tenth of the time of torch.std_mean on a CPU."""
-    mean = values.mean(-1)
-    return mean, (values - mean.unsqueeze(-1)).square_().mean(-1).sqrt_()
+    """Mean and standard deviation over the last axis."""
+    mean, var = mean_and_var(values, (-1,))
+    return mean, var.sqrt_()
 
 
 def distances(pairs: Sequence[Pair], every: Sequence[int]) -> list[tuple[int, dict[str, float]]]:

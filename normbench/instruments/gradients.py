@@ -16,7 +16,7 @@ from normbench.instruments.probe import Probe
 from normbench.instruments.rehearsal import WeightKey, draw_alike, in_training, next_weights
 from normbench.instruments.scale_invariance import scale, scale_invariance
 from normbench.instruments.weights import Weight, weights
-from normbench.norms import blocks, untouched
+from normbench.norms import blocks, untouched, watching
 from normbench.training import Batch, Examples, Step
 
 PRODUCTS = ("input.linear", "hidden.linear")  # of a recurrent cell: W_x x and W_h h, whose sum is its `linear`
@@ -93,9 +93,9 @@ class Gradients(Instrument):
         return dict(zip(found, ratios, strict=True))
 
     def _effective_lr(self, weight: Weight, kind: str, index: int) -> Tensor:
-        optimizer, lr = self.setting.optimizer, self.setting.update.lr
+        optimizer = self.setting.optimizer
         group = next(g for g in optimizer.param_groups if any(p is weight.trained for p in g["params"]))
-        rate = group["lr"] if lr is None else lr(index)
+        rate = self.setting.update.rate(group, index)
         if not isinstance(optimizer, optim.SGD):
             return rate / scale(weight, kind)
         return rate / (1 - group["momentum"]) / scale(weight, kind).square()
@@ -116,20 +116,14 @@ def gradient_norms(
         draw_alike(model)
         read = {key: weight.effective() for key, weight in found.items()}
         inputs = {key: [get_gradient_edge(w)] for key, w in read.items() if w.requires_grad}
-        layers = list(blocks(model))
-        try:
-            for layer, block in layers:
-                block.observer = _collector(layer, block.recurrent, inputs)
+        with watching(blocks(model), lambda layer, block: _collector(layer, block.recurrent, inputs)):
             loss = F.cross_entropy(model(batch[0]), batch[1])
-        finally:
-            for _, block in layers:
-                block.observer = None
         flat = [place for part in inputs.values() for place in part]
         gradients = iter(torch.autograd.grad(loss, flat, allow_unused=True))
         used = {key: [g for g in (next(gradients) for _ in part) if g is not None] for key, part in inputs.items()}
         norms = {key: torch.linalg.vector_norm(torch.stack(torch._foreach_norm(part)))
                  for key, part in used.items() if part}  # fmt: skip
-        for layer, _ in layers:
+        for layer, _ in blocks(model):
             if (layer, "linear") in norms:  # the loss knows the sum itself
                 for part in PRODUCTS:
                     norms.pop((layer, part), None)

@@ -43,8 +43,7 @@ class Landscape(Instrument):
     def measure(self, step: Step, model: nn.Module, probe: Probe) -> Iterator[Row]:
         if step.batch is None:
             return
-        lr_at = self.setting.update.lr
-        lr = self.setting.optimizer.param_groups[0]["lr"] if lr_at is None else lr_at(step.index)
+        lr = self.setting.update.rate(self.setting.optimizer.param_groups[0], step.index)
         steps = {"absolute": ABSOLUTE, "relative": [factor * lr for factor in RELATIVE]}
         here, losses, changes = self._along(model, step.batch, [eta for part in steps.values() for eta in part])
         loss, norm = here

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from normbench.instruments.instrument import Instrument, Row
 from normbench.instruments.probe import Probe
+from normbench.instruments.rehearsal import in_training
 from normbench.memory import saved_for_backward, size
-from normbench.norms import untouched
 from normbench.training import Step
 
 
@@ -56,10 +56,7 @@ class MemoryTime(Instrument):
 
 def saved_by_batch(model: nn.Module, image: Tensor, batch_size: int) -> dict[str, int]:
     """Bytes kept for the backward pass of a batch of such images: all, those that each image adds, and the rest."""
-    modes = [(module, module.training) for module in model.modules()]
-    with untouched(model):
-        for module, mode in modes:
-            module.training = mode
+    with in_training(model):
         one, more = (saved_for_backward(model, image.expand(n, *image.shape).clone())
                      for n in (batch_size, batch_size + 1))  # fmt: skip
     per_image = more - one

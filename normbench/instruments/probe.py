@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from normbench.instruments.observing import WAYS, observing
-from normbench.norms import Observed, blocks, uses_batch
+from normbench.norms import Observed, blocks, keep_buffers, uses_batch, watching
 
 Key = tuple[str, str]  # layer, tensor
 # Values of a whole tensor that percentiles are taken of: sorting is what costs most. For normal values the median is
@@ -99,23 +100,18 @@ class Probe:
     def _look(self, groups: Sequence[Tensor], way: str) -> dict[Key, Tensor]:
         parts: dict[Key, list[Tensor]] = {}
         with observing(self.model, way):
-            buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
-            try:
-                for images in groups:
-                    seen: dict[Key, list[Tensor]] = {}
-                    for layer, block in self._watched:
-                        watch = self._recurrent(layer, block, seen) if block.recurrent else self._plain(layer, seen)
-                        block.observer = watch
+            restore = keep_buffers(self.model)
+            for images in groups:
+                seen: dict[Key, list[Tensor]] = {}
+                with watching(self._watched, partial(self._watch, seen)):
                     self.model(images)
-                    for key, values in seen.items():
-                        parts.setdefault(key, []).append(torch.stack(values, 2) if len(values) > 1 else values[0])
-                    if len(groups) > 1:  # batch renorm works with its running statistics in training, too
-                        for buffer, value in buffers:
-                            buffer.copy_(value)
-            finally:
-                for _, block in self._watched:
-                    block.observer = None
+                for key, values in seen.items():
+                    parts.setdefault(key, []).append(torch.stack(values, 2) if len(values) > 1 else values[0])
+                restore()  # batch renorm works with its running statistics in training, too
         return {key: torch.cat(values) if len(values) > 1 else values[0] for key, values in parts.items()}
+
+    def _watch(self, seen: dict[Key, list[Tensor]], layer: str, block: Observed) -> Callable[[str, Tensor], None]:
+        return self._recurrent(layer, block, seen) if block.recurrent else self._plain(layer, seen)
 
     def _plain(self, layer: str, seen: dict[Key, list[Tensor]]) -> Callable[[str, Tensor], None]:
         def observe(kind: str, value: Tensor) -> None:
@@ -131,9 +127,9 @@ class Probe:
         return observe
 
     def _recurrent(self, layer: str, block: Observed, seen: dict[Key, list[Tensor]]) -> Callable[[str, Tensor], None]:
-        steps: int = block.steps  # type: ignore[assignment]
         if layer not in self._places:
-            chosen = np.unique(np.linspace(0, steps - 1, min(self.positions, steps)).round().astype(int))
+            last = block.steps - 1
+            chosen = np.unique(np.linspace(0, last, min(self.positions, block.steps)).round().astype(int))
             self._places[layer] = torch.from_numpy(chosen)
         places, counts = set(self._places[layer].tolist()), dict.fromkeys(("linear", "normalized", "activation"), 0)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from normbench.instruments.rehearsal import WeightKey, draw_alike, in_training, stand_ins
 from normbench.instruments.weights import Weight, weights
-from normbench.norms import Observed, blocks
+from normbench.norms import Observed, blocks, watching
 
 # The change that scaling may make, as a share of what other weights make. Measured over all schemes in four models: at
 # most 0.07 where the formula says 0 (eps, in ghost batches of two), at least 0.16 where the scale matters (by a bias).
@@ -80,10 +80,7 @@ def _of(block: Observed, weight: Weight, shown: Callable[[], Tensor]) -> str:
 def _shown(block: Observed, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     """What the block makes of these inputs before its activation, at all time steps."""
     seen: dict[str, list[Tensor]] = {"linear": [], "normalized": []}
-    watching, block.observer = block.observer, lambda kind, value: seen.setdefault(kind, []).append(value)
-    try:
+    with watching([("", block)], lambda *_: lambda kind, value: seen.setdefault(kind, []).append(value)):
         draw_alike(block, 1)  # the same noise each time
         block(*args, **kwargs)
-    finally:
-        block.observer = watching
     return torch.stack(seen["normalized"] or seen["linear"] or [torch.zeros(())])  # a block may show neither

@@ -6,15 +6,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from normbench.instruments.drawn import drawn
 from normbench.instruments.instrument import Instrument, Row
 from normbench.instruments.observing import observing
 from normbench.instruments.probe import Probe
-from normbench.norms import MeanVar, blocks, exact_statistics, images_at_once, load_statistics, statistics_of
-from normbench.training import Batch, Step
+from normbench.norms import (
+    MeanVar,
+    blocks,
+    exact_statistics,
+    images_at_once,
+    keep_buffers,
+    load_statistics,
+    statistics_of,
+    varies,
+)
+from normbench.training import Batch, Step, loss_and_accuracy
 
 KINDS = ("running", "average")  # those that norms keep: exponential and plain averages
 ERRORS = ("mean_error", "var_ratio", "var_error")
@@ -119,7 +127,7 @@ def rows_of(row: Row, found: MeanVar, exact: MeanVar, eps: float, times: Sequenc
 def errors(found: MeanVar, exact: MeanVar, eps: float) -> tuple[Tensor, Tensor]:
     """How many units vary [T], and `ERRORS` over them [T, 3], at each time step; T is 1 where there are none."""
     (mean, var), (m, v) = ([part.view(-1, part.shape[-1]) for part in both] for both in (found, exact))
-    kept = v > 1e-12 * m.square()  # below it float32 has only its rounding
+    kept = varies(m, v)
     square = torch.where(kept, (mean - m).square() / (v + eps), torch.nan)
     ratio = torch.where(kept, (var + eps) / (v + eps), torch.nan)
     numbers = square.nanmean(1).sqrt(), ratio.nanmean(1), (ratio - 1).square().nanmean(1).sqrt()
@@ -128,13 +136,11 @@ def errors(found: MeanVar, exact: MeanVar, eps: float) -> tuple[Tensor, Tensor]:
 
 def evaluate(model: nn.Module, batches: Sequence[Batch]) -> dict[str, float]:
     """Loss and accuracy of `model` in the mode that it is in; its buffers are the same at the start of each batch."""
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    losses, rights = [], []
-    for images, labels in batches:
-        logits = model(images)
-        losses.append(F.cross_entropy(logits, labels, reduction="sum").double())
-        rights.append((logits.argmax(1) == labels).sum())
-        for buffer, value in buffers:  # batch renorm works with its running statistics in training, too
-            buffer.copy_(value)
-    count = sum(len(labels) for _, labels in batches)
-    return {"loss": torch.stack(losses).sum().item() / count, "accuracy": torch.stack(rights).sum().item() / count}
+    restore = keep_buffers(model)
+
+    def one_by_one() -> Iterator[Batch]:
+        for batch in batches:
+            yield batch
+            restore()  # batch renorm works with its running statistics in training, too
+
+    return dict(zip(("loss", "accuracy"), loss_and_accuracy(model, one_by_one()), strict=True))

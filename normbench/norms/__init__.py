@@ -2,7 +2,7 @@
 
 from normbench.norms.batch import BatchNorm, RecurrentBatchNorm
 from normbench.norms.batch_renorm import BatchRenorm
-from normbench.norms.block import Block, Observed, Unsupported, blocks, show_both_sides
+from normbench.norms.block import Block, Observed, Unsupported, blocks, show_both_sides, watching
 from normbench.norms.data_init import data_dependent_start
 from normbench.norms.dynamic_tanh import DynamicTanh
 from normbench.norms.every_step import EveryStep
@@ -20,10 +20,11 @@ from normbench.norms.precise import (
     load_statistics,
     mean_and_var,
     statistics_of,
+    varies,
 )
 from normbench.norms.rms import RMSNorm
 from normbench.norms.scheme import NormScheme
-from normbench.norms.untouched import untouched, use_batch_statistics, uses_batch
+from normbench.norms.untouched import keep_buffers, untouched, use_batch_statistics, uses_batch
 from normbench.norms.weight import weight_norm
 from normbench.norms.weight_standardization import weight_standardization
 
@@ -53,6 +54,7 @@ __all__ = [
     "data_dependent_start",
     "exact_statistics",
     "images_at_once",
+    "keep_buffers",
     "load_statistics",
     "mean_and_var",
     "recurrent_mean_only",
@@ -61,6 +63,8 @@ __all__ = [
     "untouched",
     "use_batch_statistics",
     "uses_batch",
+    "varies",
+    "watching",
     "weight_norm",
     "weight_standardization",
 ]

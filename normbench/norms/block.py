@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 from torch import Tensor, nn
@@ -23,7 +24,8 @@ class Observed(nn.Module):
     """
 
     observer: Callable[[str, Tensor], None] | None = None
-    recurrent = False  # a recurrent cell shows each tensor once per time step
+    recurrent = False  # a recurrent cell shows each tensor once per time step ...
+    steps = 1  # ... so many times in a pass
 
     def show(self, name: str, tensor: Tensor) -> None:
         if self.observer is not None:
@@ -69,6 +71,22 @@ def blocks(model: nn.Module) -> Iterator[tuple[str, Observed]]:
     for name, module in model.named_modules():
         if isinstance(module, Observed):
             yield name, module
+
+
+@contextmanager
+def watching(
+    layers: Iterable[tuple[str, Observed]], watch: Callable[[str, Observed], Callable[[str, Tensor], None]]
+) -> Iterator[None]:
+    """Inside, each of these blocks shows its tensors to `watch(name, block)`; afterwards to whom it did before."""
+    layers = list(layers)
+    before = [(block, block.observer) for _, block in layers]
+    try:
+        for name, block in layers:
+            block.observer = watch(name, block)
+        yield
+    finally:
+        for block, observer in before:
+            block.observer = observer
 
 
 def show_both_sides(activation: nn.Module | None) -> None:

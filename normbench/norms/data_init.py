@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from normbench.norms.block import Block, blocks
+from normbench.norms.precise import varies
 from normbench.norms.untouched import untouched, use_batch_statistics
 
 
@@ -44,12 +45,12 @@ def _adjust(linear: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Te
     bias: Tensor | None = linear.bias  # type: ignore[assignment]
     t = output if bias is None else output - per_unit(bias)
     var, mean = torch.var_mean(t, (0, *range(2, t.dim())), correction=0)
-    varies = var > 1e-12 * mean.square()  # below it float32 has only its rounding
-    scale = torch.where(varies, var.rsqrt(), 1.0)
+    moves = varies(mean, var)
+    scale = torch.where(moves, var.rsqrt(), 1.0)
     parametrized = parametrize.is_parametrized(linear, "weight")
     weight: Tensor = linear.parametrizations.weight.original0 if parametrized else linear.weight  # type: ignore
     weight.mul_(scale.view(-1, *[1] * (weight.dim() - 1)))
     if bias is None:
         return t * per_unit(scale)
-    bias.copy_(torch.where(varies, -mean * scale, bias))
+    bias.copy_(torch.where(moves, -mean * scale, bias))
     return t * per_unit(scale) + per_unit(bias)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from normbench.norms.block import blocks
+from normbench.norms.block import Observed, blocks, watching
 from normbench.norms.statistics import RunningStatistics
 from normbench.norms.untouched import untouched
 
@@ -163,28 +163,29 @@ class Moments:
         return MeanVar(mean, (w * (var_of + (mean_of - mean).square())).sum(0))
 
 
-def mean_and_var(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance of each feature of [N, C, ...]: 3 to 10 times as fast as torch.var_mean on a CPU."""
-    dims = (0, *range(2, x.dim()))
-    mean = x.mean(dims)
-    return mean, (x - mean.view(-1, *[1] * (x.dim() - 2))).square_().mean(dims)
+def mean_and_var(x: Tensor, dims: tuple[int, ...] | None = None) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance over `dims`, by default of each feature of [N, C, ...].
+
+    3 to 10 times as fast as torch.var_mean on a CPU.
+    """
+    dims = (0, *range(2, x.dim())) if dims is None else dims
+    mean = x.mean(dims, keepdim=True)
+    var = (x - mean).square_().mean(dims)
+    return mean.view(var.shape), var
+
+
+def varies(mean: Tensor, var: Tensor) -> Tensor:
+    """Which features vary by more than float32 rounds."""
+    return var > 1e-12 * mean.square()
 
 
 def images_at_once(model: nn.Module, image: Tensor, largest: int = LARGEST) -> int:
     """How many images like this one [C, H, W] can go through at once: no tensor of a block exceeds `largest` bytes."""
     sizes = [image.nbytes]
 
-    def watch(steps: int, kind: str, value: Tensor) -> None:
-        sizes.append(steps * value.nbytes)
+    def watch(layer: str, block: Observed) -> Callable[[str, Tensor], None]:
+        return lambda kind, value: sizes.append(block.steps * value.nbytes)
 
-    observed = [block for _, block in blocks(model)]
-    with untouched(model):
-        try:
-            for block in observed:
-                steps: int = block.steps if block.recurrent else 1  # type: ignore[assignment]
-                block.observer = partial(watch, steps)
-            model(image.unsqueeze(0))
-        finally:
-            for block in observed:
-                block.observer = None
+    with untouched(model), watching(blocks(model), watch):
+        model(image.unsqueeze(0))
     return max(1, largest // max(sizes))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 
@@ -17,7 +17,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
     Afterwards buffers, modes, gradients and random numbers are as they were, also after an exception. What is done to
     parameters stays.
     """
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    restore = keep_buffers(model)
     gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
     modes = [(module, module.training) for module in model.modules()]
     device = next(chain(model.parameters(), model.buffers(), [torch.empty(0)])).device
@@ -28,12 +28,22 @@ def untouched(model: nn.Module) -> Iterator[None]:
             model.eval()
             yield
         finally:
-            for buffer, value in buffers:
-                buffer.copy_(value)
+            restore()
             for parameter, gradient in gradients:
                 parameter.grad = gradient
             for module, mode in modes:
                 module.training = mode
+
+
+def keep_buffers(model: nn.Module) -> Callable[[], None]:
+    """What makes the buffers of `model` again what they are now, as often as it is called."""
+    kept = [(buffer, buffer.clone()) for buffer in model.buffers()]
+
+    def restore() -> None:
+        for buffer, value in kept:
+            buffer.copy_(value)
+
+    return restore
 
 
 def use_batch_statistics(model: nn.Module) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import html
 import io
 from dataclasses import asdict
 from typing import Any
@@ -14,6 +13,7 @@ from rich.text import Text
 
 from normbench.report.cells import MAIN, label, show
 from normbench.report.leaderboard import Leaderboard, Row
+from normbench.report.table import escape, line
 from normbench.report.wording import constants, heading, percent, synopsis
 
 HEADINGS = ("norm", "test accuracy %", "n", "validation %", "train loss", "parameters", "training s", "remarks")
@@ -67,16 +67,16 @@ def to_csv(board: Leaderboard) -> str:
 def to_markdown(board: Leaderboard) -> str:
     varying = board.cells.varying
     lines = [
-        f"# {_escape(board.cells.folder.name)}",
+        f"# {escape(board.cells.folder.name)}",
         "",
         "All runs: `" + constants(board.cells).replace("`", "'") + "`",
         "",
     ]
-    lines += [_line([*varying, *HEADINGS]), _line(["---"] * (len(varying) + len(HEADINGS)))]
+    lines += [line([*varying, *HEADINGS]), line(["---"] * (len(varying) + len(HEADINGS)))]
     for row in board.rows:
-        lines.append(_line([*_settings(row), *texts(row)]))
-    lines += ["", *(f"- {_escape(heading(board.cells, s))}: {_escape(synopsis(r))}" for s, r in board.groups.items())]
-    return "\n".join([*lines, "", *(f"- {_escape(note)}" for note in board.notes)]) + "\n"
+        lines.append(line([*_settings(row), *texts(row)]))
+    lines += ["", *(f"- {escape(heading(board.cells, s))}: {escape(synopsis(r))}" for s, r in board.groups.items())]
+    return "\n".join([*lines, "", *(f"- {escape(note)}" for note in board.notes)]) + "\n"
 
 
 def print_leaderboard(board: Leaderboard, console: Console | None = None) -> None:
@@ -105,8 +105,8 @@ def print_leaderboard(board: Leaderboard, console: Console | None = None) -> Non
                 name = ", ".join(filter(None, (row.cell.scheme, label(row.cell.setting, ""))))
                 _plain(console, f"{name}: {row.remarks}")
     else:
-        for line in lines:
-            _plain(console, "  ".join(text.ljust(w) for text, w in zip(line, width, strict=True)).rstrip())
+        for text_line in lines:
+            _plain(console, "  ".join(text.ljust(w) for text, w in zip(text_line, width, strict=True)).rstrip())
     _plain(console, f"All runs: {constants(board.cells)}")
     for note in board.notes:
         _plain(console, note)
@@ -119,12 +119,3 @@ def _settings(row: Row) -> list[str]:
 def _plain(console: Console, text: str) -> None:
     """Print as it is: no markup in the names of schemes, no colours, and wrapped by the terminal alone."""
     console.print(Text(text), soft_wrap=True)
-
-
-def _line(values: list[str]) -> str:
-    return "| " + " | ".join(_escape(value) for value in values) + " |"
-
-
-def _escape(text: str) -> str:
-    """Names come from users: neither a column nor markup may come of them."""
-    return html.escape(" ".join(text.split()), quote=False).replace("|", "\\|")

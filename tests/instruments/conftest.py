@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from looking import Images
 from torch import Tensor, nn
 
 from normbench.instruments import Setting
@@ -34,19 +35,6 @@ def showing() -> type[Showing]:
     return Showing
 
 
-class Few:
-    """Examples for instruments that want some: the tensors given."""
-
-    def __init__(self, images: Tensor, labels: Tensor) -> None:
-        self.images, self.labels = images, labels
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def batch(self, positions: Tensor, generator: torch.Generator | None = None) -> Batch:
-        return self.images[positions], self.labels[positions]
-
-
 @pytest.fixture
 def setting_of(batch_of: Callable[..., Batch]) -> Callable[..., Setting]:
     """`setting_of(total=100)`: a setting with 60 training and 40 validation images, and what else is given."""
@@ -58,8 +46,8 @@ def setting_of(batch_of: Callable[..., Batch]) -> Callable[..., Setting]:
             "total": total,
             "snapshots": frozenset(range(total + 1)),
             "batch_size": 8,
-            "train": Few(*batch_of(60)),
-            "validation": Few(*batch_of(40, seed=1)),
+            "train": Images(*batch_of(60)),
+            "validation": Images(*batch_of(40, seed=1)),
             "images": 60,
             "optimizer": torch.optim.SGD(parameters, lr=0.1),
             "update": Update(),

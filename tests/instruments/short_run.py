@@ -6,29 +6,17 @@ import copy
 from dataclasses import dataclass
 from typing import Any
 
+import looking
 import torch
-from torch import Tensor, nn
+from looking import Images
+from torch import nn
 from torch.nn.utils import parametrize
 
 from normbench.instruments import Instrument, Probe, Setting
-from normbench.norms import blocks
 from normbench.optimization import make_optimizer
 from normbench.training import Batch, Step, Update, steps
 
 PLAIN = Update()
-
-
-class Images:
-    """Examples that are the same tensors each time."""
-
-    def __init__(self, images: Tensor, labels: Tensor) -> None:
-        self.images, self.labels = images, labels
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def batch(self, positions: Tensor, generator: torch.Generator | None = None) -> Batch:
-        return self.images[positions], self.labels[positions]
 
 
 @dataclass
@@ -92,32 +80,14 @@ def short_run(
 def everything(run: ShortRun) -> dict[str, Any]:
     """All that looking must leave alone, copied."""
     model, optimizer = run.model, run.optimizer
-    state: dict[str, Any] = {f"state {k}": v.clone() for k, v in model.state_dict().items()}
+    state = looking.everything(model)
     state |= {f"storage {k}": p.data_ptr() for k, p in model.named_parameters()}
-    state |= {f"gradient {k}": None if p.grad is None else p.grad.clone() for k, p in model.named_parameters()}
-    state |= {f"asks for gradient {k}": p.requires_grad for k, p in model.named_parameters()}
-    state |= {f"mode {k}": module.training for k, module in model.named_modules()}
-    state |= {f"hooks {k}": len(module._forward_pre_hooks) for k, module in model.named_modules()}
-    state |= {f"observer {k}": block.observer for k, block in blocks(model)}
     for i, values in optimizer.state_dict()["state"].items():
         state |= {f"optimizer {i} {k}": copy.deepcopy(v) for k, v in values.items()}
     for i, group in enumerate(optimizer.param_groups):
         state |= {f"group {i} {k}": v for k, v in group.items() if k != "params"}
         state[f"group {i}"] = [id(parameter) for parameter in group["params"]]
-    state |= {"random numbers": torch.get_rng_state(), "gradients on": torch.is_grad_enabled()}
-    if torch.cuda.is_available():
-        state["random numbers of the GPU"] = torch.cuda.get_rng_state()
     return state
-
-
-def assert_same(a: dict[str, Any], b: dict[str, Any]) -> None:
-    assert a.keys() == b.keys()
-    for key, value in a.items():
-        if isinstance(value, Tensor):  # NaN is the same as NaN
-            same = torch.equal(value.nan_to_num(nan=-12345.0), b[key].nan_to_num(nan=-12345.0))
-        else:
-            same = value == b[key]
-        assert same, key
 
 
 def plain_weights(model: nn.Module) -> nn.Module:

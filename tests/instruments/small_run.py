@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from looking import Images
+from torch import nn
 
 from normbench.instruments import Instrument, Probe, Row, Setting
-from normbench.norms import blocks
-from normbench.training import Batch, Step, Update
-
-
-@dataclass
-class Images:
-    """A split: images [N, C, H, W] and labels."""
-
-    images: Tensor
-    labels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def batch(self, positions: Tensor, generator: torch.Generator | None = None) -> Batch:
-        return self.images[positions], self.labels[positions]
+from normbench.training import Step, Update
 
 
 def split(n: int, shape: Any = (1, 8, 8), classes: int = 5, seed: int = 0, **options: Any) -> Images:
@@ -89,25 +74,3 @@ def in_training(network: nn.Module, images: Images, updates: int = 2) -> nn.Modu
         optimizer.step()
     network.output.eval()  # type: ignore[operator, union-attr]
     return network
-
-
-def everything(model: nn.Module) -> dict[str, Any]:
-    """All that looking must leave alone."""
-    state: dict[str, Any] = {f"state {k}": v.clone() for k, v in model.state_dict().items()}
-    for name, parameter in model.named_parameters():
-        state[f"gradient {name}"] = None if parameter.grad is None else parameter.grad.clone()
-        state[f"asks for gradient {name}"] = parameter.requires_grad
-    for name, module in model.named_modules():
-        state[f"mode {name}"] = module.training
-        state[f"hooks {name}"] = len(module._forward_pre_hooks), len(module._forward_hooks)
-    state |= {f"observer {name}": block.observer for name, block in blocks(model)}
-    state |= {"random numbers": torch.get_rng_state(), "gradients on": torch.is_grad_enabled()}
-    if torch.cuda.is_available():
-        state["random numbers of the GPU"] = torch.cuda.get_rng_state()
-    return state
-
-
-def assert_same(a: Mapping[str, Any], b: Mapping[str, Any]) -> None:
-    assert a.keys() == b.keys()
-    for key, value in a.items():
-        assert torch.equal(value, b[key]) if isinstance(value, Tensor) else value == b[key], key

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_run import Images, in_training, rows, run_around, split, through_a_checkpoint
+from looking import Images
+from small_run import in_training, rows, run_around, split, through_a_checkpoint
 from torch import Tensor, nn
 
 from normbench.instruments import BatchNoise

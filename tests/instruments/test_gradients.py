@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from short_run import Images, ShortRun, effective_weights, plain_weights, short_run
+from looking import Images
+from short_run import ShortRun, effective_weights, plain_weights, short_run
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from small_run import assert_same, at, everything, in_training, rows, run_around, split, through_a_checkpoint
+from looking import assert_same, everything
+from small_run import at, in_training, rows, run_around, split, through_a_checkpoint
 from torch import nn
 
 from normbench.instruments import BatchNoise, MemoryTime, Row, Statistics, Units

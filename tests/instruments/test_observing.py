@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from looking import assert_same, everything
 from torch import Tensor, nn
 
 from normbench.instruments import observing
@@ -17,26 +18,6 @@ from normbench.norms import BatchNorm, Block, NormScheme, blocks, uses_batch
 
 class Broken(Exception):
     pass
-
-
-def snapshot(model: nn.Module) -> dict[str, Any]:
-    """Everything that looking must leave alone."""
-    state: dict[str, Any] = {f"state {k}": v.clone() for k, v in model.state_dict().items()}
-    state |= {f"gradient {k}": None if p.grad is None else p.grad.clone() for k, p in model.named_parameters()}
-    state |= {f"mode {k}": module.training for k, module in model.named_modules()}
-    state |= {f"asks for gradient {k}": p.requires_grad for k, p in model.named_parameters()}
-    state |= {f"observer {k}": block.observer for k, block in blocks(model)}
-    state["random numbers"] = torch.get_rng_state()
-    state["gradients on"] = torch.is_grad_enabled()
-    if torch.cuda.is_available():
-        state["random numbers of the GPU"] = torch.cuda.get_rng_state()
-    return state
-
-
-def assert_same(a: dict[str, Any], b: dict[str, Any]) -> None:
-    assert a.keys() == b.keys()
-    for key, value in a.items():
-        assert torch.equal(value, b[key]) if isinstance(value, Tensor) else value == b[key], key
 
 
 def used(network_of: Any, batch_of: Any, norm: str, model: str, device: torch.device) -> tuple[nn.Module, Tensor]:
@@ -51,7 +32,7 @@ def used(network_of: Any, batch_of: Any, norm: str, model: str, device: torch.de
 
 def test_leaves_everything_as_it_was(norm_name, model_name, network_of, batch_of, device, case):
     model, x = used(network_of, batch_of, norm_name, model_name, device)
-    before = snapshot(model)
+    before = everything(model)
     for statistics, breaks in product(["probe", "running"], [False, True]):
         with case(statistics=statistics, breaks=breaks):
             try:
@@ -62,18 +43,18 @@ def test_leaves_everything_as_it_was(norm_name, model_name, network_of, batch_of
                         raise Broken
             except Broken:
                 assert breaks
-            assert_same(before, snapshot(model))
+            assert_same(before, everything(model))
 
 
 def test_seeing_tensors_leaves_everything_as_it_was(norm_name, model_name, network_of, batch_of, device, tensors_of):
     model, x = used(network_of, batch_of, norm_name, model_name, device)
-    before = snapshot(model)
+    before = everything(model)
     seen = tensors_of(model, x)
-    assert_same(before, snapshot(model))
+    assert_same(before, everything(model))
     assert not any(tensor.requires_grad for tensor in seen.values())
     with pytest.raises(RuntimeError):
         tensors_of(model, x.repeat(1, 2, 1, 1))  # images with more channels
-    assert_same(before, snapshot(model))
+    assert_same(before, everything(model))
 
 
 def test_what_a_training_step_does_next_is_not_changed(norm_name, model_name, network_of, batch_of, tensors_of):
@@ -85,17 +66,17 @@ def test_what_a_training_step_does_next_is_not_changed(norm_name, model_name, ne
         torch.manual_seed(1)
         outputs.append(model(x))
     assert torch.equal(*outputs)
-    assert_same(snapshot(watched), snapshot(alone))
+    assert_same(everything(watched), everything(alone))
 
 
 def test_gradients_are_as_they_were_even_if_an_instrument_computes_some(network_of, batch_of):
     model = network_of("none", "mlp")
     x, y = batch_of(4)
     F.cross_entropy(model(x), y).backward()
-    before = snapshot(model)
+    before = everything(model)
     with observing(model), torch.enable_grad():
         F.cross_entropy(model(x), y).backward()
-    assert_same(before, snapshot(model))
+    assert_same(before, everything(model))
 
 
 def test_batch_norms_use_the_probes_statistics_or_the_running_ones(tensors_of):
@@ -119,10 +100,10 @@ def test_torchs_own_batch_norm_is_left_alone_too(norm, tensors_of):
     model = nn.Sequential(Block(nn.Linear(4, 3), norm(3)), nn.Dropout(0.5))
     x = torch.randn(6, 4)
     model(torch.randn(6, 4))
-    before = snapshot(model)
+    before = everything(model)
     seen = tensors_of(model, x)["0", "normalized"]
     assert seen.mean(0).abs().max() < 1e-5  # the probe's own statistics
-    assert_same(before, snapshot(model))
+    assert_same(before, everything(model))
 
 
 def test_dropout_and_noise_are_off(norm_name, model_name, network_of, batch_of, tensors_of):

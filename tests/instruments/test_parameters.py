@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from short_run import assert_same, everything, short_run
+from looking import assert_same
+from short_run import everything, short_run
 from torch import Tensor, nn
 
 from normbench.instruments import Parameters

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from short_run import assert_same, effective_weights, everything, plain_weights, short_run
+from looking import assert_same
+from short_run import effective_weights, everything, plain_weights, short_run
 from torch import nn
 
 from normbench.instruments.rehearsal import in_training, next_weights, stand_ins, weight_gradients

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from short_run import assert_same, everything, short_run
+from looking import assert_same
+from short_run import everything, short_run
 from torch import Tensor, nn
 
 from normbench.instruments.scale_invariance import scale_invariance

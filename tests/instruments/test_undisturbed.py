@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from short_run import ShortRun, assert_same, everything, short_run
+from looking import assert_same
+from short_run import ShortRun, everything, short_run
 
 from normbench.instruments import Gradients, GradientShift, Instrument, Landscape, Parameters
 from normbench.optimization import OPTIMIZERS
