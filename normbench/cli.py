@@ -8,7 +8,8 @@ import os
 import sys
 from pathlib import Path
 
-COMMANDS = ("run", "describe", "list", "report", "data")
+COMMANDS = ("run", "plan", "status", "describe", "list", "report", "data")
+WITH_OPTIONS = ("run", "plan", "describe")  # key=value words, read by Hydra
 
 EXAMPLES = """\
 examples:
@@ -16,6 +17,8 @@ examples:
   normbench run -m norm=none,batch,layer batch_size=4,64 seed=0,1,2       sweep: every combination
   normbench run -m norm=none,batch,layer optimizer=sgd lr=0.01,0.1
   normbench run experiment=demo                                           a study from a file
+  normbench plan norm=none,batch seed=0,1,2 --measure                     what a sweep would do, and for how long
+  normbench status --watch                                                how it is doing, from another terminal
   normbench report results/demo                                           its tables and figures
   normbench data mnist                                                    fetch a data set
 """
@@ -44,15 +47,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _command(words: list[str]) -> int:
     _log_to_stderr()
-    if words[:1] in (["run"], ["describe"]):
-        if {"-h", "--help"} & set(words):
-            from normbench.listing import run_help
-
-            print(run_help())
-            return 0
-        from normbench import app
-
-        return app.run(words[1:]) if words[0] == "run" else app.describe(words[1:])
+    if words and words[0] in WITH_OPTIONS:
+        return _with_options(words[0], words[1:])
     if words[:1] == ["-sc"]:
         return _complete(words)
     options = _parser().parse_args(words or ["--help"])
@@ -66,6 +62,8 @@ def _command(words: list[str]) -> int:
 
         print(listing())
         return 0
+    if options.command == "status":
+        return _status(options.study, options.watch)
     if options.command == "report":
         return _report(options.study)
     if options.command == "data":
@@ -85,6 +83,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--completion", choices=("bash", "zsh", "fish"), help="print a script for tab completion")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser("run", help="train one network, or with -m a sweep (see normbench run --help)", add_help=False)
+    commands.add_parser("plan", help="what run -m would do, and how long it would take, with the same words; --json, "
+                        "--measure: time a few steps first", add_help=False)  # fmt: skip
+    status = commands.add_parser("status", help="how a study is doing: works while a sweep runs")
+    status.add_argument("study", nargs="?", type=Path, help="results/<study>; left out, the one changed last")
+    status.add_argument("--watch", action="store_true", help="again and again, until nothing runs (or Ctrl-C)")
     commands.add_parser("describe", help="show the network that run would train, with the same words", add_help=False)
     commands.add_parser("list", help="schemes, models, data sets and experiments, with their sources")
     report = commands.add_parser("report", help="build the report of a study")
@@ -104,15 +107,48 @@ class _Version(argparse.Action):
         parser.exit()
 
 
+def _with_options(command: str, words: list[str]) -> int:
+    if {"-h", "--help"} & set(words):
+        from normbench.listing import run_help
+
+        print(run_help())
+        return 0
+    from normbench import commands
+
+    if command == "plan":
+        own = {"--json", "--measure"}
+        rest = [word for word in words if word not in own]
+        return commands.plan(rest, measured="--measure" in words, as_json="--json" in words)
+    return commands.run(words) if command == "run" else commands.describe(words)
+
+
+def _study(folder: Path | None) -> Path:
+    """`folder`, or the study that was changed last."""
+    if folder is not None:
+        return folder
+    from normbench.cell import UserError
+
+    studies = {path.parent.parent for path in Path("results").glob("*/*/config.yaml")}
+    if not studies:
+        raise UserError("there are no studies in results/. Make one: normbench run experiment=demo")
+    return max(studies, key=lambda study: study.stat().st_mtime)
+
+
+def _status(folder: Path | None, watch: bool) -> int:
+    from normbench.cell import UserError
+    from normbench.status import show
+
+    try:
+        return show(_study(folder), watch)
+    except FileNotFoundError as error:
+        raise UserError(str(error)) from error
+
+
 def _report(folder: Path | None) -> int:
     from normbench import console, report
     from normbench.cell import UserError
 
-    if folder is None:
-        studies = {path.parent.parent for path in Path("results").glob("*/*/config.yaml")}
-        if not studies:
-            raise UserError("there are no studies in results/. Make one: normbench run experiment=demo")
-        folder = max(studies, key=lambda study: study.stat().st_mtime)
+    folder = _study(folder)
     try:
         built = report.build(folder)
     except FileNotFoundError as error:
@@ -147,7 +183,7 @@ def _complete(words: list[str]) -> int:
     if len(before) <= 1:
         print(" ".join(COMMANDS))
         return 0
-    if before[1] not in ("run", "describe"):
+    if before[1] not in WITH_OPTIONS:
         return 0
     from normbench.app import complete
 
