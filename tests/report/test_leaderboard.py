@@ -112,7 +112,7 @@ def test_csv_holds_everything_at_full_precision(ragged: Path) -> None:
     lines = list(csv.DictReader(io.StringIO(to_csv(board(ragged)))))
     assert len(lines) == 8
     none = lines[1]
-    assert (none["norm"], none["model"], none["batch_size"], none["seeds"]) == ("none", "mlp", "4", "0 1 2")
+    assert (none["scheme"], none["model"], none["batch_size"], none["seeds"]) == ("none", "mlp", "4", "0 1 2")
     assert float(none["test_accuracy_low"]) == pytest.approx(0.92 - T2 * 0.02 / 3**0.5, abs=1e-12)
     assert (lines[3]["test_accuracy_mean"], lines[3]["rank"], lines[3]["diverged"]) == ("", "", "3")
 
@@ -174,4 +174,4 @@ def test_several_versions_are_said(study: Path, add: Add) -> None:
     add(norm="batch")
     text = (path / "config.yaml").read_text()
     (path / "config.yaml").write_text(text.replace("torch: 2.6.0", "torch: 2.7.0"))
-    assert "The runs were made by different versions of torch: 2.6.0, 2.7.0." in board(study).notes
+    assert "- The runs were made by different versions of torch: 2.6.0, 2.7.0." in to_markdown(board(study))
