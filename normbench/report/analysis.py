@@ -61,20 +61,21 @@ def answer(cells: Cells, options: Options | None = None) -> list[str]:
     options = options or Options()
     reference, margin = check(cells, options)
     found = at_best(cells, reference, margin)
-    if not found:
-        return [f"Nothing to compare: all runs are of {reference}."]
     how = ", each at its own best lr" if several(choices(cells)) else ""
     better = sorted(_having(found, "better"), key=lambda v: -(v.result.difference or 0.0))
-    if better:
+    unsure = _having(found, "inconclusive")
+    if not found:
+        words = [f"Nothing to compare: all runs are of {reference}."]
+    elif better:
         words = [f"Better than {reference}{how}: {_listed([_measured(v) for v in better])}."]
     else:
         words = [f"No scheme is shown to be better than {reference}{how}."]
-        if unsure := _having(found, "inconclusive"):
+        if unsure:
             words[0] += f" Closest: {_measured(max(unsure, key=lambda v: v.result.difference or 0.0))}: inconclusive."
     rest = {
         "worse": _having(found, "worse"),
         f"equivalent within {options.margin:g} points": _having(found, "equivalent"),
-        "inconclusive": _having(found, "inconclusive"),
+        "inconclusive": unsure,
         "without a pair of results": [v for v in found if v.verdict is None],
     }
     counted = [f"{len(some)} {word} ({_listed([_name(v) for v in some])})" for word, some in rest.items() if some]
@@ -105,8 +106,11 @@ def _having(found: Sequence[Versus], verdict: str) -> list[Versus]:
 
 
 def _name(versus: Versus) -> str:
-    setting = label(versus.pairing.setting, "")
-    return f"{versus.pairing.scheme} at {setting}" if setting else versus.pairing.scheme
+    """Such as "selu at batch size 4, diverged"."""
+    pairing = versus.pairing
+    setting, statuses = label(pairing.setting, ""), {e.status for e in pairing.runs(pairing.cell)}
+    why = f", {statuses.pop()}" if len(statuses) == 1 and statuses != {"complete"} else ""
+    return pairing.scheme + (f" at {setting}" if setting else "") + why
 
 
 def _measured(versus: Versus) -> str:

@@ -199,7 +199,7 @@ def _remarks(pairing: Pairing, result: Comparison) -> list[str]:
     (ours, mine), (other, its) = sides
     for side, entries, opposite, others in ((ours, mine, other, its), (other, its, ours, mine)):
         if result.n and _count(entries, "diverged") and not _count(others, "diverged"):
-            words.append(f"the pairs left flatter {side}, which diverged for some seeds, {opposite} for none")
+            words.append(f"the pairs left flatter {side}: {side} diverged for other seeds and {opposite} did not")
         if others and (alone := sorted({e.seed for e in entries} - {e.seed for e in others})):
             words.append(f"seed {', '.join(map(str, alone))} of {side} has no partner")
     if result.n > 1 and result.sd == 0:
