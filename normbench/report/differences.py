@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 
 from normbench.report.cells import Cells, Setting, label
-from normbench.report.columns import without
 
 
 def differences(cells: Cells) -> list[str]:
@@ -17,7 +16,7 @@ def _updates(cells: Cells) -> list[str]:
     """Batch sizes are compared at equal numbers of images: then the numbers of updates are not equal."""
     groups: dict[Setting, dict[int, set[int]]] = defaultdict(lambda: defaultdict(set))
     for entry in cells.entries:
-        if entry.status == "complete" and "batch_size" in cells.varying:
+        if "batch_size" in cells.varying and entry.status == "complete" and "steps" in entry.summary:
             rest = tuple((k, entry.settings.get(k)) for k in cells.varying if k not in ("batch_size", "lr"))
             groups[rest][entry.settings["batch_size"]].add(int(entry.summary["steps"]))
     words = []
@@ -31,19 +30,17 @@ def _updates(cells: Cells) -> list[str]:
 
 
 def _parameters(cells: Cells) -> list[str]:
-    found: dict[tuple[tuple[str, int], ...], Setting] = {}
+    found: dict[Setting, dict[str, int]] = defaultdict(dict)
     for setting, by_scheme in cells.settings.items():
-        counts = {
-            scheme: int(entry.summary["parameters"])
-            for scheme, cell in by_scheme.items()
-            for entry in cell.entries
-            if entry.summary.get("parameters") is not None
-        }
-        if len(set(counts.values())) > 1:
-            found.setdefault(tuple(counts.items()), without(setting, "lr", "batch_size"))
+        network = tuple(item for item in setting if item[0].partition(".")[0] in ("model", "dataset"))
+        for scheme, cell in by_scheme.items():
+            counts = [e.summary["parameters"] for e in cell.entries if e.summary.get("parameters") is not None]
+            if counts:
+                found[network][scheme] = int(counts[0])
     return [
-        f"Parameters differ{_of(rest)}: {'; '.join(f'{scheme} {count:,}' for scheme, count in counts)}."
-        for counts, rest in found.items()
+        f"Parameters differ{_of(network)}: {'; '.join(f'{scheme} {count:,}' for scheme, count in counts.items())}."
+        for network, counts in found.items()
+        if len(set(counts.values())) > 1
     ]
 
 

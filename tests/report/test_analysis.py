@@ -18,16 +18,17 @@ Add = Callable[..., Path]
 NAMES = ["leaderboard", "comparisons", "own_lr", "lr_stability", "smallest_batch", "time_to_target"]
 
 
-@pytest.fixture
-def cells(study: Path, add: Add) -> Cells:
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory: pytest.TempPathFactory, writer: Add) -> Cells:
+    study = tmp_path_factory.mktemp("full")
     for batch_size in (4, 64):
         for lr in (0.1, 1.0):
             for seed in range(3):
                 at = {"batch_size": batch_size, "lr": lr, "seed": seed}
-                add(norm="none", accuracy=0.90 + seed / 1000, **at)
-                add(norm="batch", accuracy=0.94 + (seed == 1) / 1000 + seed / 1000, **at)
-                add(norm="layer", accuracy=0.80 + lr / 10 + (seed == 1) / 100, **at)
-                add(norm="selu", status="diverged", **at)
+                writer(study, norm="none", accuracy=0.90 + seed / 1000, **at)
+                writer(study, norm="batch", accuracy=0.94 + (seed == 1) / 1000 + seed / 1000, **at)
+                writer(study, norm="layer", accuracy=0.80 + lr / 10 + (seed == 1) / 100, **at)
+                writer(study, norm="selu", status="diverged", **at)
     return read(load(study))
 
 
@@ -98,7 +99,7 @@ def test_synthetic_data_are_said(study: Path, add: Add) -> None:
     assert all(table.caption.startswith("SYNTHETIC DATA") for table in tables(cells) if table.rows)
 
 
-def test_the_reference_is_none_or_the_first(cells: Cells, study: Path) -> None:
+def test_the_reference_is_none_or_the_first(cells: Cells) -> None:
     assert tables(cells)[1].rows[0]["reference"] == "none"
     assert tables(cells, Options(reference="layer"))[1].rows[0]["reference"] == "layer"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,11 @@ Add = Callable[..., Path]
 T2 = 0.95 * math.sqrt(2 / (1 - 0.95**2))
 
 
-@pytest.fixture
-def ragged(study: Path, add: Add) -> Path:
+@pytest.fixture(scope="module")
+def ragged(tmp_path_factory: pytest.TempPathFactory, writer: Add) -> Path:
+    study = tmp_path_factory.mktemp("results") / "first"
+    study.mkdir()
+    add = partial(writer, study)
     for seed, accuracy in enumerate((0.90, 0.92, 0.91, 0.93)):
         add(norm="none", batch_size=4, seed=seed, accuracy=accuracy)
         add(norm="weight", batch_size=4, seed=seed, accuracy=accuracy + 0.01)
@@ -36,7 +40,7 @@ def ragged(study: Path, add: Add) -> Path:
     return study
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def rows(ragged: Path) -> dict[tuple[str, int], dict[str, Any]]:
     table, _ = comparisons(read(load(ragged)), "none", 0.005)
     return {(row["scheme"], row["batch_size"]): dict(row) for row in table.rows}

@@ -43,16 +43,18 @@ RUNS: dict[tuple[str, int, float], dict[int, tuple[float, float] | None]] = {
 }
 
 
-@pytest.fixture
-def cells(study: Path, add: Add) -> Cells:
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory: pytest.TempPathFactory, writer: Add) -> Cells:
+    study = tmp_path_factory.mktemp("results") / "first"
+    study.mkdir()
     for (norm, batch_size, lr), runs in RUNS.items():
         for seed, values in runs.items():
             options: dict[str, Any] = {"norm": norm, "batch_size": batch_size, "lr": lr, "seed": seed}
             if values is None:
-                add(status="diverged", **options)
+                writer(study, status="diverged", **options)
             else:
                 chance = {"at_chance": values[1] <= 0.1}
-                add(accuracy=values[1], summary={"validation_accuracy": values[0], **chance}, **options)
+                writer(study, accuracy=values[1], summary={"validation_accuracy": values[0], **chance}, **options)
     return read(load(study))
 
 

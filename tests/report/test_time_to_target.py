@@ -41,6 +41,13 @@ def test_median_with_the_late() -> None:
     assert median([], "steps") is None
 
 
+def test_a_line_that_is_no_number_is_no_evaluation(study: Path, add: Add) -> None:
+    path = add(curve=(0.1, 0.96, 0.97))
+    table = path / "epochs.csv"
+    table.write_text(table.read_text().replace("0.96", "0.9x"))
+    assert [row["steps"] for row in time_table(read(load(study)), (0.95,)).rows] == [20]
+
+
 def test_a_run_without_evaluations_reaches_nothing(study: Path, add: Add) -> None:
     add(curve=())
     assert [row["reached"] for row in time_table(read(load(study)), (0.95,)).rows] == [0]
