@@ -111,6 +111,18 @@ def test_one_pair_starts_with_five(rows: dict[tuple[str, int], dict[str, Any]]) 
     assert row["command"].endswith("batch_size=64 study=first seed=1,2,3,4")
 
 
+def test_seeds_that_are_lost_are_not_asked_for_again(study: Path, add: Add) -> None:
+    for seed, accuracy in enumerate((0.90, 0.92, 0.91, 0.93)):
+        add(norm="none", seed=seed, accuracy=accuracy)
+    add(norm="batch", seed=0, status="diverged")
+    add(norm="batch", seed=1, accuracy=0.95)
+    add(norm="batch", seed=2, accuracy=0.92)
+    add(norm="batch", seed=3, status="failed")
+    (row,) = comparisons(read(load(study)), "none", 0.005)[0].rows
+    assert row["seeds_needed"] == 7  # differences 0.03 and 0.01: an effect of sqrt(2) sd has power 0.79 at 6, 0.87 at 7
+    assert row["command"].endswith(" seed=3,4,5,6,7")
+
+
 def test_another_reference(ragged: Path) -> None:
     table, _ = comparisons(read(load(ragged)), "batch", 0.005)
     none = table.rows[0]

@@ -11,10 +11,12 @@ import pytest
 
 from normbench.report import read
 from normbench.report.cells import Cells
+from normbench.report.comparisons import Pairing, Versus
 from normbench.report.learning_rates import at_best, choices
 from normbench.report.lr_stability import lr_table
 from normbench.report.own_lr import own_lr_table
-from normbench.report.smallest_batch import smallest_batch_table
+from normbench.report.smallest_batch import smallest_batch_table, usable
+from normbench.report.statistics import Comparison
 from normbench.runs import load
 
 Add = Callable[..., Path]
@@ -100,12 +102,14 @@ def test_fresh_seeds_are_new_at_every_lr(study: Path, add: Add) -> None:
         for seed in range(4):
             add(norm="none", lr=lr, seed=seed, accuracy=0.90 + seed / 100)
             add(norm="batch", lr=lr, seed=seed, accuracy=0.90 + gain + (seed % 2) / 100)
+    add(norm="none", lr=1.0, seed=9, accuracy=0.90)  # not fresh, though neither best lr has seen it
     (found,) = at_best(read(load(study)), "none", 0.005)
     first, second = found.command.split(" && ")
     assert " norm=batch " in first
     assert " lr=1.0 " in first
     assert " lr=0.1 " in second  # of two equally good lrs the smaller
-    assert first.partition("seed=")[2].startswith("4,5,6") or "range(4," in first
+    assert found.seeds_needed == 48
+    assert first.endswith("'seed=range(10,58)'")
     assert first.partition("seed=")[2] == second.partition("seed=")[2]
 
 
@@ -133,6 +137,22 @@ def test_smallest_usable_batch_size(cells: Cells) -> None:
     assert (row["scheme"], row["smallest_usable"], row["largest_unusable"]) == ("batch", 32, 8)
     assert (row["usable"], row["unusable"], row["inconclusive"]) == ("32", "8", "")
     assert "batch_size" not in row
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "word"),
+    [
+        (-0.004, 0.02, "usable"),  # worse, perhaps, but by less than the margin
+        (-0.006, 0.02, "inconclusive"),
+        (-0.02, -0.004, "inconclusive"),
+        (-0.02, -0.006, "unusable"),
+        (None, None, "inconclusive"),
+    ],
+)
+def test_usable_is_not_worse_than_the_margin(low: float | None, high: float | None, word: str) -> None:
+    result = Comparison(3, -0.01, low, high)
+    versus = Versus(Pairing((), "batch", None, None), result, None, None, None, None, "", "")
+    assert usable(versus, 0.005) == word
 
 
 def test_batch_sizes_that_cannot_be_trained_are_unusable_and_one_seed_is_inconclusive(study: Path, add: Add) -> None:
