@@ -9,6 +9,7 @@ from normbench.report.cells import Cells, label
 from normbench.report.columns import probability
 from normbench.report.comparisons import Versus, comparisons
 from normbench.report.leaderboard import leaderboard
+from normbench.report.differences import differences
 from normbench.report.learning_rates import at_best, choices, several
 from normbench.report.lr_stability import lr_table
 from normbench.report.own_lr import own_lr_table
@@ -17,6 +18,8 @@ from normbench.report.table import Table
 from normbench.report.tables import leaderboard_table
 from normbench.report.time_to_target import time_table
 from normbench.report.wording import SYNTHETIC
+
+__all__ = ["Options", "answer", "check", "differences", "tables"]
 
 NAMED = 3  # comparisons that a sentence names
 

@@ -90,7 +90,11 @@ def choose(setting: Setting, scheme: str, cells: dict[float, Cell]) -> Choice:
         means[lr] = None if diverged else mean
         scores[lr] = (diverged / len(runs), -mean if mean is not None else 0.0)
     best = min(grid, key=scores.__getitem__) if grid else None
-    fresh = frozenset(over[best] if len(grid) == 1 else over[best] - on) if best is not None else frozenset[Any]()
+    fresh = frozenset[Any]()
+    if best is not None and len(grid) == 1:
+        fresh = on
+    elif best is not None and over[best] & on:  # without any of them, its other seeds have had to decide
+        fresh = frozenset(over[best] - on)
     return Choice(setting, scheme, dict(sorted(cells.items())), grid, means, best, on, fresh)
 
 

@@ -9,9 +9,8 @@ import pytest
 import yaml
 
 from normbench.report import read
-from normbench.report.analysis import Options, answer, tables
+from normbench.report.analysis import Options, answer, differences, tables
 from normbench.report.cells import Cells
-from normbench.report.differences import differences
 from normbench.runs import load
 
 Add = Callable[..., Path]

@@ -176,6 +176,15 @@ def test_a_run_that_failed_does_not_take_its_seed_from_the_choice(study: Path, a
     assert (choice.lr, choice.on, choice.fresh) == (0.1, {0, 1, 2}, frozenset())
 
 
+def test_seeds_that_had_to_decide_are_not_fresh(study: Path, add: Add) -> None:
+    for seed in range(3):
+        add(lr=0.01, seed=seed, accuracy=0.7)
+        add(lr=0.1, seed=seed, accuracy=0.8)
+        add(lr=1.0, seed=seed + 3, accuracy=0.9)
+    (choice,) = (c for by in choices(read(load(study))).values() for c in by.values())
+    assert (choice.lr, choice.on, choice.fresh) == (1.0, {0, 1, 2}, frozenset())
+
+
 def test_an_lr_at_which_all_runs_failed_is_the_one_to_add(study: Path, add: Add) -> None:
     for seed in range(2):
         for lr in (0.01, 0.1):
