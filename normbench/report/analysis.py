@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from normbench.report.cells import Cells, label
 from normbench.report.columns import probability
 from normbench.report.comparisons import Versus, comparisons
-from normbench.report.leaderboard import leaderboard
 from normbench.report.differences import differences
+from normbench.report.leaderboard import leaderboard
 from normbench.report.learning_rates import at_best, choices, several
 from normbench.report.lr_stability import lr_table
 from normbench.report.own_lr import own_lr_table
