@@ -51,7 +51,7 @@ class Composer:
         base = self._base(tuple(word for word in words if word.partition("=")[0] not in self.axes))
         ConfigLoaderImpl._apply_overrides_to_config([self._parse(word) for word in own], base.cfg)  # checks the type
         keys = [word.partition("=")[0] for word in own]
-        if base.referred is None or base.referred & set(keys) or any("${" in word for word in own):
+        if base.referred is None or base.referred & set(keys) or any("$" in word for word in own):
             return to_cell(base.cfg, base.chosen)
         raw, config = copy.deepcopy(base.raw), copy.deepcopy(base.config)
         for key in keys:

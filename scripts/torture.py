@@ -34,6 +34,7 @@ WORDS = ["dataset=synthetic", "dataset.size=8", "dataset.examples=600", "dataset
 WORDS += ["norm=none,batch,weight_mean_only", "seed=0,1", "batch_size=8", "max_steps=1500", "model.hidden=[16,16]"]
 WORDS += ["checkpoint_seconds=0.1", "evaluations=20", "jobs=2", "study=s", "model.dropout=0.1"]
 CELLS = 6
+KINDS = ("kill-worker", "kill-sweep", "interrupt", "interrupt-twice", "fill-disk", "delete", "second-sweep")
 TIMES = {"train_seconds", "training_ms", "evaluating_ms", "measuring_ms"}
 PATIENCE = 120.0  # seconds that a sweep may take to end
 
@@ -183,11 +184,10 @@ def can_mount() -> bool:
         return done.returncode == 0
 
 
-def torture(rounds: int, seed: int, log: Path) -> Counter[str]:
+def torture(rounds: int, seed: int, log: Path, only: list[str]) -> Counter[str]:
     """Returns how often each disturbance was made. Raises Lost."""
     dice, done, mounted = random.Random(seed), Counter[str](), can_mount()
-    kinds = ["kill-worker", "kill-sweep", "interrupt", "interrupt-twice", "delete", "second-sweep"]
-    kinds += ["fill-disk"] if mounted else []
+    kinds = [kind for kind in only or KINDS if mounted or kind != "fill-disk"]
     with tempfile.TemporaryDirectory() as folder:
         end(sweep(Path(folder), log), {0})
         expected = contents(Path(folder))
@@ -233,11 +233,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0, help="of the random moments; timing is never the same twice")
+    parser.add_argument("--only", nargs="+", choices=KINDS, default=[], help="these disturbances alone")
     parser.add_argument("--log", type=Path, default=Path(tempfile.gettempdir()) / "torture.log")
     options = parser.parse_args()
     begun = time.monotonic()
     try:
-        done = torture(options.rounds, options.seed, options.log)
+        done = torture(options.rounds, options.seed, options.log, options.only)
     except Lost as error:
         print(f"LOST: {error}. What the sweeps said: {options.log}", file=sys.stderr)
         return 1

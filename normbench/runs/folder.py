@@ -56,7 +56,7 @@ class RunFolder:
             name: Table(path / "measured" / f"{name}.csv", [*POSITION, "layer", "tensor", *columns], self._require_ours)
             for name, columns in (measured or {}).items()
         }
-        self._lock = FileLock(path / ".lock")
+        self._lock = FileLock(path / ".lock", thread_local=False)
 
     @property
     def tables(self) -> dict[str, Table]:
