@@ -34,6 +34,16 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {left:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
+def shared(plan: Plan) -> list[str]:
+    """The words that all cells have: said once, and not with every cell."""
+    first, *others = (item.cell.words for item in plan.items)
+    return [word for word in first if all(word in words for words in others)] if others else []
+
+
+def without(words: list[str], cell: Cell) -> list[str]:
+    return [word for word in cell.words if word not in words] or cell.words
+
+
 @dataclass
 class SweepView:
     """`finished`, `failed` and `warned` print a line each; `tick` brings what is below them up to date."""
@@ -48,7 +58,7 @@ class SweepView:
 
     def __post_init__(self) -> None:
         done = self.plan.having(DONE)
-        self.words = {item.cell.name: " ".join(item.cell.words) for item in self.plan.items}
+        self.words = {item.cell.name: " ".join(without(shared(self.plan), item.cell)) for item in self.plan.items}
         self.steps = {item.cell.name: item.steps for item in self.plan.items}
         self.seconds = {item.cell.name: item.seconds for item in self.plan.items}
         self.open = {item.cell.name for item in self.plan.todo}
@@ -142,7 +152,8 @@ class SweepView:
 @contextmanager
 def sweep_view(plan: Plan) -> Iterator[SweepView]:
     """A sweep, while it runs."""
-    say(f"{len(plan.items)} runs in {shortened(plan.items[0].cell.folder.parent)}")
+    common = " ".join(["", "with", *shared(plan)]) if shared(plan) else ""
+    say(f"{len(plan.items)} runs in {shortened(plan.items[0].cell.folder.parent)}{common}")
     if not err.is_terminal:
         yield SweepView(plan, None)
         return

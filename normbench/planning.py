@@ -10,7 +10,7 @@ from rich.markup import escape
 from normbench.cell import Cell
 from normbench.console import out, plain_table, say, shortened
 from normbench.launch import how_many
-from normbench.live import duration
+from normbench.live import duration, shared, without
 from normbench.plan import DONE, UNSUPPORTED, Plan
 from normbench.timing import Timings, measure_cell
 
@@ -35,7 +35,9 @@ def measure(cells: list[Cell], timings: Timings) -> None:
 
 def print_plan(plan: Plan) -> None:
     todo, jobs = plan.todo, how_many(plan.items[0].cell)
-    say(f"{len(plan.items)} runs in {shortened(plan.items[0].cell.folder.parent)}")
+    common = shared(plan)
+    says = " ".join(["", "with", *common]) if common else ""
+    say(f"{len(plan.items)} runs in {shortened(plan.items[0].cell.folder.parent)}{says}")
     table = plain_table()
     for name in ("status", "run", "steps", "samples", "seconds left"):
         table.add_column(name, justify="left" if name in ("status", "run") else "right")
@@ -43,9 +45,10 @@ def print_plan(plan: Plan) -> None:
     for item in order[:LISTED]:
         seconds = "?" if item.seconds is None else f"{item.seconds:.1f}"
         status = f"{item.status} at {item.behind:,}" if item.behind else item.status
-        left = "" if item.status == DONE else seconds
-        rest = (f"{item.steps:,}", f"{item.samples:,}", left) if item.steps else ("", "", "")
-        table.add_row(status, escape(" ".join(item.cell.words)), *rest)
+        rest = ("", "", "")
+        if item.steps:
+            rest = (f"{item.steps:,}", f"{item.samples:,}", "" if item.status == DONE else seconds)
+        table.add_row(status, escape(" ".join(without(common, item.cell))), *rest)
     out.print(table)
     if len(order) > LISTED:
         say(f"... and {len(order) - LISTED} more (--json lists them all)")

@@ -18,6 +18,7 @@ from normbench.runs import Run, Study, last_step, load
 
 ORDER = ("complete", "diverged", "unsupported", "running", "interrupted", "failed", "unreadable")
 SECONDS = 1.0  # between looks
+IDLE = 5  # looks at which nothing runs: then it is over
 SHOWN = 20  # runs of each kind
 
 
@@ -80,16 +81,19 @@ class Watcher:
 
 def show(folder: Path, watch: bool) -> int:
     """Print the status of a study; with `watch`, until nothing runs any more. Raises FileNotFoundError."""
-    watcher = Watcher(load(folder))
-    look = watcher.look()
     if not watch:
-        out.print(drawn(look))
+        out.print(drawn(Watcher(load(folder)).look()))
         return 0
-    with Live(drawn(look), console=out, refresh_per_second=2) as live:
-        while look.running:
+    idle = 0
+    with Live(Text(f"waiting for runs in {folder}"), console=out, refresh_per_second=2) as live:
+        while not any(folder.glob("*/config.yaml")):  # the sweep in the other terminal is starting
             time.sleep(SECONDS)
+        watcher = Watcher(load(folder))
+        while idle < IDLE:  # between two runs there is a moment when nothing runs
             look = watcher.look()
+            idle = 0 if look.running else idle + 1
             live.update(drawn(look))
+            time.sleep(SECONDS)
     return 0
 
 
