@@ -82,5 +82,6 @@ def likeness(a: Tensor) -> tuple[float, float]:
     if n < 2 or not (u.isfinite().all() and length.isfinite().all()):  # a length may overflow before the values do
         return math.nan, math.nan
     cosine = (u.sum(0).square().sum() - n) / (n * (n - 1))
-    gram = u @ u.T if n <= u.shape[1] else u.T @ u
+    # double: of a matrix with many equal eigenvalues, as dead units make them, LAPACK finds none in single precision
+    gram = (u @ u.T if n <= u.shape[1] else u.T @ u).double()
     return cosine.item(), n / torch.linalg.eigvalsh(gram)[-1].item()

@@ -117,3 +117,15 @@ def test_saturated_layers(activation, edge):
 def test_where_saturation_has_no_bounds_it_is_empty(network_of):
     assert {row["saturated"] for row in looked_at(network_of("batch", "rnn"), split(20)).values()} == {""}
     assert {row["saturated"] for row in looked_at(network_of("batch", "mlp"), split(20)).values()} == {""}
+
+
+def test_likeness_of_a_nearly_dead_layer() -> None:
+    """A few directions and many zeros: single precision finds no eigenvalues there (LAPACK, some of these seeds)."""
+    for seed in range(300):
+        g = torch.Generator().manual_seed(seed)
+        few = torch.randn(256, 1 + seed % 5, generator=g) @ torch.randn(1 + seed % 5, 100, generator=g)
+        a = few.relu() * (torch.rand(100, generator=g) < 0.3) * (torch.rand(256, 1, generator=g) > 0.3)
+        alive = a[a.norm(dim=1) > 0]
+        u = (alive / alive.norm(dim=1, keepdim=True)).double()
+        _, rank = likeness(a)
+        assert rank == pytest.approx(len(u) / torch.linalg.svdvals(u)[0].item() ** 2, rel=1e-4) or not len(alive)
