@@ -7,7 +7,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from normbench.report.cells import Cell, Cells, Setting, label
-from normbench.report.drawing import Figure, finish, grid, omitted, panels
+from normbench.report.drawing import Figure, finish, grid, omitted, panels, plural
 from normbench.report.measured import best_settings
 from normbench.report.palette import Style, palette
 from normbench.report.statistics import estimate
@@ -33,7 +33,7 @@ def draw(cells: Cells, reference: str = "none", margin: float = 0.5) -> list[Fig
     shown = best_settings(cells, found, PANELS)
     schemes = [s for s in cells.schemes if s != against and any(found[setting].get(s) for setting in shown)]
     rows, columns = grid(len(shown))
-    wide, tall = (7.0 if columns == 1 else max(2.6, 11 / columns)), 0.7 + 0.24 * len(schemes)
+    wide, tall = (7.0 if columns == 1 else max(2.6, 11 / columns)), 0.8 + 0.26 * len(schemes)
     canvas, axes = panels(rows, columns, wide, tall, sharex=True, sharey=True)
     flat, styles = [ax for row in axes for ax in row], palette(cells.schemes)
     for ax, setting in zip(flat, shown, strict=False):
@@ -53,13 +53,15 @@ def draw(cells: Cells, reference: str = "none", margin: float = 0.5) -> list[Fig
     bar = Line2D([], [], color="#555555", marker="s", label="mean, 95% interval")
     canvas.legend(handles=[dots, bar], loc="outside upper center", ncols=2)
     pairs = sum(len(values) for s in shown for values in found[s].values())
+    lost = len(cells.settings) - len(found)
     log = f" The axis is linear up to {LINEAR:g} points, logarithmic beyond." if far > 3 * LINEAR else ""
     parts = [
         f"Test accuracy at the end of training minus that of {against} with the same seed and setting, from {pairs} pairs",
         "of complete runs: equal starting weights and equal batches. To the right is better. Bars: 95% Student t",
         "interval of the mean difference over seeds (new seeds on this test set, not new images; cut at the edge), not",
-        f"corrected for the number of comparisons. Shaded: the margin of ±{margin:g} points. An arrow: means beyond the",
-        f"axes. A number at the right: pairs, where runs are missing on either side.{log}",
+        f"corrected for the number of comparisons. Shaded: the margin of ±{margin:g} points. At the right: of how many",
+        f"seeds both have finished, or why none has.{log}",
+        f"Left out: {plural(lost, 'setting')} without such a pair." if lost else "",
         omitted(PANELS, found, "settings"),
     ]
     return [finish(NAME, TITLE, " ".join(filter(None, parts)), canvas, cells.synthetic)]

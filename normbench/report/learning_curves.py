@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 
-from normbench.report.cells import Cell, Cells, Setting, label
+from normbench.report.cells import Cell, Cells, label
 from normbench.report.drawing import Figure, finish, grid, legend, omitted, panels, plain_ticks, plural
 from normbench.report.entries import Entry
 from normbench.report.measured import best_settings, rows
@@ -40,10 +41,10 @@ def draw(cells: Cells) -> list[Figure]:
         for ax, (x, words) in zip(pair, AXES.items(), strict=True):
             for cell in cells.settings[setting].values():
                 _draw_cell(ax, cell, curves, styles[cell.scheme], x)
-            ax.xaxis.set_major_formatter(EngFormatter(sep=""))
             ax.set_xlim(left=0)
             ax.set_xlabel(words, fontsize=8)
-        pair[0].set_title(_title(setting, len(shown)))
+        pair[0].xaxis.set_major_formatter(EngFormatter(sep=""))
+        pair[0].set_title(label(setting, "" if len(shown) == 1 else "all runs"))
     pairs[0][0].set_yscale("log")
     plain_ticks(pairs[0][0].yaxis)
     canvas.supylabel("validation error (%)", fontsize=9)
@@ -63,7 +64,7 @@ def draw(cells: Cells) -> list[Figure]:
     return [finish(NAME, TITLE, " ".join(filter(None, parts)), canvas, cells.synthetic)]
 
 
-def _panels(count: int) -> tuple[object, list[list[Axes]]]:
+def _panels(count: int) -> tuple[Canvas, list[list[Axes]]]:
     """Two panels for each setting: side by side for one, otherwise one above the other."""
     if count == 1:
         canvas, axes = panels(1, 2, 5.5, 3.4, sharey=True)
@@ -74,10 +75,6 @@ def _panels(count: int) -> tuple[object, list[list[Axes]]]:
     for ax in (ax for pair in pairs[count:] for ax in pair):
         ax.set_visible(False)
     return canvas, pairs[:count]
-
-
-def _title(setting: Setting, count: int) -> str:
-    return label(setting, "" if count == 1 else "all runs")
 
 
 def _curve(entry: Entry) -> pd.DataFrame:

@@ -109,3 +109,4 @@ def _draw_map(
     ax.set_yticks(np.arange(len(lrs)) + 0.5, [show(lr) for lr in lrs])
     ax.grid(False)
     ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)

@@ -11,6 +11,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from normbench.report.cells import Cell, Cells, label, show
 from normbench.report.drawing import Figure, finish, grid, legend, omitted, panels, plural
 from normbench.report.errors import (
+    GONE,
     draw_line,
     error_axis,
     errors,
@@ -89,9 +90,10 @@ def _draw_strip(
     lrs, inside = values_of(by_scheme), stable(by_scheme)
     for scheme, line in by_scheme.items():
         style, y = styles[scheme], schemes.index(scheme)
-        for lr in line:
+        for lr, cell in line.items():
             face = style.color if lr in inside[scheme] else "white"
-            ax.plot([lr], [y], marker=style.marker, color=style.color, markerfacecolor=face, markersize=5)
+            marker = next((mark for why, mark in GONE.items() if cell.having(why)), style.marker)
+            ax.plot([lr], [y], marker=marker, color=style.color, markerfacecolor=face, markersize=6)
         for low, high in zip(lrs, lrs[1:], strict=False):
             if low in inside[scheme] and high in inside[scheme]:
                 ax.plot([low, high], [y, y], color=style.color, linewidth=4, solid_capstyle="butt", alpha=0.5)
