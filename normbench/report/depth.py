@@ -16,6 +16,10 @@ from normbench.report.palette import palette
 
 NAME, TITLE = "depth", "Gradients and silent units by depth"
 MOMENTS = {"first": "before the first update", "last": "at the end"}
+WORDS = {
+    "saturated": "Saturated: share of activations near the bounds of a sigmoid or tanh.",
+    "zero": "Zero: share of activations that are 0.",
+}
 Column = tuple[str, Callable[[Entry, str], "pd.Series"], bool]  # title, (entry, moment) -> by layer, logarithmic?
 
 
@@ -25,7 +29,8 @@ def draw(cells: Cells) -> list[Figure]:
     if chosen is None:
         return [Figure(NAME, TITLE, "Not drawn: the instruments gradients and units supply it (instruments=standard).")]
     columns: list[Column] = [("|gradient| of the weights", gradient, True), ("|update| / |weights|", update, True)]
-    columns += [(f"{what} units" if what == "dead" else f"{what} values", share(what), False) for what in _shares(chosen.runs)]
+    kinds = _shares(chosen.runs)
+    columns += [(f"{what} units" if what == "dead" else f"{what} values", share(what), False) for what in kinds]
     found = {
         (i, j, scheme): [run for entry in entries if len(run := take(entry, moment))]
         for i, moment in enumerate(MOMENTS)
@@ -53,9 +58,9 @@ def draw(cells: Cells) -> list[Figure]:
         "By layer, from the input at the left to the output. Dots: seeds; lines: means. Gradient: Frobenius norm of the",
         "loss's gradient for all weights of a layer, of a fixed batch of validation images in training mode; a straight",
         "level line means that no layer is starved, a slope that the signal fades or grows on its way back. Update: what",
-        "the next update changes, over the weights' norm (at the end: the last snapshot before it). Dead: share of",
-        "units whose activation is the same for all images of the probe; saturated: share of activations near the",
-        "bounds of a sigmoid or tanh; zero: share of activations that are 0. Tensor: activation, in the way probe.",
+        "the next update changes, over the weights' norm (at the end: the last snapshot before it). Dead: share of units",
+        f"whose activation is the same for all images of the probe. {WORDS[kinds[1]]} Both of the tensor activation, in",
+        "the way probe.",
         chosen.words,
     ]
     return [finish(NAME, title, " ".join(filter(None, parts)), canvas, cells.synthetic)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from normbench.report.by_layer import in_order, layer_axis, mean_over_seeds
@@ -83,7 +84,7 @@ def ratio(runs: list[pd.DataFrame]) -> float:
     return float(found.median()) if len(found) else float("nan")
 
 
-def _draw_panel(ax, runs: list[pd.DataFrame], layers: list[str], color: str) -> None:
+def _draw_panel(ax: Axes, runs: list[pd.DataFrame], layers: list[str], color: str) -> None:
     if not runs:
         return
     x = np.arange(len(layers))
@@ -103,4 +104,4 @@ def _draw_panel(ax, runs: list[pd.DataFrame], layers: list[str], color: str) -> 
         ax.plot(x, np.where(own.mean(0) > 1e-5, own.mean(0), np.nan), "D", color=color, markerfacecolor="white")
     ax.plot(x, np.where(drift.mean(0) > 0, drift.mean(0), np.nan), "_", color=color, markersize=11, markeredgewidth=2)
     if np.isfinite(times := ratio(runs)):
-        ax.text(0.98, 0.03, f"×{times:.2g}", transform=ax.transAxes, ha="right", va="bottom", fontsize=8)
+        ax.text(0.98, 0.03, f"×{times:.0f}" if times >= 9.5 else f"×{times:.1f}", transform=ax.transAxes, ha="right", va="bottom", fontsize=8)

@@ -34,10 +34,11 @@ def draw(cells: Cells) -> list[Figure]:
                 continue
             style, ends = styles[scheme], [table[[X, Y]].iloc[-1] for table in tables]
             mean = pd.DataFrame({name: mean_over_seeds([table[name] for table in tables]) for name in (X, Y)})
+            mean = pd.concat([pd.DataFrame({X: [0.0], Y: [0.0]}), mean])  # where step 0 is, which has no row
             ax.plot(mean[X], mean[Y], color=style.color, linestyle=style.line, linewidth=1)
             ax.plot([end[X] for end in ends], [end[Y] for end in ends], ".", color=style.color, markersize=4, alpha=0.6)
             ax.plot(mean[X].iloc[-1:], mean[Y].iloc[-1:], marker=style.marker, color=style.color, markersize=6)
-            far = max([far, *(float(end[Y]) for end in ends)])
+            far = max([far, float(mean[Y].max()), *(float(end[Y]) for end in ends)])
         ax.set_title(layer)
     for ax in axes[0]:
         ax.axline((0, 0), slope=1, color="#999999", linewidth=0.8, zorder=0)
