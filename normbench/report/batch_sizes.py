@@ -33,13 +33,15 @@ def draw(cells: Cells) -> list[Figure]:
     canvas, axes = panels(rows, columns, wide, 3.8 if rows == 1 else 2.9, sharey=True)
     flat = [ax for row in axes for ax in row]
     styles = palette(cells.schemes)
-    found = [error for rest in shown for line in lines[rest].values() for cell in line.values() for error in errors(cell)]
+    found = [
+        error for rest in shown for line in lines[rest].values() for cell in line.values() for error in errors(cell)
+    ]
     bounds = limits(found)
     gone: set[str] = set()
     for ax, rest in zip(flat, shown, strict=False):
         for i, (scheme, line) in enumerate(lines[rest].items()):
             dodge = sideways(i, len(lines[rest]))
-            gone |= draw_line(ax, line, styles[scheme], lambda size, dodge=dodge: size * dodge, bounds)
+            gone |= draw_line(ax, line, styles[scheme], dodge, bounds)
         ax.set_title(label(rest, ""))
         ax.set_xscale("log", base=2)
         ax.xaxis.set_major_locator(FixedLocator(values_of(lines[rest])))

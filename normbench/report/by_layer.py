@@ -64,9 +64,9 @@ def draw_by_layer(ax: Axes, layers: Sequence[str], runs: Sequence[pd.Series], st
 def layer_axis(ax: Axes, layers: Sequence[str]) -> None:
     """Names below, slanted where they are long; of many layers only some."""
     every = max(1, -(-len(layers) // LABELS))
-    slanted = sum(map(len, layers[::every])) > 22
+    slanted = sum(map(len, layers[::every])) > 26
     ax.set_xlim(-0.4, len(layers) - 0.6)
-    ax.set_xticks(range(0, len(layers), every), layers[::every], **_SLANTED if slanted else {})
-
-
-_SLANTED = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}
+    ax.set_xticks(range(0, len(layers), every), layers[::every])
+    if slanted:
+        for name in ax.get_xticklabels():
+            name.set(rotation=35, ha="right", rotation_mode="anchor")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from normbench.report.cells import Cell, Cells, Setting, label
 from normbench.report.drawing import Figure, finish, legend, omitted, panels, plain_ticks
@@ -28,8 +28,8 @@ def draw(cells: Cells) -> list[Figure]:
         for scheme, cell in by_scheme.items():
             if any(map(milliseconds, cell.entries)):
                 size = int(cell.entries[0].settings.get("batch_size") or 0)
-                rest = found.setdefault(without(setting, "lr", "batch_size"), {})
-                rest.setdefault(scheme, {}).setdefault(size, []).append(cell)
+                by_size = found.setdefault(without(setting, "lr", "batch_size"), {}).setdefault(scheme, {})
+                by_size.setdefault(size, []).append(cell)
     if not found:
         return [Figure(NAME, TITLE, "Not drawn: no run is complete, or none says how long it trained.")]
     shown = list(found)[:ROWS]
@@ -38,7 +38,9 @@ def draw(cells: Cells) -> list[Figure]:
     for row, rest in zip(axes, shown, strict=True):
         for place, (scheme, sizes) in enumerate(found[rest].items()):
             dodge = 2 ** (0.08 * (place - (len(found[rest]) - 1) / 2))
-            times = {size: [ms for c in group for e in c.entries if (ms := milliseconds(e))] for size, group in sizes.items()}
+            times = {
+                size: [ms for c in group for e in c.entries if (ms := milliseconds(e))] for size, group in sizes.items()
+            }
             kept = {size: [kb] for size, group in sizes.items() if (kb := kilobytes(group))}
             memory |= bool(kept)
             _draw_against_size(row[0], times, styles[scheme], dodge)
@@ -46,11 +48,18 @@ def draw(cells: Cells) -> list[Figure]:
             _draw_tradeoff(row[2], sizes, styles[scheme])
         _label(row, label(rest, ""), sorted({size for sizes in found[rest].values() for size in sizes}))
     legend(canvas, {s: styles[s] for s in cells.schemes if any(s in found[rest] for rest in shown)})
-    runs = sum(bool(milliseconds(e)) for r in shown for by in found[r].values() for g in by.values() for c in g for e in c.entries)
+    runs = sum(
+        bool(milliseconds(e))
+        for r in shown
+        for by in found[r].values()
+        for g in by.values()
+        for c in g
+        for e in c.entries
+    )
     parts = [
-        f"From {runs} complete runs. Left: training time per update, without evaluating and measuring; dots: runs (seeds,",
-        "and learning rates, which make no difference to it), line: their medians. Times are of this machine, with",
-        "whatever else it was doing.",
+        f"From {runs} complete runs. Left: training time per update, without evaluating and measuring; dots: runs",
+        "(seeds, and learning rates, which make no difference to it), line: their medians. Times are of this",
+        "machine, with whatever else it was doing.",
         "Middle: memory kept for the backward pass of one batch, without parameters and buffers."
         if memory
         else "Middle: not measured (the instrument memory_time supplies it).",
@@ -80,8 +89,7 @@ def kilobytes(group: Sequence[Cell]) -> float:
 
 def best_cell(group: Sequence[Cell]) -> Cell:
     """The one with the best mean validation accuracy; at equality the first."""
-    means = [np.mean(found) if (found := errors(cell, "validation")) else np.inf for cell in group]
-    return group[int(np.argmin(means))]
+    return min(group, key=lambda cell: float(np.mean(errors(cell, "validation") or [np.inf])))
 
 
 def _draw_against_size(ax: Axes, values: Mapping[int, Sequence[float]], style: Style, dodge: float) -> None:
@@ -126,4 +134,3 @@ def _label(row: Sequence[Axes], title: str, sizes: list[int]) -> None:
     row[2].set_yscale("log")
     for axis in (row[2].xaxis, row[2].yaxis):
         plain_ticks(axis)
-        axis.set_minor_formatter(NullFormatter())

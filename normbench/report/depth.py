@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -55,12 +55,12 @@ def draw(cells: Cells) -> list[Figure]:
     legend(canvas, {scheme: styles[scheme] for scheme in chosen.runs})
     title = TITLE if not chosen.setting else f"{TITLE}: {label(chosen.setting)}"
     parts = [
-        "By layer, from the input at the left to the output. Dots: seeds; lines: means. Gradient: Frobenius norm of the",
-        "loss's gradient for all weights of a layer, of a fixed batch of validation images in training mode; a straight",
-        "level line means that no layer is starved, a slope that the signal fades or grows on its way back. Update: what",
-        "the next update changes, over the weights' norm (at the end: the last snapshot before it). Dead: share of units",
-        f"whose activation is the same for all images of the probe. {WORDS[kinds[1]]} Both of the tensor activation, in",
-        "the way probe.",
+        "By layer, from the input at the left to the output. Dots: seeds; lines: means. Gradient: Frobenius norm of",
+        "the loss's gradient for all weights of a layer, of a fixed batch of validation images in training mode; a",
+        "straight level line means that no layer is starved, a slope that the signal fades or grows on its way back.",
+        "Update: what the next update changes, over the weights' norm (at the end: the last snapshot before it).",
+        f"Dead: share of units whose activation is the same for all images of the probe. {WORDS[kinds[1]]} Both of",
+        "the tensor activation, in the way probe.",
         chosen.words,
     ]
     return [finish(NAME, title, " ".join(filter(None, parts)), canvas, cells.synthetic)]
@@ -101,5 +101,3 @@ def _weights(entry: Entry, column: str) -> pd.DataFrame:
 
 def _at(table: pd.DataFrame, moment: str) -> pd.DataFrame:
     return table[table.step == (table.step.min() if moment == "first" else table.step.max())]
-
-

@@ -14,8 +14,9 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure as Canvas
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from PIL import Image  # matplotlib brings it
 
 from normbench.report.palette import Style
@@ -66,7 +67,7 @@ def look() -> Iterator[None]:
 
 def panels(rows: int, columns: int, width: float, height: float, **shared: Any) -> tuple[Canvas, list[list[Axes]]]:
     """An empty figure of `rows` x `columns` axes, each of `width` x `height` inches. No pyplot: nothing stays open."""
-    canvas = Canvas(figsize=(columns * width, rows * height), layout="constrained")
+    canvas = Canvas(figsize=(columns * width, rows * height))
     return canvas, canvas.subplots(rows, columns, squeeze=False, **shared).tolist()
 
 
@@ -91,7 +92,9 @@ def legend(canvas: Canvas, styles: dict[str, Style], extra: Sequence[Line2D] = (
 def log_ticks(low: float, high: float) -> list[float]:
     """Round numbers inside [low, high]: evenly spaced within a decade, otherwise 1-2-5 steps, at most eight."""
     if high < 8 * low:
-        return [float(tick) for tick in MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(low, high) if low <= tick <= high]
+        return [
+            float(tick) for tick in MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(low, high) if low <= tick <= high
+        ]
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for steps in ((1, 2, 5), (1, 3), (1,)):
         ticks = [step * 10.0**decade for decade in decades for step in steps]
@@ -105,15 +108,14 @@ def plain_ticks(axis: Axis) -> None:
     low, high = axis.get_view_interval()
     axis.set_major_locator(FixedLocator(log_ticks(low, high)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())
+    axis.set_minor_locator(NullLocator())
 
 
 def finish(name: str, title: str, caption: str, canvas: Canvas, synthetic: bool) -> Figure:
     """Save `canvas` as SVG, PNG and PDF, without the time of day: the same runs give the same bytes."""
     if synthetic:
         canvas.text(0.995, 0.006, "synthetic data", ha="right", va="bottom", fontsize=8, color="#B00020")
-    canvas.draw_without_rendering()
-    canvas.set_layout_engine("none")  # laid out once, not for each of the three: that takes longer than to save them
+    ConstrainedLayoutEngine().execute(canvas)  # once, not for each of the three: it takes longer than to save them
     svg, png, pdf = io.BytesIO(), io.BytesIO(), io.BytesIO()
     canvas.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
     canvas.savefig(png, format="png", dpi=110, metadata={"Software": None})

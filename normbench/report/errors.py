@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
@@ -54,14 +54,14 @@ def draw_line(
     ax: Axes,
     line: Mapping[float, Cell],
     style: Style,
-    place: Callable[[float], float],
+    dodge: float,
     bounds: tuple[float, float],
     which: str = "test",
 ) -> set[str]:
     """Draw one scheme; says which marks it used for runs without a result."""
     x, means, gone = [], [], set()
     for value, cell in sorted(line.items()):
-        at, seeds = place(value), [max(error, bounds[0]) for error in errors(cell, which)]
+        at, seeds = value * dodge, [max(error, bounds[0]) for error in errors(cell, which)]
         if found := estimate(seeds):
             x.append(at)
             means.append(found.mean)

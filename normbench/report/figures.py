@@ -3,12 +3,46 @@
 from __future__ import annotations
 
 import logging
+from types import ModuleType
 
-from normbench.report import batch_noise, batch_sizes, learning_curves, ribbons, shift, unit_bands
+from normbench.report import (
+    batch_noise,
+    batch_sizes,
+    cost,
+    depth,
+    forest,
+    generalisation,
+    landscape,
+    learning_curves,
+    lr_batch,
+    lr_sensitivity,
+    noise_and_drift,
+    pinned_but_moving,
+    ribbons,
+    ridges,
+    running_statistics,
+    shift,
+    shift_total,
+    time_steps,
+    unit_bands,
+)
 from normbench.report.cells import Cells
 from normbench.report.drawing import Figure, look
 
-FIGURES = (learning_curves, batch_sizes, ribbons, shift, unit_bands, batch_noise)  # in the page's order
+# In the page's order: what comes out of training and what it costs, then why.
+FIGURES: tuple[ModuleType, ...] = (learning_curves, generalisation, batch_sizes, lr_sensitivity, lr_batch, forest, cost)
+FIGURES += (
+    ribbons,
+    ridges,
+    unit_bands,
+    shift,
+    shift_total,
+    pinned_but_moving,
+    batch_noise,
+    noise_and_drift,
+    running_statistics,
+)
+FIGURES += (depth, landscape, time_steps)
 
 
 def draw_all(cells: Cells) -> list[Figure]:

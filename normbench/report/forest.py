@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from normbench.report.cells import Cell, Cells, Setting, label
+from normbench.report.cells import Cell, Cells, label
 from normbench.report.drawing import Figure, finish, grid, omitted, panels, plural
 from normbench.report.measured import best_settings
 from normbench.report.palette import Style, palette
@@ -28,7 +28,9 @@ def draw(cells: Cells, reference: str = "none", margin: float = 0.5) -> list[Fig
     found = {setting: _differences(by_scheme, against) for setting, by_scheme in cells.settings.items()}
     found = {setting: by_scheme for setting, by_scheme in found.items() if any(by_scheme.values())}
     if not found:
-        missing = f"Not drawn: no scheme has a complete run with the setting and seed of one of {against}, the reference."
+        missing = (
+            f"Not drawn: no scheme has a complete run with the setting and seed of one of {against}, the reference."
+        )
         return [Figure(NAME, TITLE, missing)]
     shown = best_settings(cells, found, PANELS)
     schemes = [s for s in cells.schemes if s != against and any(found[setting].get(s) for setting in shown)]
@@ -56,11 +58,11 @@ def draw(cells: Cells, reference: str = "none", margin: float = 0.5) -> list[Fig
     lost = len(cells.settings) - len(found)
     log = f" The axis is linear up to {LINEAR:g} points, logarithmic beyond." if far > 3 * LINEAR else ""
     parts = [
-        f"Test accuracy at the end of training minus that of {against} with the same seed and setting, from {pairs} pairs",
-        "of complete runs: equal starting weights and equal batches. To the right is better. Bars: 95% Student t",
-        "interval of the mean difference over seeds (new seeds on this test set, not new images; cut at the edge), not",
-        f"corrected for the number of comparisons. Shaded: the margin of ±{margin:g} points. At the right: of how many",
-        f"seeds both have finished, or why none has.{log}",
+        f"Test accuracy at the end of training minus that of {against} with the same seed and setting, from {pairs}",
+        "pairs of complete runs: equal starting weights and equal batches. To the right is better. Bars: 95% Student",
+        "t interval of the mean difference over seeds (new seeds on this test set, not new images; cut at the edge),",
+        f"not corrected for the number of comparisons. Shaded: the margin of ±{margin:g} points. At the right: of how",
+        f"many seeds both have finished, or why none has.{log}",
         f"Left out: {plural(lost, 'setting')} without such a pair." if lost else "",
         omitted(PANELS, found, "settings"),
     ]
@@ -101,5 +103,3 @@ def _points_axis(ax: Axes, far: float) -> None:
     ax.xaxis.set_major_locator(FixedLocator([*(-t for t in reversed(ticks)), 0, *ticks]))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+g}" if value else "0"))
     ax.xaxis.set_minor_locator(NullLocator())
-
-

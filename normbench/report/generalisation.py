@@ -20,11 +20,16 @@ def draw(cells: Cells) -> list[Figure]:
     able = [s for s, by_scheme in cells.settings.items() if any(cell.having("complete") for cell in by_scheme.values())]
     styles, drawn = palette(cells.schemes), {}
     for setting in best_settings(cells, able, PANELS):
-        found = {s: [c for e in cell.having("complete") if len(c := path(e)) > 1] for s, cell in cells.settings[setting].items()}
+        found = {
+            s: [c for e in cell.having("complete") if len(c := path(e)) > 1]
+            for s, cell in cells.settings[setting].items()
+        }
         if found := {scheme: runs for scheme, runs in found.items() if runs}:
             drawn[setting] = found
     if not drawn:
-        missing = "Not drawn: no run has two evaluations with training losses before them (options evaluations, log_every)."
+        missing = (
+            "Not drawn: no run has two evaluations with training losses before them (options evaluations, log_every)."
+        )
         return [Figure(NAME, TITLE, missing)]
     lines, columns = grid(len(drawn), 3)
     canvas, axes = panels(lines, columns, min(5.0, 11 / columns), 3.2, sharex=True, sharey=True)
@@ -52,11 +57,12 @@ def draw(cells: Cells) -> list[Figure]:
     legend(canvas, {s: styles[s] for s in cells.schemes if any(s in by_scheme for by_scheme in drawn.values())})
     count = sum(len(runs) for by_scheme in drawn.values() for runs in by_scheme.values())
     parts = [
-        f"Loss on the validation set (in the mode of inference) against training loss, from {plural(count, 'complete run')};",
-        "training goes from the upper right to the lower left. Training loss: mean over the mini-batches since the",
-        "evaluation before, as they were trained on: before each update, with batch statistics and dropout, so that it",
-        "lags a little behind. Thin lines: seeds; thick: their means at the same evaluation. Of two schemes at the same",
-        "training loss the lower one generalises better; on the grey line both losses are equal.",
+        "Loss on the validation set (in the mode of inference) against training loss, from",
+        f"{plural(count, 'complete run')}; training goes from the upper right to the lower left. Training loss: mean",
+        "over the mini-batches since the evaluation before, as they were trained on: before each update, with batch",
+        "statistics and dropout, so that it lags a little behind. Thin lines: seeds; thick: their means at the same",
+        "evaluation. Of two schemes at the same training loss the lower one generalises better; on the grey line",
+        "both losses are equal.",
         omitted(PANELS, able, "settings"),
     ]
     return [finish(NAME, TITLE, " ".join(filter(None, parts)), canvas, cells.synthetic)]
@@ -69,7 +75,9 @@ def path(entry: Entry) -> pd.DataFrame:
     ends = epochs.step.to_numpy(dtype=float)
     # Rows of `steps` are means since the row before, so each counts as often as it has steps.
     weights = np.diff(steps.step.to_numpy(dtype=float), prepend=0)
-    places = np.searchsorted(ends, steps.step.to_numpy(dtype=float), side="left")  # a row belongs to the next evaluation
+    places = np.searchsorted(
+        ends, steps.step.to_numpy(dtype=float), side="left"
+    )  # a row belongs to the next evaluation
     total = np.bincount(places, weights * steps.loss.to_numpy(dtype=float), len(ends) + 1)[: len(ends)]
     count = np.bincount(places, weights, len(ends) + 1)[: len(ends)]
     found = pd.DataFrame({"validation": epochs.validation_loss.to_numpy(dtype=float)}, index=ends)

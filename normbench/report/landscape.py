@@ -23,7 +23,9 @@ def draw(cells: Cells) -> list[Figure]:
     if chosen is None:
         return [Figure(NAME, TITLE, "Not drawn: the instrument landscape supplies it (instruments=full).")]
     styles = palette(cells.schemes)
-    canvas, axes = panels(3, len(chosen.runs), max(1.9, 11.5 / max(3, len(chosen.runs))), 1.9, sharex=True, sharey="row")
+    canvas, axes = panels(
+        3, len(chosen.runs), max(1.9, 11.5 / max(3, len(chosen.runs))), 1.9, sharex=True, sharey="row"
+    )
     last = 1
     for j, (scheme, entries) in enumerate(chosen.runs.items()):
         color = styles[scheme].color
@@ -44,13 +46,14 @@ def draw(cells: Cells) -> list[Figure]:
     canvas.supxlabel("training step", fontsize=9)
     title = TITLE if not chosen.setting else f"{TITLE}: {label(chosen.setting)}"
     parts = [
-        "At each snapshot, the mini-batch of the next update, in training mode. Bands, one for each seed on top of one",
-        "another: over steps of 0.05 to 0.4 times the gradient (as published), the least and greatest loss after such a",
-        "step (top), and how far the gradient there is from the one here (middle: |difference|): narrow and low bands mean",
-        "that the gradient tells the truth about a longer way. Bottom: the greatest |change of the gradient| / |step|",
-        "over steps of 1/4 to 4 times the run's own learning rate, times that rate: without a unit, and comparable where",
-        "a norm makes the scale of weights void; thin lines: seeds, thick: mean; above about 2 plain gradient descent",
-        "on that loss would not be stable. Axes are logarithmic and the same within a row.",
+        "At each snapshot, the mini-batch of the next update, in training mode. Bands, one for each seed on top of",
+        "one another: over steps of 0.05 to 0.4 times the gradient (as published), the least and greatest loss after",
+        "such a step (top), and how far the gradient there is from the one here (middle: |difference|): narrow and",
+        "low bands mean that the gradient tells the truth about a longer way. Bottom: the greatest |change of the",
+        "gradient| / |step| over steps of 1/4 to 4 times the run's own learning rate, times that rate: without a",
+        "unit, and comparable where a norm makes the scale of weights void; thin lines: seeds, thick: mean; above",
+        "about 2 plain gradient descent on that loss would not be stable. Axes are logarithmic and the same within a",
+        "row.",
         chosen.words,
     ]
     return [finish(NAME, title, " ".join(parts), canvas, cells.synthetic)]

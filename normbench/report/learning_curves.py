@@ -9,7 +9,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 
-from normbench.report.cells import Cell, Cells, label
+from normbench.report.cells import Cell, Cells, Setting, label
 from normbench.report.drawing import Figure, finish, grid, legend, omitted, panels, plain_ticks, plural
 from normbench.report.entries import Entry
 from normbench.report.measured import best_settings, rows
@@ -23,7 +23,8 @@ AXES = {"samples": "training images seen", "train_seconds": "seconds of training
 
 def draw(cells: Cells) -> list[Figure]:
     able = [s for s, by_scheme in cells.settings.items() if any(cell.having(*DRAWN) for cell in by_scheme.values())]
-    shown, curves = [], {}
+    shown: list[Setting] = []
+    curves: dict[Entry, pd.DataFrame] = {}
     for setting in best_settings(cells, able, PANELS):
         entries = [entry for cell in cells.settings[setting].values() for entry in cell.having(*DRAWN)]
         found = {entry: curve for entry in entries if len(curve := _curve(entry)) > 1}
@@ -54,9 +55,9 @@ def draw(cells: Cells) -> list[Figure]:
     legend(canvas, drawn, [cross] * bool(diverged))
     parts = [
         f"Error on the validation set (percent, logarithmic) while training, from {plural(complete, 'complete run')}:",
-        "against the training images seen, and against the seconds of training on this machine, without evaluating and",
-        "measuring (means over seeds at the same evaluation). Line: mean over seeds; thin lines: seeds. Lower is better;",
-        "the steeper the fall at the left, the faster the start.",
+        "against the training images seen, and against the seconds of training on this machine, without evaluating",
+        "and measuring (means over seeds at the same evaluation). Line: mean over seeds; thin lines: seeds. Lower is",
+        "better; the steeper the fall at the left, the faster the start.",
         f"Lines that end in a cross: {plural(diverged, 'run')} that diverged after it." if diverged else "",
         f"Errors of zero are drawn as {floor:.2g}." if zero else "",
         omitted(PANELS, able, "settings"),
@@ -88,7 +89,9 @@ def _draw_cell(ax: Axes, cell: Cell, curves: dict[Entry, pd.DataFrame], style: S
     complete = [curves[entry] for entry in cell.having("complete") if entry in curves]
     if complete:
         both = [curve.set_index("samples", drop=False)[[x, "error"]] for curve in complete]
-        common = sorted(set.intersection(*(set(table.index) for table in both)))  # a missing seed must not bend the mean
+        common = sorted(
+            set.intersection(*(set(table.index) for table in both))
+        )  # a missing seed must not bend the mean
         mean = sum(table.loc[common] for table in both) / len(both)
         if len(complete) > 1:
             for curve in complete:

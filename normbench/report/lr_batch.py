@@ -63,7 +63,7 @@ def draw(cells: Cells) -> list[Figure]:
         "U: unsupported. C: a run ended at chance. Where not all runs finished, how many did: 2/3. Empty: not run, or",
         "without a result for another reason. All seeds count; the tables have their intervals.",
         omitted(MAPS, wide, "settings"),
-        omitted(SCHEMES, max((wide[rest] for rest in shown), key=len), "schemes"),
+        omitted(SCHEMES, max((list(wide[rest]) for rest in shown), key=len), "schemes"),
     ]
     return [finish(NAME, TITLE, " ".join(filter(None, parts)), canvas, cells.synthetic)]
 
@@ -97,7 +97,9 @@ def _draw_map(
         ax.add_patch(Rectangle((x, y), 1, 1, facecolor=color, edgecolor="white", linewidth=1, hatch=hatch))
         dark = found.error is not None and float(np.dot(color[:3], (0.3, 0.59, 0.11))) < 0.5
         box = {"facecolor": "#F1F1F1", "edgecolor": "none", "pad": 1} if hatch else None
-        ax.text(x + 0.5, y + 0.5, found.text, ha="center", va="center", fontsize=7, color="w" if dark else "k", bbox=box)
+        ax.text(
+            x + 0.5, y + 0.5, found.text, ha="center", va="center", fontsize=7, color="w" if dark else "k", bbox=box
+        )
     for size in sizes:
         known = {lr: s.error for (lr, other), s in squares.items() if other == size and s.error is not None}
         if known:

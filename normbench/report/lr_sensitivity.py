@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
@@ -32,7 +33,9 @@ def draw(cells: Cells) -> list[Figure]:
     """For each setting a panel of errors, and below it a strip with a row per scheme."""
     lines = lines_of(cells, "lr")
     if not lines:
-        missing = "Not drawn: all runs of a setting have the same learning rate. Sweep it: normbench run -m lr=0.01,0.1,1"
+        missing = (
+            "Not drawn: all runs of a setting have the same learning rate. Sweep it: normbench run -m lr=0.01,0.1,1"
+        )
         return [Figure(NAME, TITLE, missing)]
     shown = list(lines)[:PANELS]
     rows, columns = grid(len(shown))
@@ -41,14 +44,18 @@ def draw(cells: Cells) -> list[Figure]:
     canvas, axes = panels(2 * rows, columns, wide, (2.6 + tall) / 2, **ratios)
     styles = palette(cells.schemes)
     found = [
-        error for r in shown for line in lines[r].values() for cell in line.values() for error in errors(cell, "validation")
+        error
+        for r in shown
+        for line in lines[r].values()
+        for cell in line.values()
+        for error in errors(cell, "validation")
     ]
     bounds, gone = limits(found), set[str]()
     for i, rest in enumerate(shown):
         above, below = axes[2 * (i // columns)][i % columns], axes[2 * (i // columns) + 1][i % columns]
         for place, (scheme, line) in enumerate(lines[rest].items()):
             dodge = sideways(place, len(lines[rest]))
-            gone |= draw_line(above, line, styles[scheme], lambda lr, dodge=dodge: lr * dodge, bounds, "validation")
+            gone |= draw_line(above, line, styles[scheme], dodge, bounds, "validation")
         above.set_title(label(rest, ""))
         error_axis(above, bounds)
         _draw_strip(below, lines[rest], list(cells.schemes), styles)
@@ -94,7 +101,7 @@ def _draw_strip(
             face = style.color if lr in inside[scheme] else "white"
             marker = next((mark for why, mark in GONE.items() if cell.having(why)), style.marker)
             ax.plot([lr], [y], marker=marker, color=style.color, markerfacecolor=face, markersize=6)
-        for low, high in zip(lrs, lrs[1:], strict=False):
+        for low, high in pairwise(lrs):
             if low in inside[scheme] and high in inside[scheme]:
                 ax.plot([low, high], [y, y], color=style.color, linewidth=4, solid_capstyle="butt", alpha=0.5)
     ax.set_ylim(len(schemes) - 0.4, -0.6)

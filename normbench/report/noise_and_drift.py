@@ -22,7 +22,9 @@ def draw(cells: Cells) -> list[Figure]:
     """A row per batch size, a column per scheme."""
     rest, sizes = by_batch_size(cells, "batch_noise")
     if not sizes:
-        return [Figure(NAME, TITLE, "Not drawn: no complete run has measured it. The instrument batch_noise supplies it.")]
+        return [
+            Figure(NAME, TITLE, "Not drawn: no complete run has measured it. The instrument batch_noise supplies it.")
+        ]
     every = order({scheme for runs in sizes.values() for scheme in runs})
     schemes, styles = every[: SCHEMES - 2], palette(cells.schemes)
     shown = [list(sizes)[i] for i in np.unique(np.linspace(0, len(sizes) - 1, min(SIZES, len(sizes))).astype(int))]
@@ -43,7 +45,11 @@ def draw(cells: Cells) -> list[Figure]:
         row[0].set_ylabel(f"batch size {size}")
     axes[0][0].set_yscale("log")
     plain_ticks(axes[0][0].yaxis)
-    marks = {"o": "another batch, exact statistics below", "D": "another batch, as in training", "_": "one training step"}
+    marks = {
+        "o": "another batch, exact statistics below",
+        "D": "another batch, as in training",
+        "_": "one training step",
+    }
     canvas.legend(
         handles=[
             Line2D([], [], color="#555555", marker=m, linestyle="", label=w, markersize=9 if m == "_" else 5,
@@ -56,12 +62,12 @@ def draw(cells: Cells) -> list[Figure]:
     counts = sum(len(runs) for runs in tables.values())
     title = TITLE if not rest else f"{TITLE}: {label(rest)}"
     parts = [
-        f"At the last step, by layer, from {counts} runs (means over seeds; small dots: seeds). Tensor: linear, the input",
-        "of the norm. In standard deviations of a unit, mean over units: how far its mean lies from one mini-batch of",
-        "the training set to another at the same weights (circle: the norms below work with exact statistics; diamond:",
-        "with each batch's own, where the scheme uses the batch), and how far the last training step moved its mean over",
-        "the probe (bar). Where the circle is far above the bar, what a layer sees from step to step is noise of the",
-        "batch, not drift of the weights. Below: by how many times, median over layers.",
+        f"At the last step, by layer, from {counts} runs (means over seeds; small dots: seeds). Tensor: linear, the",
+        "input of the norm. In standard deviations of a unit, mean over units: how far its mean lies from one",
+        "mini-batch of the training set to another at the same weights (circle: the norms below work with exact",
+        "statistics; diamond: with each batch's own, where the scheme uses the batch), and how far the last training",
+        "step moved its mean over the probe (bar). Where the circle is far above the bar, what a layer sees from",
+        "step to step is noise of the batch, not drift of the weights. Below: by how many times, median over layers.",
         omitted(len(shown), sizes, "batch sizes"),
         omitted(len(schemes), every, "schemes"),
     ]
@@ -93,9 +99,20 @@ def _draw_panel(ax: Axes, runs: list[pd.DataFrame], layers: list[str], color: st
         """[seeds, layers]"""
         return np.stack([run.xs(lower)[name].reindex(layers).to_numpy(dtype=float) for run in runs])
 
-    noise, own, drift = values("population", "noise_mean"), values("training", "noise_mean"), values("population", "step_drift")
+    noise, own, drift = (
+        values("population", "noise_mean"),
+        values("training", "noise_mean"),
+        values("population", "step_drift"),
+    )
     for numbers in (noise, drift) if len(runs) > 1 else ():
-        ax.plot(np.tile(x, (len(runs), 1)), np.where(numbers > 0, numbers, np.nan), ".", color=color, markersize=3, alpha=0.5)
+        ax.plot(
+            np.tile(x, (len(runs), 1)),
+            np.where(numbers > 0, numbers, np.nan),
+            ".",
+            color=color,
+            markersize=3,
+            alpha=0.5,
+        )
     for low, high, at in zip(drift.mean(0), noise.mean(0), x, strict=True):
         if low > 0 and high > 0:
             ax.plot([at, at], [low, high], color=color, linewidth=0.8)
@@ -104,4 +121,12 @@ def _draw_panel(ax: Axes, runs: list[pd.DataFrame], layers: list[str], color: st
         ax.plot(x, np.where(own.mean(0) > 1e-5, own.mean(0), np.nan), "D", color=color, markerfacecolor="white")
     ax.plot(x, np.where(drift.mean(0) > 0, drift.mean(0), np.nan), "_", color=color, markersize=11, markeredgewidth=2)
     if np.isfinite(times := ratio(runs)):
-        ax.text(0.98, 0.03, f"×{times:.0f}" if times >= 9.5 else f"×{times:.1f}", transform=ax.transAxes, ha="right", va="bottom", fontsize=8)
+        ax.text(
+            0.98,
+            0.03,
+            f"×{times:.0f}" if times >= 9.5 else f"×{times:.1f}",
+            transform=ax.transAxes,
+            ha="right",
+            va="bottom",
+            fontsize=8,
+        )

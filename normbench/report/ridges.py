@@ -6,16 +6,17 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 
 from normbench.report.by_layer import entering, evenly, in_order
-from normbench.report.cells import Cells, label, show
+from normbench.report.cells import Cells, label
 from normbench.report.drawing import Figure, finish, omitted, panels
 from normbench.report.entries import Entry
-from normbench.report.measured import choose, rows
+from normbench.report.measured import by_batch_size, rows
 from normbench.report.palette import palette
 
 NAME, TITLE = "ridges", "Shape of each layer's distribution over training"
-SCHEMES, LAYERS, SNAPSHOTS, POINTS = 6, 4, 7, 81
+SCHEMES, LAYERS, SNAPSHOTS, POINTS = 6, 4, 7, 70
 COUNTS = [f"h{k:02}" for k in range(64)]
 
 
@@ -42,11 +43,16 @@ class Shapes:
 
 def draw(cells: Cells) -> list[Figure]:
     """A row per scheme, a column per layer; one run of each scheme, of the first seed."""
-    chosen = choose(cells, "distributions")
-    runs = {scheme: entries[0] for scheme, entries in chosen.runs.items()} if chosen else {}
+    rest, sizes = by_batch_size(cells, "distributions")
+    size = max(sizes, key=lambda size: (len(sizes[size]), -size), default=0)  # the smallest, where batches differ most
+    runs = {scheme: entries[0] for scheme, entries in sizes.get(size, {}).items()}
     found = {scheme: shapes for scheme, entry in runs.items() if (shapes := shapes_of(entry))}
-    if not chosen or not found:
-        return [Figure(NAME, TITLE, "Not drawn: no complete run has histograms. The instrument distributions supplies them.")]
+    if not found:
+        return [
+            Figure(
+                NAME, TITLE, "Not drawn: no complete run has histograms. The instrument distributions supplies them."
+            )
+        ]
     schemes, every = list(found)[:SCHEMES], in_order(found.values())
     layers, styles = evenly(every, LAYERS), palette(cells.schemes)
     canvas, axes = panels(len(schemes), len(layers), 11 / len(layers), 1.7, sharex="col", sharey=True)
@@ -54,14 +60,19 @@ def draw(cells: Cells) -> list[Figure]:
     for j, layer in enumerate(layers):
         reach = _reach([found[scheme][layer] for scheme in schemes if layer in found[scheme]])
         for i, scheme in enumerate(schemes):
-            ax, shapes = axes[i][j], found[scheme].get(layer)
-            if shapes is not None:
+            ax = axes[i][j]
+            if shapes := found[scheme].get(layer):
                 _draw_ridges(ax, shapes, np.linspace(-reach, reach, POINTS + 1), styles[scheme].color)
                 bound = _bound(runs[scheme], shapes)
                 if 0 < bound < reach:
                     bounded.append(scheme)
                     for x in (-bound, bound):
-                        ax.axvline(x, color="#D55E00" if styles[scheme].color != "#D55E00" else "k", linestyle="--", linewidth=0.9)
+                        ax.axvline(
+                            x,
+                            color="#D55E00" if styles[scheme].color != "#D55E00" else "k",
+                            linestyle="--",
+                            linewidth=0.9,
+                        )
             ax.set_yticks([])
             ax.set_xlim(-reach, reach)
         axes[0][j].set_title(layer)
@@ -70,17 +81,15 @@ def draw(cells: Cells) -> list[Figure]:
         axes[i][0].annotate("end", (0.01, 0.97), xycoords="axes fraction", fontsize=6.5, va="top")
         axes[i][0].annotate("step 0", (0.01, 0.02), xycoords="axes fraction", fontsize=6.5, va="bottom")
     ways = sorted({f"{scheme} {found[scheme][x].way}" for scheme in schemes for x in found[scheme]})
-    title = TITLE if not chosen.setting else f"{TITLE}: {label(chosen.setting)}"
-    size = show(runs[schemes[0]].settings.get("batch_size"))
+    title = f"{TITLE}: {', '.join(filter(None, (label(rest, ''), f'batch size {size}')))}"
     parts = [
-        f"One run per scheme (batch size {size}, the first seed), up to {SNAPSHOTS} snapshots, from step 0 below to the end",
-        "above; heights are densities, to one scale within a panel. Values of all units of what enters each layer's",
-        f"activation (normalized, or linear without a norm). Ways: {', '.join(ways)} (batch: in mini-batches of the run's",
-        "own size, as in training; probe: with the statistics of all images, or none). The axis of a layer is the same for",
-        "all schemes; what lies beyond is cut.",
+        f"One run per scheme, of its first seed, at up to {SNAPSHOTS} snapshots, from step 0 below to the end above;",
+        "heights are densities, to one scale within a panel. Values of all units of what enters each layer's",
+        f"activation (normalized, or linear without a norm). Ways: {', '.join(ways)} (batch: in mini-batches of the",
+        "run's own size, as in training; probe: with the statistics of all images, or none). The axis of a layer is",
+        "the same for all schemes; what lies beyond is cut.",
         "Dashed: ± square root of (batch size − 1), which no value that batch norm standardised can pass in training,"
         " before gamma and beta." if bounded else "",
-        chosen.words if len(cells.settings) > 1 else "",
         omitted(LAYERS, every, "layers"),
         omitted(SCHEMES, found, "schemes"),
     ]  # fmt: skip
@@ -98,15 +107,27 @@ def shapes_of(entry: Entry) -> dict[str, Shapes]:
     for layer, group in entering(table).groupby("layer", sort=False):
         group = group.sort_values("step", kind="stable").drop_duplicates("step")
         group = group.iloc[np.unique(np.linspace(0, len(group) - 1, min(SNAPSHOTS, len(group))).astype(int))]
-        numbers = [group[name].to_numpy(dtype=float) for name in ("step", "low", "high")]
-        found[str(layer)] = Shapes(*numbers, group[COUNTS].to_numpy(dtype=float), way, str(group.tensor.iloc[0]))
+        steps, low, high = (group[name].to_numpy(dtype=float) for name in ("step", "low", "high"))
+        counts, tensor = group[COUNTS].to_numpy(dtype=float), str(group.tensor.iloc[0])
+        found[str(layer)] = Shapes(steps, low, high, counts, way, tensor)
     return found
 
 
 def _reach(shapes: list[Shapes]) -> float:
-    """Half the width of a layer's axis: each scheme's furthest value, but twice the median one at most."""
-    far = [float(max(np.abs(s.low).max(), np.abs(s.high).max())) for s in shapes]
-    return min(max(far, default=1.0), 2 * float(np.median(far or [1.0]))) or 1.0
+    """Half the width of a layer's axis: the furthest that 99% of a scheme's values reach at any snapshot, but twice
+    the median scheme at most.
+    """
+    far = [max(_within(s, i) for i in range(len(s.steps))) for s in shapes]
+    return 1.1 * min(max(far, default=1.0), 2 * float(np.median(far or [1.0]))) or 1.0
+
+
+def _within(shapes: Shapes, snapshot: int) -> float:
+    """The distance from 0 within which 99% of the values are."""
+    counts = shapes.counts[snapshot]
+    edges = np.linspace(shapes.low[snapshot], shapes.high[snapshot], len(counts) + 1)
+    far = np.maximum(np.abs(edges[1:]), np.abs(edges[:-1]))
+    nearest = np.argsort(far)
+    return float(far[nearest][np.searchsorted(np.cumsum(counts[nearest]), 0.99 * counts.sum())])
 
 
 def _bound(entry: Entry, shapes: Shapes) -> float:
@@ -116,7 +137,9 @@ def _bound(entry: Entry, shapes: Shapes) -> float:
     """
     plain = entry.settings.get("norm") == "batch" and entry.settings.get("model") == "mlp"
     size = entry.settings.get("batch_size") or 0
-    return float(np.sqrt(size - 1)) if plain and shapes.way == "batch" and shapes.tensor == "normalized" and size else 0.0
+    return (
+        float(np.sqrt(size - 1)) if plain and shapes.way == "batch" and shapes.tensor == "normalized" and size else 0.0
+    )
 
 
 def _draw_ridges(ax: Axes, shapes: Shapes, edges: np.ndarray, color: str) -> None:
@@ -125,6 +148,6 @@ def _draw_ridges(ax: Axes, shapes: Shapes, edges: np.ndarray, color: str) -> Non
     top = max((float(np.quantile(h, 0.97)) for h in heights), default=0) or 1.0  # a peak of zeros must not flatten all
     for i in reversed(range(len(heights))):
         ridge = i + np.minimum(1.6 * heights[i] / top, 2.2)
-        ax.fill_between(middle, i, ridge, color=color, alpha=0.35, linewidth=0, zorder=2 + (len(heights) - i) / 100)
-        ax.plot(middle, ridge, color=color, linewidth=0.8, zorder=2 + (len(heights) - i) / 100)
+        outline = [middle[0], *middle, middle[-1]], [i, *ridge, i]
+        ax.fill(*outline, facecolor=to_rgba(color, 0.35), edgecolor=color, linewidth=0.7, zorder=3 - i / 100)
     ax.set_ylim(0, SNAPSHOTS + 1.4)

@@ -45,13 +45,14 @@ def draw(cells: Cells) -> list[Figure]:
     legend(canvas, {scheme: styles[scheme] for scheme in schemes})
     counts = sum(len(entries) for size in shown for entries in sizes[size].values())
     parts = [
-        f"After the last step, from {counts} complete runs. Dots: seeds; lines: means. Left and middle, by layer: root mean",
-        "square over units of how far the running mean is from the exact one, in standard deviations, and of how far the",
-        "running variance is from it, as a share (0.1: 10 percent), logarithmic. Exact: of training images at the present",
-        "weights. Right: error on the validation set with the running statistics (what inference works with), plain",
-        "averages of all batches so far, the exact ones, and those of each mini-batch of the run's own size, as in",
-        "training: what falls from batch to running is the gap between training and inference; where exact is much",
-        "lower than running, the averages are to blame, not the batch. Schemes without running statistics have none.",
+        f"After the last step, from {counts} complete runs. Dots: seeds; lines: means. Left and middle, by layer:",
+        "root mean square over units of how far the running mean is from the exact one, in standard deviations, and",
+        "of how far the running variance is from it, as a share (0.1: 10 percent), logarithmic. Exact: of training",
+        "images at the present weights. Right: error on the validation set with the running statistics (what",
+        "inference works with), plain averages of all batches so far, the exact ones, and those of each mini-batch",
+        "of the run's own size, as in training: what falls from batch to running is the gap between training and",
+        "inference; where exact is much lower than running, the averages are to blame, not the batch. Schemes",
+        "without running statistics have none.",
         omitted(len(shown), sizes, "batch sizes"),
     ]
     title = TITLE if not rest else f"{TITLE}: {label(rest)}"
@@ -63,7 +64,9 @@ def norm_errors(entry: Entry, column: str) -> pd.Series:
     table = _last(entry, column)
     table = table[(table.statistics == "running") & table.layer.notna() & table.time.isna() & (table[column] > 0)]
     # A layer with several norms, such as a recurrent cell, has a place for each.
-    names = [layer if norm == "norm" else f"{layer}.{norm}" for layer, norm in zip(table.layer, table.norm, strict=True)]
+    names = [
+        layer if norm == "norm" else f"{layer}.{norm}" for layer, norm in zip(table.layer, table.norm, strict=True)
+    ]
     return pd.Series(table[column].to_numpy(dtype=float), index=names, dtype=float)
 
 
@@ -86,5 +89,3 @@ def _scale(row: list[Axes]) -> None:
         if len(ax.lines):
             ax.set_yscale("log")
             plain_ticks(ax.yaxis)
-
-

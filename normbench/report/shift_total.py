@@ -23,8 +23,12 @@ def draw(cells: Cells) -> list[Figure]:
     """A panel per view of the shift, layers from left to right."""
     chosen = choose(cells, "gradient_shift") or choose(cells, "shift")
     if chosen is None:
-        return [Figure(NAME, TITLE, "Not drawn: the instruments shift and gradient_shift supply it (instruments=full).")]
-    found = {s: {v: [r for e in es if len(r := total(e, v))] for v in (*VIEWS, "halves")} for s, es in chosen.runs.items()}
+        return [
+            Figure(NAME, TITLE, "Not drawn: the instruments shift and gradient_shift supply it (instruments=full).")
+        ]
+    found = {
+        s: {v: [r for e in es if len(r := total(e, v))] for v in (*VIEWS, "halves")} for s, es in chosen.runs.items()
+    }
     layers = in_order(run.index for views in found.values() for runs in views.values() for run in runs)
     styles = palette(cells.schemes)
     canvas, axes = panels(1, len(VIEWS), 3.8, 3.2)
@@ -47,14 +51,14 @@ def draw(cells: Cells) -> list[Figure]:
     legend(canvas, {scheme: styles[scheme] for scheme in chosen.runs})
     title = TITLE if not chosen.setting else f"{TITLE}: {label(chosen.setting)}"
     parts = [
-        "Two definitions of the same idea, by layer. Dots: seeds; lines: means. Left: Wasserstein-1 distance between a",
-        "unit's distribution at step 0 and at the end, mean over units, in standard deviations, of what enters each",
-        "layer's activation (normalized, or linear without a norm; way probe: fixed validation images, batch statistics",
-        "of them). Dotted: the floor, the same distance between two halves of the images at one time. Middle: the",
-        "distances from each snapshot to the next, added up: how far it travelled; only comparable over the same",
-        "snapshots. Right: how much the update of the layers before changes a layer's gradient (Santurkar et al. 2018,",
-        "definition 2.1; the first layer has none before it), of the weights in training mode. A scheme that is low at",
-        "the left need not be low at the right.",
+        "Two definitions of the same idea, by layer. Dots: seeds; lines: means. Left: Wasserstein-1 distance between",
+        "a unit's distribution at step 0 and at the end, mean over units, in standard deviations, of what enters",
+        "each layer's activation (normalized, or linear without a norm; way probe: fixed validation images, batch",
+        "statistics of them). Dotted: the floor, the same distance between two halves of the images at one time.",
+        "Middle: the distances from each snapshot to the next, added up: how far it travelled; only comparable over",
+        "the same snapshots. Right: how much the update of the layers before changes a layer's gradient (Santurkar",
+        "et al. 2018, definition 2.1; the first layer has none before it), of the weights in training mode. A scheme",
+        "that is low at the left need not be low at the right.",
         chosen.words,
     ]
     return [finish(NAME, title, " ".join(parts), canvas, cells.synthetic)]

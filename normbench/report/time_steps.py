@@ -20,7 +20,7 @@ def draw(cells: Cells) -> list[Figure]:
     """A column per tensor; rows of standard deviation and mean, for each layer."""
     chosen = choose(cells, "time_steps")
     if chosen is None:
-        missing = "Not drawn: no complete run of a recurrent network has it. The instrument time_steps supplies it (model=rnn)."
+        missing = "Not drawn: no complete run is of a recurrent network (model=rnn) with the instrument time_steps."
         return [Figure(NAME, TITLE, missing)]
     every = in_order(_last(entry).layer for entries in chosen.runs.values() for entry in entries)
     layers, styles = evenly(every, LAYERS), palette(cells.schemes)
@@ -39,11 +39,11 @@ def draw(cells: Cells) -> list[Figure]:
     legend(canvas, {scheme: styles[scheme] for scheme in chosen.runs})
     title = TITLE if not chosen.setting else f"{TITLE}: {label(chosen.setting)}"
     parts = [
-        "Mean and standard deviation over images and units at each time step, after the last update; thin lines: seeds,",
-        "thick: their mean. linear: W_x x + W_h h before any norm; normalized: what enters the gates (without a norm the",
-        "same as linear, and not drawn twice); activation: h. Way probe: norms that use the batch work with the",
-        "statistics of these images, a set for each time step. Level lines: the network sees a steady signal along the",
-        "sequence.",
+        "Mean and standard deviation over images and units at each time step, after the last update; thin lines:",
+        "seeds, thick: their mean. linear: W_x x + W_h h before any norm; normalized: what enters the gates (without",
+        "a norm the same as linear, and not drawn twice); activation: h. Way probe: norms that use the batch work",
+        "with the statistics of these images, a set for each time step. Level lines: the network sees a steady",
+        "signal along the sequence.",
         chosen.words,
         omitted(LAYERS, every, "layers"),
     ]
