@@ -31,18 +31,8 @@ from normbench.report.drawing import Figure, look
 
 # In the page's order: what comes out of training and what it costs, then why.
 FIGURES: tuple[ModuleType, ...] = (learning_curves, generalisation, batch_sizes, lr_sensitivity, lr_batch, forest, cost)
-FIGURES += (
-    ribbons,
-    ridges,
-    unit_bands,
-    shift,
-    shift_total,
-    pinned_but_moving,
-    batch_noise,
-    noise_and_drift,
-    running_statistics,
-)
-FIGURES += (depth, landscape, time_steps)
+FIGURES += (ribbons, ridges, unit_bands, shift, shift_total, pinned_but_moving, batch_noise, noise_and_drift)
+FIGURES += (running_statistics, depth, landscape, time_steps)
 
 
 def draw_all(cells: Cells) -> list[Figure]:

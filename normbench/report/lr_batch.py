@@ -63,7 +63,7 @@ def draw(cells: Cells) -> list[Figure]:
         "U: unsupported. C: a run ended at chance. Where not all runs finished, how many did: 2/3. Empty: not run, or",
         "without a result for another reason. All seeds count; the tables have their intervals.",
         omitted(MAPS, wide, "settings"),
-        omitted(SCHEMES, max((list(wide[rest]) for rest in shown), key=len), "schemes"),
+        omitted(SCHEMES, {s for rest in shown for s in wide[rest]}, "schemes"),
     ]
     return [finish(NAME, TITLE, " ".join(filter(None, parts)), canvas, cells.synthetic)]
 

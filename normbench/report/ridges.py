@@ -46,7 +46,7 @@ def draw(cells: Cells) -> list[Figure]:
     rest, sizes = by_batch_size(cells, "distributions")
     size = max(sizes, key=lambda size: (len(sizes[size]), -size), default=0)  # the smallest, where batches differ most
     runs = {scheme: entries[0] for scheme, entries in sizes.get(size, {}).items()}
-    found = {scheme: shapes for scheme, entry in runs.items() if (shapes := shapes_of(entry))}
+    found = {scheme: own for scheme, entry in runs.items() if (own := shapes_of(entry))}
     if not found:
         return [
             Figure(
@@ -61,7 +61,8 @@ def draw(cells: Cells) -> list[Figure]:
         reach = _reach([found[scheme][layer] for scheme in schemes if layer in found[scheme]])
         for i, scheme in enumerate(schemes):
             ax = axes[i][j]
-            if shapes := found[scheme].get(layer):
+            if layer in found[scheme]:
+                shapes = found[scheme][layer]
                 _draw_ridges(ax, shapes, np.linspace(-reach, reach, POINTS + 1), styles[scheme].color)
                 bound = _bound(runs[scheme], shapes)
                 if 0 < bound < reach:
