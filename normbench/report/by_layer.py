@@ -37,7 +37,12 @@ def mean_over_seeds(runs: Sequence[pd.Series]) -> pd.Series:
     """At the places that all runs have: a mean over some of them would jump where one ends."""
     import pandas as pd
 
-    return pd.concat(runs, axis=1, join="inner").mean(axis=1, skipna=False)
+    return pd.concat([once(run) for run in runs], axis=1, join="inner").mean(axis=1, skipna=False)
+
+
+def once(run: pd.Series) -> pd.Series:
+    """Without places that come twice, as they do in a damaged table."""
+    return run[~run.index.duplicated()]
 
 
 def draw_runs(ax: Axes, runs: Sequence[pd.Series], style: Style) -> None:
@@ -51,7 +56,7 @@ def draw_runs(ax: Axes, runs: Sequence[pd.Series], style: Style) -> None:
 
 def draw_by_layer(ax: Axes, layers: Sequence[str], runs: Sequence[pd.Series], style: Style, dodge: float = 0.0) -> None:
     """Values by depth: a dot for each seed, a line through their means."""
-    known = [run.reindex(layers).to_numpy(dtype=float) for run in runs]
+    known = [once(run).reindex(layers).to_numpy(dtype=float) for run in runs]
     places = np.arange(len(layers)) + dodge
     for values in known if len(known) > 1 else []:
         ax.plot(places, values, ".", color=style.color, markersize=3.5, alpha=0.6)

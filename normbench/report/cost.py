@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from normbench.report.cells import Cell, Cells, Setting, label
-from normbench.report.drawing import Figure, finish, legend, omitted, panels, plain_ticks
+from normbench.report.drawing import Figure, finish, legend, omitted, panels, plain_ticks, say
 from normbench.report.entries import Entry
 from normbench.report.errors import errors
 from normbench.report.measured import rows, without
@@ -34,13 +34,12 @@ def draw(cells: Cells) -> list[Figure]:
         return [Figure(NAME, TITLE, "Not drawn: no run is complete, or none says how long it trained.")]
     shown = list(found)[:ROWS]
     canvas, axes = panels(len(shown), 3, 3.7, 3.0)
-    styles, memory = palette(cells.schemes), False
+    styles, memory, runs = palette(cells.schemes), False, 0
     for row, rest in zip(axes, shown, strict=True):
         for place, (scheme, sizes) in enumerate(found[rest].items()):
             dodge = 2 ** (0.08 * (place - (len(found[rest]) - 1) / 2))
-            times = {
-                size: [ms for c in group for e in c.entries if (ms := milliseconds(e))] for size, group in sizes.items()
-            }
+            times = {size: [ms for c in by for e in c.entries if (ms := milliseconds(e))] for size, by in sizes.items()}
+            runs += sum(map(len, times.values()))
             kept = {size: [kb] for size, group in sizes.items() if (kb := kilobytes(group))}
             memory |= bool(kept)
             _draw_against_size(row[0], times, styles[scheme], dodge)
@@ -48,14 +47,6 @@ def draw(cells: Cells) -> list[Figure]:
             _draw_tradeoff(row[2], sizes, styles[scheme])
         _label(row, label(rest, ""), sorted({size for sizes in found[rest].values() for size in sizes}))
     legend(canvas, {s: styles[s] for s in cells.schemes if any(s in found[rest] for rest in shown)})
-    runs = sum(
-        bool(milliseconds(e))
-        for r in shown
-        for by in found[r].values()
-        for g in by.values()
-        for c in g
-        for e in c.entries
-    )
     parts = [
         f"From {runs} complete runs. Left: training time per update, without evaluating and measuring; dots: runs",
         "(seeds, and learning rates, which make no difference to it), line: their medians. Times are of this",
@@ -117,20 +108,23 @@ def _draw_tradeoff(ax: Axes, sizes: Sizes, style: Style) -> None:
 
 def _label(row: Sequence[Axes], title: str, sizes: list[int]) -> None:
     for ax, words in zip(row[:2], ("ms per update", "kB for the backward pass"), strict=True):
-        if len(sizes) > 1:
-            ax.set_xscale("log", base=2)
-        else:
+        ax.set_xscale("log", base=2)
+        if len(sizes) == 1:
             ax.set_xlim(sizes[0] / 2, sizes[0] * 2)
         ax.xaxis.set_major_locator(FixedLocator(sizes))
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         ax.xaxis.set_minor_locator(NullLocator())
         ax.set_xlabel("batch size")
         ax.set_ylabel(words)
-        ax.set_ylim(bottom=0)
+        if np.isfinite(ax.dataLim.y1):
+            ax.set_ylim(0, 1.1 * ax.dataLim.y1)
+        else:
+            say(ax, "memory: not measured\n(the instrument memory_time)")
     row[0].set_title(title, loc="left")
     row[2].set_xlabel("seconds of training")
     row[2].set_ylabel("test error (%)")
     row[2].set_xscale("log")
     row[2].set_yscale("log")
+    row[2].margins(0.12)
     for axis in (row[2].xaxis, row[2].yaxis):
         plain_ticks(axis)

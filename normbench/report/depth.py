@@ -48,7 +48,8 @@ def draw(cells: Cells) -> list[Figure]:
             axes[0][j].set_yscale("log")
             plain_ticks(axes[0][j].yaxis)
         elif not log:
-            axes[0][j].set_ylim(-0.02, max(0.1, axes[0][j].get_ylim()[1]))
+            top = max(0.1, axes[0][j].get_ylim()[1])
+            axes[0][j].set_ylim(-0.03 * top, top)
         layer_axis(axes[1][j], layers)
     for row, words in zip(axes, MOMENTS.values(), strict=True):
         row[0].set_ylabel(words)

@@ -77,6 +77,12 @@ def grid(count: int, columns: int = 4) -> tuple[int, int]:
     return rows, math.ceil(count / rows)
 
 
+def say(ax: Axes, words: str) -> None:
+    """Words in the place of a panel that has no data."""
+    ax.axis("off")
+    ax.text(0.5, 0.5, words, transform=ax.transAxes, ha="center", va="center", fontsize=8)
+
+
 def legend(canvas: Canvas, styles: dict[str, Style], extra: Sequence[Line2D] = (), marks: bool = True) -> None:
     """One entry per scheme above the panels."""
     handles = [

@@ -44,9 +44,10 @@ def rows(entry: Entry, name: str, *numbers: str) -> pd.DataFrame:
         tables[name] = entry.table(name)
     table = tables[name]
     if not set(numbers) <= set(table.columns):
-        return pd.DataFrame(columns=["step", "layer", "tensor", *numbers])
+        return pd.DataFrame(columns=list(dict.fromkeys(("step", "layer", "tensor", *numbers))))
     found = {column: pd.to_numeric(table[column], errors="coerce") for column in numbers}
-    return table.assign(**{column: values.where(np.isfinite(values)) for column, values in found.items()})
+    table = table.assign(**{column: values.where(np.isfinite(values)) for column, values in found.items()})
+    return table[table.step.notna()] if "step" in numbers else table
 
 
 def has_rows(entry: Entry, instrument: str) -> bool:

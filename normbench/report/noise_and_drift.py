@@ -80,7 +80,7 @@ def last_rows(entry: Entry) -> pd.DataFrame:
     if "lower" not in table.columns:
         return pd.DataFrame()
     table = table[(table.tensor == "linear") & (table.step == table.step.max())]
-    return table.set_index(["lower", "layer"])[list(COLUMNS)]
+    return table.drop_duplicates(["lower", "layer"]).set_index(["lower", "layer"])[list(COLUMNS)]
 
 
 def ratio(runs: list[pd.DataFrame]) -> float:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
-from normbench.report.by_layer import draw_by_layer, entering, in_order, layer_axis
+from normbench.report.by_layer import draw_by_layer, entering, in_order, layer_axis, mean_over_seeds, once
 from normbench.report.cells import Cells, label
-from normbench.report.drawing import Figure, finish, legend, panels
+from normbench.report.drawing import Figure, finish, legend, panels, plain_ticks, say
 from normbench.report.entries import Entry
 from normbench.report.measured import choose, rows
 from normbench.report.palette import palette
@@ -37,15 +37,19 @@ def draw(cells: Cells) -> list[Figure]:
             draw_by_layer(ax, layers, views[view], styles[scheme])
             if view == "start":
                 floor = styles[scheme].drawn | {"marker": "", "linestyle": ":", "linewidth": 0.9}
-                known = [run.reindex(layers) for run in views["halves"]]
-                if known:
-                    ax.plot(range(len(layers)), pd.concat(known, axis=1).mean(axis=1), **floor)
+                if halves := [once(run).reindex(layers) for run in views["halves"]]:
+                    ax.plot(range(len(layers)), mean_over_seeds(halves), **floor)
         ax.set_title(title)
-        ax.set_ylim(bottom=0)
         layer_axis(ax, layers)
+        known = pd.concat([run for views in found.values() for run in views[view]] or [pd.Series(dtype=float)])
+        if len(known) and 0 < 30 * known.min() < known.max():  # a scheme that travels far would flatten the others
+            ax.set_yscale("log")
+            plain_ticks(ax.yaxis)
+        else:
+            ax.set_ylim(bottom=0)
     if not any(views["gradient"] for views in found.values()):
         why = "not measured:\nthe instrument gradient_shift\n(instruments=full) supplies it"
-        axes[0][2].text(0.5, 0.5, why, transform=axes[0][2].transAxes, ha="center", va="center", fontsize=8)
+        say(axes[0][2], why)
     axes[0][0].set_ylabel("standard deviations of a unit")
     axes[0][1].set_ylabel("standard deviations of a unit")
     legend(canvas, {scheme: styles[scheme] for scheme in chosen.runs})

@@ -25,7 +25,7 @@ def draw(cells: Cells) -> list[Figure]:
     every = in_order(_last(entry).layer for entries in chosen.runs.values() for entry in entries)
     layers, styles = evenly(every, LAYERS), palette(cells.schemes)
     lines = [(layer, number) for layer in layers for number in ("std", "mean")]
-    canvas, axes = panels(len(lines), len(TENSORS), 3.8, 2.2, sharex=True)
+    canvas, axes = panels(len(lines), len(TENSORS), 3.8, 2.2, sharex=True, sharey="row")
     for row, (layer, number) in zip(axes, lines, strict=True):
         for ax, tensor in zip(row, TENSORS, strict=True):
             for scheme, entries in chosen.runs.items():
