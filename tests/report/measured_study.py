@@ -41,7 +41,8 @@ def measure_everything(run: Path, scale: float = 1.0, layers: Sequence[str] = ("
             add("statistics", **at, norm="norm", time="", statistics="running", mean_error=0.1 * i, var_error=0.2)
             counts = {f"h{k:02}": 1 if k == 32 else 0 for k in range(64)}
             add("distributions", **at, tensor="linear", way="probe", unit="", low=-scale, high=scale, **counts)
-            add("activations", **at, tensor="linear", way="probe", unit="", p01=-2, p15=-1, p50=0, p85=1, p99=2)
+            for unit in ("", *range(5)):
+                add("activations", **at, tensor="linear", way="probe", unit=unit, p01=-2, p15=-1, p50=0, p85=1, p99=2)
             for time in (0, 1, 2):
                 add("time_steps", **at, tensor="linear", way="probe", time=time, mean=time, std=scale)
         for kind in ("running", "average", "exact", "batch"):

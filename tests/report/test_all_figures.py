@@ -82,8 +82,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @by_name
 def test_it_is_drawn(module: ModuleType, measured: Path) -> None:
-    if module.NAME == "unit_bands":
-        pytest.skip("needs rows of single units: test_unit_bands")
     figure = draw(module, measured)
     assert "Not drawn" not in figure.caption
     assert figure.svg.startswith(b"<svg")
