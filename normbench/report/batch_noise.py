@@ -24,7 +24,7 @@ LOWER = {"population": "lower layers on exact statistics", "training": "lower la
 def draw(cells: Cells) -> list[Figure]:
     """A column per scheme, a row per way that the lower layers work."""
     by_scheme: dict[str, list[pd.DataFrame]] = defaultdict(list)
-    rest, runs = by_batch_size(cells, "batch_noise")
+    rest, runs = by_batch_size(cells, "batch_noise", "lower", "noise_mean")
     for entry in (entry for entries in runs.values() for group in entries.values() for entry in group):
         if (table := _noise(entry)) is not None:
             by_scheme[entry.scheme].append(table)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.axes import Axes
 
+from normbench.report.drawing import threads
 from normbench.report.palette import Style
 
 if TYPE_CHECKING:
@@ -48,8 +49,7 @@ def once(run: pd.Series) -> pd.Series:
 def draw_runs(ax: Axes, runs: Sequence[pd.Series], style: Style) -> None:
     """Values over training: a thin line for each seed, and their mean."""
     if len(runs) > 1:
-        for run in runs:
-            ax.plot(run.index, run, color=style.color, linewidth=0.5, alpha=0.45)
+        threads(ax, [(run.index, run) for run in runs], style.color)
     if runs and len(mean := mean_over_seeds(runs)):
         ax.plot(mean.index, mean, markevery=max(1, len(mean) // 5), **style.drawn)
 
@@ -58,8 +58,8 @@ def draw_by_layer(ax: Axes, layers: Sequence[str], runs: Sequence[pd.Series], st
     """Values by depth: a dot for each seed, a line through their means."""
     known = [once(run).reindex(layers).to_numpy(dtype=float) for run in runs]
     places = np.arange(len(layers)) + dodge
-    for values in known if len(known) > 1 else []:
-        ax.plot(places, values, ".", color=style.color, markersize=3.5, alpha=0.6)
+    if len(known) > 1:
+        ax.plot(np.tile(places, len(known)), np.concatenate(known), ".", color=style.color, markersize=3.5, alpha=0.6)
     if known:
         table = np.stack(known)
         seen = np.isfinite(table).all(axis=0)

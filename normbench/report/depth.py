@@ -25,7 +25,7 @@ Column = tuple[str, Callable[[Entry, str], "pd.Series"], bool]  # title, (entry,
 
 def draw(cells: Cells) -> list[Figure]:
     """A column per quantity, a row per moment."""
-    chosen = choose(cells, "gradients") or choose(cells, "units")
+    chosen = choose(cells, "gradients", "gradient", "update_ratio") or choose(cells, "units", "dead")
     if chosen is None:
         return [Figure(NAME, TITLE, "Not drawn: the instruments gradients and units supply it (instruments=standard).")]
     columns: list[Column] = [("|gradient| of the weights", gradient, True), ("|update| / |weights|", update, True)]
@@ -97,7 +97,7 @@ def _shares(runs: dict[str, list[Entry]]) -> list[str]:
 def _weights(entry: Entry, column: str) -> pd.DataFrame:
     """The rows of weights, not of `linear`, that have a number."""
     table = rows(entry, "gradients", "step", column)
-    return table[~table.tensor.astype(str).str.endswith("linear") & table[column].notna()]
+    return table[table[column].notna() & ~table.tensor.astype(str).str.endswith("linear")]
 
 
 def _at(table: pd.DataFrame, moment: str) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from normbench.report.cells import Cell, Cells, Setting
-from normbench.report.drawing import plain_ticks
+from normbench.report.drawing import plain_ticks, threads
 from normbench.report.measured import without
 from normbench.report.palette import Style
 from normbench.report.statistics import estimate
@@ -59,23 +59,20 @@ def draw_line(
     which: str = "test",
 ) -> set[str]:
     """Draw one scheme; says which marks it used for runs without a result."""
-    x, means, gone = [], [], set()
-    for value, cell in sorted(line.items()):
-        at, seeds = value * dodge, [max(error, bounds[0]) for error in errors(cell, which)]
-        if found := estimate(seeds):
-            x.append(at)
-            means.append(found.mean)
-            ax.plot([at] * len(seeds), seeds, ".", color=style.color, markersize=3.5, alpha=0.6)
-            if found.low is not None and found.high is not None:
-                ax.plot(
-                    [at] * 2, [max(found.low, bounds[0] / 2), found.high], color=style.color, linewidth=0.9, alpha=0.8
-                )
-        if why := next((status for status in GONE if cell.having(status)), ""):
-            gone.add(why)
+    known = {value * dodge: [max(e, bounds[0]) for e in errors(cell, which)] for value, cell in sorted(line.items())}
+    known = {at: seeds for at, seeds in known.items() if seeds}
+    dots = [(at, seed) for at, seeds in known.items() for seed in seeds]
+    ax.plot([x for x, _ in dots], [y for _, y in dots], ".", color=style.color, markersize=3.5, alpha=0.6)
+    found = {at: value for at, seeds in known.items() if (value := estimate(seeds))}
+    bars = [((at, at), (max(v.low, bounds[0] / 2), v.high)) for at, v in found.items() if v.low is not None]
+    threads(ax, bars, style.color, width=0.9, alpha=0.8)
+    ax.plot(list(found), [value.mean for value in found.values()], **style.drawn)
+    gone = {v * dodge: next((s for s in GONE if cell.having(s)), "") for v, cell in line.items()}
+    for at, why in gone.items():
+        if why:
             edge = ax.get_xaxis_transform()
             ax.plot([at], [0.97], GONE[why], color=style.color, transform=edge, markersize=7, clip_on=False)
-    ax.plot(x, means, **style.drawn)
-    return gone
+    return {why for why in gone.values() if why}
 
 
 def gone_marks(gone: set[str]) -> list[Line2D]:

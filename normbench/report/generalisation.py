@@ -7,7 +7,7 @@ import pandas as pd
 
 from normbench.report.by_layer import mean_over_seeds
 from normbench.report.cells import Cells, label
-from normbench.report.drawing import Figure, finish, grid, legend, omitted, panels, plain_ticks, plural
+from normbench.report.drawing import Figure, finish, grid, legend, omitted, panels, plain_ticks, plural, threads
 from normbench.report.entries import Entry
 from normbench.report.measured import best_settings, rows
 from normbench.report.palette import palette
@@ -37,8 +37,8 @@ def draw(cells: Cells) -> list[Figure]:
     for ax, (setting, by_scheme) in zip(flat, drawn.items(), strict=False):
         for scheme, runs in by_scheme.items():
             style = styles[scheme]
-            for run in runs if len(runs) > 1 else []:
-                ax.plot(run.train, run.validation, color=style.color, linewidth=0.5, alpha=0.45)
+            if len(runs) > 1:
+                threads(ax, [(run.train, run.validation) for run in runs], style.color)
             train, validation = (mean_over_seeds([run[name] for run in runs]) for name in ("train", "validation"))
             ax.plot(train, validation, markevery=max(1, len(train) // 5), **style.drawn)
         ax.set_title(label(setting, ""))
@@ -70,16 +70,20 @@ def draw(cells: Cells) -> list[Figure]:
 
 def path(entry: Entry) -> pd.DataFrame:
     """At each evaluation but the first: `train`, the mean training loss since the one before, and `validation`."""
-    steps, epochs = rows(entry, "steps", "step", "loss"), rows(entry, "epochs", "step", "validation_loss")
-    steps, epochs = steps[steps.loss.notna()], epochs[epochs.validation_loss.notna()].drop_duplicates("step")
-    ends = epochs.step.to_numpy(dtype=float)
+    steps, losses = _columns(rows(entry, "steps", "step", "loss"), "loss")
+    ends, validation = _columns(rows(entry, "epochs", "step", "validation_loss"), "validation_loss")
     # Rows of `steps` are means since the row before, so each counts as often as it has steps.
-    weights = np.diff(steps.step.to_numpy(dtype=float), prepend=0)
-    places = np.searchsorted(
-        ends, steps.step.to_numpy(dtype=float), side="left"
-    )  # a row belongs to the next evaluation
-    total = np.bincount(places, weights * steps.loss.to_numpy(dtype=float), len(ends) + 1)[: len(ends)]
-    count = np.bincount(places, weights, len(ends) + 1)[: len(ends)]
-    found = pd.DataFrame({"validation": epochs.validation_loss.to_numpy(dtype=float)}, index=ends)
-    found["train"] = np.divide(total, count, out=np.full(len(ends), np.nan), where=count > 0)
-    return found[(found.train > 0) & (found.validation > 0)]
+    weights = np.diff(steps, prepend=0)
+    places = np.searchsorted(ends, steps, side="left")  # a row belongs to the next evaluation
+    total, count = (np.bincount(places, w, len(ends) + 1)[: len(ends)] for w in (weights * losses, weights))
+    train = np.divide(total, count, out=np.full(len(ends), np.nan), where=count > 0)
+    kept = (train > 0) & (validation > 0)
+    return pd.DataFrame({"train": train[kept], "validation": validation[kept]}, index=ends[kept])
+
+
+def _columns(table: pd.DataFrame, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """`step` and another column, without missing numbers and steps that come twice, in ascending order."""
+    found = table[["step", name]].to_numpy(dtype=float)
+    found = found[np.isfinite(found).all(axis=1)]
+    step, value = found[np.unique(found[:, 0], return_index=True)[1]].T
+    return step, value

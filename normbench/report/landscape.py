@@ -19,7 +19,7 @@ NUMBERS = ("step", "loss_min", "loss_max", "change_min", "change_max", "lr_smoot
 
 def draw(cells: Cells) -> list[Figure]:
     """A column per scheme; two rows of bands, and a row of smoothness."""
-    chosen = choose(cells, "landscape")
+    chosen = choose(cells, "landscape", "kind", *NUMBERS)
     if chosen is None:
         return [Figure(NAME, TITLE, "Not drawn: the instrument landscape supplies it (instruments=full).")]
     styles = palette(cells.schemes)

@@ -10,13 +10,13 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 
 from normbench.report.cells import Cell, Cells, Setting, label
-from normbench.report.drawing import Figure, finish, grid, legend, omitted, panels, plain_ticks, plural
+from normbench.report.drawing import Figure, finish, grid, legend, omitted, panels, plain_ticks, plural, threads
 from normbench.report.entries import Entry
 from normbench.report.measured import best_settings, rows
 from normbench.report.palette import Style, palette
 
 NAME, TITLE = "learning_curves", "Learning curves"
-PANELS = 12
+PANELS = 8
 DRAWN = ("complete", "diverged")
 AXES = {"samples": "training images seen", "train_seconds": "seconds of training"}
 
@@ -80,25 +80,21 @@ def _panels(count: int) -> tuple[Canvas, list[list[Axes]]]:
 
 def _curve(entry: Entry) -> pd.DataFrame:
     """Columns samples, train_seconds and error (percent); only evaluations that gave a number."""
-    table = rows(entry, "epochs", *AXES, "validation_accuracy")
-    curve = table[list(AXES)].assign(error=100 * (1 - table.validation_accuracy))
-    return curve[np.isfinite(curve.astype(float)).all(axis=1)].drop_duplicates("samples")
+    found = rows(entry, "epochs", *AXES, "validation_accuracy")[[*AXES, "validation_accuracy"]].to_numpy(dtype=float)
+    found = found[np.isfinite(found).all(axis=1)]
+    samples, seconds, accuracy = found[np.unique(found[:, 0], return_index=True)[1]].T
+    return pd.DataFrame({"samples": samples, "train_seconds": seconds, "error": 100 * (1 - accuracy)})
 
 
 def _draw_cell(ax: Axes, cell: Cell, curves: dict[Entry, pd.DataFrame], style: Style, x: str) -> None:
     complete = [curves[entry] for entry in cell.having("complete") if entry in curves]
+    if len(complete) > 1:
+        threads(ax, [(curve[x], curve.error) for curve in complete], style.color)
     if complete:
-        both = [curve.set_index("samples", drop=False)[[x, "error"]] for curve in complete]
-        common = sorted(
-            set.intersection(*(set(table.index) for table in both))
-        )  # a missing seed must not bend the mean
-        mean = sum(table.loc[common] for table in both) / len(both)
-        if len(complete) > 1:
-            for curve in complete:
-                ax.plot(curve[x], curve.error, color=style.color, linewidth=0.5, alpha=0.45)
-        ax.plot(mean[x], mean.error, markevery=max(1, len(mean) // 6), **style.drawn)
-    for entry in cell.having("diverged"):
-        if entry in curves:
-            curve = curves[entry]
-            ax.plot(curve[x], curve.error, color=style.color, linestyle=style.line, linewidth=0.8)
-            ax.plot(curve[x].iloc[-1:], curve.error.iloc[-1:], color=style.color, marker="x", markersize=7)
+        common = set.intersection(*(set(curve.samples) for curve in complete))  # a missing seed must not bend the mean
+        kept = [curve[curve.samples.isin(common)][[x, "error"]].to_numpy() for curve in complete]
+        ax.plot(*np.mean(kept, axis=0).T, markevery=max(1, len(common) // 6), **style.drawn)
+    diverged = [curves[entry] for entry in cell.having("diverged") if entry in curves]
+    threads(ax, [(curve[x], curve.error) for curve in diverged], style.color, width=0.8, alpha=1)
+    for curve in diverged:
+        ax.plot(curve[x].iloc[-1:], curve.error.iloc[-1:], "x", color=style.color, markersize=7)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -45,20 +45,26 @@ def rows(entry: Entry, name: str, *numbers: str) -> pd.DataFrame:
     table = tables[name]
     if not set(numbers) <= set(table.columns):
         return pd.DataFrame(columns=list(dict.fromkeys(("step", "layer", "tensor", *numbers))))
-    found = {column: pd.to_numeric(table[column], errors="coerce") for column in numbers}
-    table = table.assign(**{column: values.where(np.isfinite(values)) for column, values in found.items()})
-    return table[table.step.notna()] if "step" in numbers else table
+    clean = {}
+    for column in numbers:
+        values = table[column].to_numpy()
+        if values.dtype.kind not in "fi" or not np.isfinite(values).all():  # most are: spare them the copy
+            known = pd.to_numeric(table[column], errors="coerce")
+            clean[column] = known.where(np.isfinite(known))
+    table = table.assign(**clean) if clean else table
+    return table[table.step.notna()] if "step" in clean else table
 
 
-def has_rows(entry: Entry, instrument: str) -> bool:
-    """Whether a run is complete and the instrument saw something in it; without reading the whole table."""
+def has_rows(entry: Entry, instrument: str, *columns: str) -> bool:
+    """Whether a run is complete and its table has rows, and these columns; without reading all of it."""
     if entry.status != "complete":
         return False
     try:
         with (entry.run.folder / "measured" / f"{instrument}.csv").open("rb") as file:
-            return file.read(8192).count(b"\n") > 1
+            head, *rest = file.read(8192).split(b"\n")
     except OSError:
         return False
+    return len(rest) > 1 and set(columns) <= set(head.decode(errors="replace").split(","))
 
 
 def merit(by_scheme: dict[str, Cell]) -> float:
@@ -77,11 +83,11 @@ def best_settings(cells: Cells, settings: Iterable[Setting], count: int) -> list
     return [setting for setting in every if setting in ranked]
 
 
-def choose(cells: Cells, instrument: str) -> Chosen | None:
+def choose(cells: Cells, instrument: str, *columns: str) -> Chosen | None:
     """Of the settings where the most schemes were measured, the one of the greatest merit: networks that learn tell
     more than those at a learning rate that is too small or too large.
     """
-    found = {setting: _measured(by_scheme, instrument) for setting, by_scheme in cells.settings.items()}
+    found = {setting: _measured(by_scheme, instrument, columns) for setting, by_scheme in cells.settings.items()}
     found = {setting: runs for setting, runs in found.items() if runs}
     if not found:
         return None
@@ -99,12 +105,12 @@ def choose(cells: Cells, instrument: str) -> Chosen | None:
     return Chosen(setting, runs, words)
 
 
-def by_batch_size(cells: Cells, instrument: str) -> tuple[Setting, dict[int, Runs]]:
+def by_batch_size(cells: Cells, instrument: str, *columns: str) -> tuple[Setting, dict[int, Runs]]:
     """Batch size -> runs, of the settings that differ in it alone: of those, where the most cells were measured."""
     found: dict[Setting, dict[int, Runs]] = defaultdict(dict)
     merits: dict[Setting, float] = defaultdict(float)
     for setting, by_scheme in cells.settings.items():
-        if runs := _measured(by_scheme, instrument):
+        if runs := _measured(by_scheme, instrument, columns):
             rest = without(setting, "batch_size")
             size = next(iter(runs.values()))[0].settings.get("batch_size")
             found[rest][int(size or 0)] = {scheme: runs[scheme] for scheme in order(runs)}
@@ -119,6 +125,6 @@ def without(setting: Setting, *names: str) -> Setting:
     return tuple(item for item in setting if item[0] not in names)
 
 
-def _measured(by_scheme: dict[str, Cell], instrument: str) -> Runs:
-    found = {scheme: [e for e in cell.entries if has_rows(e, instrument)] for scheme, cell in by_scheme.items()}
+def _measured(by_scheme: dict[str, Cell], instrument: str, columns: Sequence[str]) -> Runs:
+    found = {s: [e for e in cell.entries if has_rows(e, instrument, *columns)] for s, cell in by_scheme.items()}
     return {scheme: entries for scheme, entries in found.items() if entries}

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 
 from normbench.report.by_layer import in_order, layer_axis, mean_over_seeds
 from normbench.report.cells import Cells, label
-from normbench.report.drawing import Figure, finish, omitted, panels, plain_ticks
+from normbench.report.drawing import Figure, finish, omitted, panels, plain_ticks, threads
 from normbench.report.entries import Entry
 from normbench.report.measured import SCHEMES, by_batch_size, rows
 from normbench.report.palette import order, palette
@@ -20,7 +20,7 @@ SIZES, COLUMNS = 3, ("noise_mean", "step_drift")
 
 def draw(cells: Cells) -> list[Figure]:
     """A row per batch size, a column per scheme."""
-    rest, sizes = by_batch_size(cells, "batch_noise")
+    rest, sizes = by_batch_size(cells, "batch_noise", "lower", *COLUMNS)
     if not sizes:
         return [
             Figure(NAME, TITLE, "Not drawn: no complete run has measured it. The instrument batch_noise supplies it.")
@@ -113,9 +113,8 @@ def _draw_panel(ax: Axes, runs: list[pd.DataFrame], layers: list[str], color: st
             markersize=3,
             alpha=0.5,
         )
-    for low, high, at in zip(drift.mean(0), noise.mean(0), x, strict=True):
-        if low > 0 and high > 0:
-            ax.plot([at, at], [low, high], color=color, linewidth=0.8)
+    threads(ax, [((at, at), pair) for at, pair in zip(x, zip(drift.mean(0), noise.mean(0), strict=True), strict=True)],
+            color, width=0.8, alpha=1)  # fmt: skip
     ax.plot(x, noise.mean(0), "o", color=color)
     if not np.allclose(own, noise, rtol=1e-3, equal_nan=True):
         ax.plot(x, np.where(own.mean(0) > 1e-5, own.mean(0), np.nan), "D", color=color, markerfacecolor="white")

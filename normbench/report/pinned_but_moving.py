@@ -9,7 +9,7 @@ from normbench.report.cells import Cells, label
 from normbench.report.drawing import Figure, finish, legend, omitted, panels
 from normbench.report.measured import choose
 from normbench.report.palette import palette
-from normbench.report.shift import curves
+from normbench.report.shift import ROWS, curves
 
 NAME, TITLE = "pinned_but_moving", "Pinned but moving: distributions stay, images move"
 LAYERS = 5
@@ -18,7 +18,7 @@ X, Y = "w1_scaled_mean", "moved_scaled_mean"
 
 def draw(cells: Cells) -> list[Figure]:
     """A panel per layer: the way of each scheme through the plane (distribution, image by image)."""
-    chosen = choose(cells, "shift")
+    chosen = choose(cells, "shift", "way", "since", *ROWS)
     found = {s: [c for e in es if (c := curves(e))] for s, es in chosen.runs.items()} if chosen else {}
     found = {scheme: runs for scheme, runs in found.items() if runs}
     if not chosen or not found:

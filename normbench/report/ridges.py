@@ -43,7 +43,7 @@ class Shapes:
 
 def draw(cells: Cells) -> list[Figure]:
     """A row per scheme, a column per layer; one run of each scheme, of the first seed."""
-    rest, sizes = by_batch_size(cells, "distributions")
+    rest, sizes = by_batch_size(cells, "distributions", "way", "unit", *COUNTS)
     size = max(sizes, key=lambda size: (len(sizes[size]), -size), default=0)  # the smallest, where batches differ most
     runs = {scheme: entries[0] for scheme, entries in sizes.get(size, {}).items()}
     found = {scheme: own for scheme, entry in runs.items() if (own := shapes_of(entry))}

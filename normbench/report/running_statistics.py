@@ -21,7 +21,7 @@ ERRORS = {"mean_error": "error of the running mean", "var_error": "error of the 
 
 def draw(cells: Cells) -> list[Figure]:
     """A row per batch size."""
-    rest, sizes = by_batch_size(cells, "statistics")
+    rest, sizes = by_batch_size(cells, "statistics", "statistics", "norm", "accuracy", *ERRORS)
     if not sizes:
         missing = "Not drawn: no complete run of a scheme with running statistics has measured them. The instrument"
         return [Figure(NAME, TITLE, f"{missing} statistics supplies it.")]

@@ -20,7 +20,7 @@ Curves = dict[str, pd.DataFrame]  # layer -> step, ROWS, floor
 
 def draw(cells: Cells) -> list[Figure]:
     """A row per view, a column per layer."""
-    chosen = choose(cells, "shift")
+    chosen = choose(cells, "shift", "way", "since", *ROWS)
     measured = {s: [c for e in entries if (c := curves(e))] for s, entries in chosen.runs.items()} if chosen else {}
     measured = {scheme: runs for scheme, runs in measured.items() if runs}
     if not chosen or not measured:

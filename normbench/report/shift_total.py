@@ -21,7 +21,7 @@ VIEWS = {
 
 def draw(cells: Cells) -> list[Figure]:
     """A panel per view of the shift, layers from left to right."""
-    chosen = choose(cells, "gradient_shift") or choose(cells, "shift")
+    chosen = choose(cells, "gradient_shift", "relative") or choose(cells, "shift", "way", "since", "w1_scaled_mean")
     if chosen is None:
         return [
             Figure(NAME, TITLE, "Not drawn: the instruments shift and gradient_shift supply it (instruments=full).")

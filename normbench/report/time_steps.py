@@ -18,7 +18,7 @@ LAYERS = 2
 
 def draw(cells: Cells) -> list[Figure]:
     """A column per tensor; rows of standard deviation and mean, for each layer."""
-    chosen = choose(cells, "time_steps")
+    chosen = choose(cells, "time_steps", "way", "time", "mean", "std")
     if chosen is None:
         missing = "Not drawn: no complete run is of a recurrent network (model=rnn) with the instrument time_steps."
         return [Figure(NAME, TITLE, missing)]

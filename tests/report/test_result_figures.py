@@ -54,7 +54,7 @@ def test_a_line_has_its_means_seeds_and_marks(study: Path, add: Add) -> None:
         _, axes = panels(1, 1, 2, 2)
         gone = draw_line(axes[0][0], line["none"], palette(["none"])["none"], 1.0, (1.0, 100.0))
     assert gone == {"diverged"}
-    dots, interval, cross, mean = axes[0][0].lines
+    dots, interval, mean, cross = axes[0][0].lines
     assert dots.get_ydata() == pytest.approx([10, 20])
     assert interval.get_ydata()[0] == 0.5  # cut at half of the lower limit
     assert (cross.get_xdata(), mean.get_xdata()) == ([1.0], [0.1])
