@@ -136,7 +136,7 @@ def _bound(entry: Entry, shapes: Shapes) -> float:
 
     In convolutions and recurrent cells a channel has more values per batch than images.
     """
-    plain = entry.settings.get("norm") == "batch" and entry.settings.get("model") == "mlp"
+    plain = entry.settings.get("norm") == "batch" and str(entry.settings.get("model")).startswith("mlp")
     size = entry.settings.get("batch_size") or 0
     return (
         float(np.sqrt(size - 1)) if plain and shapes.way == "batch" and shapes.tensor == "normalized" and size else 0.0
