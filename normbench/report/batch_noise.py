@@ -9,21 +9,23 @@ import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullFormatter, ScalarFormatter
 
-from normbench.report.cells import Cells
+from normbench.report.by_layer import evenly
+from normbench.report.cells import Cells, label
 from normbench.report.drawing import Figure, finish, omitted, panels, plain_ticks
 from normbench.report.entries import Entry
+from normbench.report.measured import by_batch_size, rows
 from normbench.report.palette import order
 
 NAME, TITLE = "batch_noise", "How much mini-batches differ"
 SCHEMES, LAYERS = 5, 6
-COLUMNS = {"layer", "tensor", "lower", "noise_mean", "step"}
 LOWER = {"population": "lower layers on exact statistics", "training": "lower layers on the batch's own"}
 
 
 def draw(cells: Cells) -> list[Figure]:
     """A column per scheme, a row per way that the lower layers work."""
     by_scheme: dict[str, list[pd.DataFrame]] = defaultdict(list)
-    for entry in cells.entries:
+    rest, runs = by_batch_size(cells, "batch_noise", "lower", "noise_mean")
+    for entry in (entry for entries in runs.values() for group in entries.values() for entry in group):
         if (table := _noise(entry)) is not None:
             by_scheme[entry.scheme].append(table)
     found = {scheme: pd.concat(tables) for scheme, tables in by_scheme.items()}
@@ -33,7 +35,8 @@ def draw(cells: Cells) -> list[Figure]:
         return [Figure(NAME, TITLE, missing)]
     schemes = order(found)[:SCHEMES]
     canvas, axes = panels(len(LOWER), len(schemes), max(2.4, 11 / len(schemes)), 2.3, sharex=True, sharey=True)
-    layers = list(dict.fromkeys(layer for scheme in schemes for layer in found[scheme].layer))[:LAYERS]
+    every = list(dict.fromkeys(layer for scheme in schemes for layer in found[scheme].layer))
+    layers = evenly(every, LAYERS)
     shades = {layer: str(0.75 * i / max(1, len(layers) - 1)) for i, layer in enumerate(layers)}
     marks = dict(zip(layers, "osD^vP", strict=False))
     for i, (lower, words) in enumerate(LOWER.items()):
@@ -42,8 +45,10 @@ def draw(cells: Cells) -> list[Figure]:
             ax, table = axes[i][j], found[scheme]
             ax.plot(sizes, 1 / np.sqrt(sizes), color="#D55E00", linestyle="--", linewidth=1)
             for layer in layers:
-                rows = table[(table.lower == lower) & (table.layer == layer)].groupby("batch_size").noise_mean.mean()
-                ax.plot(rows.index, rows, color=shades[layer], marker=marks[layer], linewidth=1)
+                seeds = table[(table.lower == lower) & (table.layer == layer)]
+                ax.plot(seeds.batch_size, seeds.noise_mean, ".", color=shades[layer], markersize=2.5, alpha=0.6)
+                means = seeds.groupby("batch_size").noise_mean.mean()
+                ax.plot(means.index, means, color=shades[layer], marker=marks[layer], linewidth=1)
             if i == 0:
                 ax.set_title(scheme, fontweight="bold")
     ax = axes[0][0]
@@ -59,23 +64,23 @@ def draw(cells: Cells) -> list[Figure]:
     canvas.legend(handles=[*handles, law], loc="outside upper center", ncols=min(7, len(handles) + 1))
     parts = [
         "How far a unit's mean lies from one mini-batch to another (standard deviation over batches drawn from the",
-        "training set), in standard deviations of the unit, at frozen weights after the last step; mean over units",
-        "and seeds. Tensor: linear, the input of the norm. Above, the norms before a layer work with exact statistics:",
-        "images are then independent, and a unit with one value per image follows 1 / sqrt(batch). Below, they work",
-        "as in training: batch norm centres each batch, so that behind it the means of batches hardly differ, and",
-        "only the first layer follows the law.",
+        "training set), in standard deviations of the unit, at frozen weights after the last step; mean over units;",
+        "dots: seeds, lines: their means. Tensor: linear, the input of the norm. Above, the norms before a layer",
+        "work with exact statistics: images are then independent, and a unit with one value per image follows 1 /",
+        "sqrt(batch). Below, they work as in training: batch norm centres each batch, so that behind it the means of",
+        "batches hardly differ, and only the first layer follows the law.",
+        omitted(LAYERS, every, "layers"),
         omitted(SCHEMES, found, "schemes"),
     ]
-    return [finish(NAME, TITLE, " ".join(filter(None, parts)), canvas, cells.synthetic)]
+    title = TITLE if not rest else f"{TITLE}: {label(rest)}"
+    return [finish(NAME, title, " ".join(filter(None, parts)), canvas, cells.synthetic)]
 
 
 def _noise(entry: Entry) -> pd.DataFrame | None:
     """The last measurement of a run: of the input of each norm."""
-    table = entry.table("batch_noise")
-    if not set(table.columns) >= COLUMNS or entry.status != "complete":
+    table = rows(entry, "batch_noise", "step", "noise_mean")
+    if "lower" not in table.columns:
         return None
     table = table[(table.tensor == "linear") & (table.step == table.step.max())]
-    table = table.assign(
-        noise_mean=pd.to_numeric(table.noise_mean, errors="coerce"), batch_size=entry.settings["batch_size"]
-    )
+    table = table.assign(batch_size=entry.settings["batch_size"])
     return table[table.noise_mean > 0] if len(table) else None

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure as Canvas
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from PIL import Image  # matplotlib brings it
 
 from normbench.report.palette import Style
@@ -52,6 +54,7 @@ class Figure:
     caption: str
     svg: bytes = b""
     png: bytes = b""
+    pdf: bytes = b""
 
 
 @contextmanager
@@ -65,14 +68,31 @@ def look() -> Iterator[None]:
 
 def panels(rows: int, columns: int, width: float, height: float, **shared: Any) -> tuple[Canvas, list[list[Axes]]]:
     """An empty figure of `rows` x `columns` axes, each of `width` x `height` inches. No pyplot: nothing stays open."""
-    canvas = Canvas(figsize=(columns * width, rows * height), layout="constrained")
-    return canvas, canvas.subplots(rows, columns, squeeze=False, **shared).tolist()
+    canvas = Canvas(figsize=(columns * width, rows * height))
+    axes = canvas.subplots(rows, columns, squeeze=False, **shared)
+    for ax in axes.flat:
+        ax.locator_params(nbins=5)  # small panels: half the ticks say as much, in two thirds of the time
+    return canvas, axes.tolist()
 
 
 def grid(count: int, columns: int = 4) -> tuple[int, int]:
     """Rows and columns for `count` panels, without a nearly empty last row: 5 -> (2, 3), 9 -> (3, 3)."""
     rows = math.ceil(count / columns)
     return rows, math.ceil(count / rows)
+
+
+def say(ax: Axes, words: str) -> None:
+    """Words in the place of a panel that has no data."""
+    ax.axis("off")
+    ax.text(0.5, 0.5, words, transform=ax.transAxes, ha="center", va="center", fontsize=8)
+
+
+def threads(ax: Axes, lines: Sequence[tuple[Any, Any]], color: str, width: float = 0.5, alpha: float = 0.45) -> None:
+    """Thin lines (x, y), drawn as one with gaps: a study has thousands of them, and each costs time and bytes."""
+    parts = [[np.append(np.asarray(part, dtype=float), np.nan) for part in line] for line in lines]
+    if parts:
+        x, y = (np.concatenate(axis) for axis in zip(*parts, strict=True))
+        ax.plot(x, y, color=color, linewidth=width, alpha=alpha)
 
 
 def legend(canvas: Canvas, styles: dict[str, Style], extra: Sequence[Line2D] = (), marks: bool = True) -> None:
@@ -90,7 +110,9 @@ def legend(canvas: Canvas, styles: dict[str, Style], extra: Sequence[Line2D] = (
 def log_ticks(low: float, high: float) -> list[float]:
     """Round numbers inside [low, high]: evenly spaced within a decade, otherwise 1-2-5 steps, at most eight."""
     if high < 8 * low:
-        return [float(tick) for tick in MaxNLocator(6).tick_values(low, high) if low <= tick <= high]
+        return [
+            float(tick) for tick in MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(low, high) if low <= tick <= high
+        ]
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for steps in ((1, 2, 5), (1, 3), (1,)):
         ticks = [step * 10.0**decade for decade in decades for step in steps]
@@ -102,19 +124,23 @@ def log_ticks(low: float, high: float) -> list[float]:
 def plain_ticks(axis: Axis) -> None:
     """Let a logarithmic axis read 0.1, 0.3, 1, as formulas are not set here."""
     low, high = axis.get_view_interval()
+    if low <= 0:  # there is nothing on the axis
+        return
     axis.set_major_locator(FixedLocator(log_ticks(low, high)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())
+    axis.set_minor_locator(NullLocator())
 
 
 def finish(name: str, title: str, caption: str, canvas: Canvas, synthetic: bool) -> Figure:
-    """Save `canvas` as SVG and PNG."""
+    """Save `canvas` as SVG, PNG and PDF, without the time of day: the same runs give the same bytes."""
     if synthetic:
         canvas.text(0.995, 0.006, "synthetic data", ha="right", va="bottom", fontsize=8, color="#B00020")
-    svg, png = io.BytesIO(), io.BytesIO()
+    ConstrainedLayoutEngine().execute(canvas)  # once, not for each of the three: it takes longer than to save them
+    svg, png, pdf = io.BytesIO(), io.BytesIO(), io.BytesIO()
     canvas.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
     canvas.savefig(png, format="png", dpi=110, metadata={"Software": None})
-    return Figure(name, title, caption, _smaller_svg(svg.getvalue()), _smaller_png(png.getvalue()))
+    canvas.savefig(pdf, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
+    return Figure(name, title, caption, _smaller_svg(svg.getvalue()), _smaller_png(png.getvalue()), pdf.getvalue())
 
 
 def _smaller_svg(svg: bytes) -> bytes:
@@ -124,7 +150,13 @@ def _smaller_svg(svg: bytes) -> bytes:
     svg = re.sub(rb"(?<![\d.])[1-9]\d*\.\d{2,}", lambda number: b"%.1f" % float(number[0]), svg)  # below 1: a factor
     svg = re.sub(rb'(?<= d=")[^"QC]*(?=")', lambda path: path[0].replace(b"L ", b""), svg)  # M 1 2 3 4: a line anyway
     svg = re.sub(rb"\s*\n\s*", b" ", svg).replace(b" stroke-dashoffset: 0;", b"")
-    return re.sub(rb"(?<=\d)\.0(?=[ \"])", b"", re.sub(rb">\s+<", b"><", svg)) + b"\n"
+    svg = re.sub(rb"(?<=\d)\.0(?=[ \"])", b"", re.sub(rb">\s+<", b"><", svg))
+    # marks in a row that look the same: their style once
+    return re.sub(rb'<use [^>]*?( style="[^"]*")/>(?:<use [^>]*?\1/>)+', _style_once, svg) + b"\n"
+
+
+def _style_once(marks: re.Match[bytes]) -> bytes:
+    return b"<g" + marks[1] + b">" + marks[0].replace(marks[1], b"") + b"</g>"
 
 
 def _smaller_png(png: bytes) -> bytes:

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
+from normbench.report.by_layer import entering, evenly
 from normbench.report.cells import Cell, Cells, Setting, label
 from normbench.report.drawing import Figure, finish, omitted, panels
 from normbench.report.entries import Entry
+from normbench.report.measured import merit, rows
 from normbench.report.palette import order, palette
 
 NAME, TITLE = "ribbons", "Distribution of each layer over training"
@@ -37,15 +38,13 @@ class Ribbon:
 
 
 def draw(cells: Cells) -> list[Figure]:
-    """One figure per model: its first setting among those where the most schemes were measured."""
+    """One figure per model: of its settings where the most schemes were measured, the one of the greatest merit."""
     by_model: dict[str, list[Setting]] = defaultdict(list)
     for setting, by_scheme in cells.settings.items():
         by_model[next(iter(by_scheme.values())).entries[0].settings["model"]].append(setting)
     figures = []
     for model in list(by_model)[:FIGURES]:
-        setting = max(
-            by_model[model], key=lambda s: sum(any(map(has_layers, c.entries)) for c in cells.settings[s].values())
-        )
+        setting = most_telling(cells, by_model[model])
         figures += _draw(cells, setting, NAME if len(by_model) == 1 else re.sub(r"\W", "_", f"{NAME}_{model}"))
     missing = "Not drawn: no finished run has percentiles of its layers. The instrument activations supplies them."
     return figures or [Figure(NAME, TITLE, missing)]
@@ -58,7 +57,7 @@ def _draw(cells: Cells, setting: Setting, name: str) -> list[Figure]:
         return []
     schemes = order(measured)[:SCHEMES]
     every = max((list(measured[scheme]) for scheme in schemes), key=len)
-    layers = [every[i] for i in np.unique(np.linspace(0, len(every) - 1, min(LAYERS, len(every))).astype(int))]
+    layers = evenly(every, LAYERS)
     across = len(layers) <= 2 < len(schemes)  # few layers: lay the schemes out from left to right
     shape = (len(layers), len(schemes)) if across else (len(schemes), len(layers))
     width = min(5.0, 11 / shape[1])
@@ -120,6 +119,16 @@ def _caption(
     return " ".join(filter(None, parts))
 
 
+def most_telling(cells: Cells, settings: Sequence[Setting]) -> Setting:
+    """As `measured.choose`, but a diverged run counts too: here it is looked at by itself, not averaged."""
+
+    def rank(setting: Setting) -> tuple[int, float]:
+        by_scheme = cells.settings[setting]
+        return sum(any(map(has_layers, cell.entries)) for cell in by_scheme.values()), merit(by_scheme)
+
+    return max(settings, key=rank)
+
+
 def has_layers(entry: Entry) -> bool:
     path = entry.run.folder / "measured" / "activations.csv"
     return entry.status in ("complete", "diverged") and path.exists() and path.stat().st_size > 0
@@ -135,18 +144,15 @@ def one_seed(cells: Sequence[Cell]) -> dict[str, Entry]:
 
 def _ribbons(entry: Entry) -> dict[str, Ribbon]:
     """Layer -> its ribbon, in network order; `linear` where a layer has no `normalized` rows, the two being equal."""
-    table = entry.table("activations")
-    if not {"step", "layer", "tensor", "way", "unit", *PERCENTILES} <= set(table.columns):
+    table = rows(entry, "activations", "step", *PERCENTILES)
+    if not {"way", "unit"} <= set(table.columns):
         return {}
-    table = table[table.tensor.isin(["normalized", "linear"]) & (table.way == "probe") & table.unit.isna()]
     result = {}
-    for layer, rows in table.groupby("layer", sort=False):
-        tensor = "normalized" if (rows.tensor == "normalized").any() else "linear"
-        rows = rows[rows.tensor == tensor].sort_values("step", kind="stable")
-        values = rows[PERCENTILES].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=float)
-        values = np.where(np.isfinite(values), values, np.nan)
+    for layer, group in entering(table[(table.way == "probe") & table.unit.isna()]).groupby("layer", sort=False):
+        group = group.sort_values("step", kind="stable")
+        values = group[PERCENTILES].to_numpy(dtype=float)
         if np.isfinite(values).any():
-            result[str(layer)] = Ribbon(rows.step.to_numpy(dtype=float), values, tensor)
+            result[str(layer)] = Ribbon(group.step.to_numpy(dtype=float), values, str(group.tensor.iloc[0]))
     return result
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter
 
 from normbench.report.cells import Cell, Cells
 from normbench.report.drawing import Figure, finish, omitted, panels, plain_ticks
 from normbench.report.entries import Entry
+from normbench.report.measured import rows
 from normbench.report.palette import Style, order, palette
-from normbench.report.ribbons import one_seed
+from normbench.report.ribbons import most_telling, one_seed
 
 NAME, TITLE = "unit_bands", "The input of one typical unit, and how far all units wander"
 SCHEMES, FEWEST = 5, 5
@@ -48,11 +48,8 @@ class Units:
 
 
 def draw(cells: Cells) -> list[Figure]:
-    """The first setting in which the most schemes have rows of single units."""
-    best: dict[str, tuple[Entry, Units]] = {}
-    for by_scheme in cells.settings.values():
-        found = _tracked(list(by_scheme.values()))
-        best = found if len(found) > len(best) else best
+    """The setting that `ribbons` shows: all runs of a study have rows of single units, or none."""
+    best = _tracked(list(cells.settings[most_telling(cells, list(cells.settings))].values()))
     if not best:
         missing = f"Not drawn: no run has rows of {FEWEST} or more single units. Option instruments.units gives them."
         return [Figure(NAME, TITLE, missing)]
@@ -78,8 +75,8 @@ def _tracked(cells: list[Cell]) -> dict[str, tuple[Entry, Units]]:
 
 def tracked_units(entry: Entry) -> Units | None:
     """The units that were tracked in the last layer before the output; of their non-linearity's input."""
-    table = entry.table("activations")
-    if not {"step", "layer", "tensor", "way", "unit", *BAND} <= set(table.columns):
+    table = rows(entry, "activations", "step", *BAND)
+    if not {"way", "unit"} <= set(table.columns):
         return None
     table = table[table.unit.notna() & (table.way == "probe") & table.tensor.isin(["normalized", "linear"])]
     layers = [layer for layer in dict.fromkeys(table.layer) if layer != "output"]
@@ -89,7 +86,7 @@ def tracked_units(entry: Entry) -> Units | None:
     tensor = "normalized" if (table.tensor == "normalized").any() else "linear"
     table = table[table.tensor == tensor].astype({"unit": int})
     wide = [table.pivot_table(index="unit", columns="step", values=name) for name in BAND]
-    bands = np.stack([part.apply(pd.to_numeric, errors="coerce").to_numpy(dtype=float) for part in wide], axis=2)
+    bands = np.stack([part.to_numpy(dtype=float) for part in wide], axis=2)
     if not np.isfinite(bands).all():
         return None
     return Units(layers[-1], tensor, wide[0].columns.to_numpy(dtype=float), bands, list(wide[0].index))

@@ -1,11 +1,10 @@
-"""The figure of the shift: which rows it draws, and the mean over seeds."""
+"""The figure of the shift: which rows it draws."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from normbench.report import shift
@@ -32,17 +31,6 @@ def test_a_layers_curve_is_of_what_enters_its_activation(study: Path, add: Add) 
     assert found["a"].floor.tolist() == pytest.approx([0.02] * 3)
 
 
-def test_the_mean_over_seeds_is_at_the_steps_that_all_have(study: Path, add: Add) -> None:
-    for seed, snapshots in ((0, 3), (1, 2)):
-        add(norm="none", seed=seed, layers={"a/linear": BAND[:snapshots]})
-    runs = [shift.curves(entry)["a"] for entry in read(load(study)).entries]
-    runs[1].loc[:, "w1_scaled_mean"] += 1
-    mean = shift._mean(runs)
-    assert mean is not None
-    assert mean.index.tolist() == [0, 1]
-    np.testing.assert_allclose(mean.w1_scaled_mean, [0.5, 0.6])
-
-
 def test_it_is_drawn_and_says_from_how_many_runs(study: Path, add: Add) -> None:
     for norm in ("none", "batch"):
         for seed in (0, 1):
@@ -50,7 +38,7 @@ def test_it_is_drawn_and_says_from_how_many_runs(study: Path, add: Add) -> None:
     with look():
         (figure,) = shift.draw(read(load(study)))
     assert figure.svg
-    assert "(none 2, batch 2)" in figure.caption
+    assert "none 2, batch 2." in figure.caption
 
 
 def test_without_the_instrument_it_says_so(study: Path, add: Add) -> None:

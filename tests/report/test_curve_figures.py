@@ -1,0 +1,53 @@
+"""Learning curves and generalisation: what is averaged over what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from normbench.report import generalisation, learning_curves, read
+from normbench.report.drawing import look, panels
+from normbench.report.palette import palette
+from normbench.runs import load
+
+Add = Callable[..., Path]
+
+
+def test_training_loss_is_the_mean_since_the_evaluation_before(study: Path, add: Add) -> None:
+    path = add()
+    (path / "steps.csv").write_text("step,loss\n1,8\n4,2\n6,1\n8,0.5\n9,7\n")  # means over 1, 3, 2, 2 and 1 steps
+    (path / "epochs.csv").write_text("step,validation_loss\n0,9\n4,3\n8,2\n")
+    (entry,) = read(load(study)).entries
+    found = generalisation.path(entry)
+    assert found.index.tolist() == [4, 8]
+    assert found.train.tolist() == pytest.approx([(8 + 3 * 2) / 4, (2 * 1 + 2 * 0.5) / 4])
+    assert found.validation.tolist() == [3, 2]
+
+
+@pytest.mark.parametrize(("x", "expected"), [("samples", [0, 1000, 2000]), ("train_seconds", [0, 1, 2])])
+def test_curves_against_images_and_seconds(study: Path, add: Add, x: str, expected: list[float]) -> None:
+    for seed, last in ((0, 0.9), (1, 0.7)):
+        add(seed=seed, curve=(0.1, 0.5, last))
+    cells = read(load(study))
+    curves = {entry: learning_curves._curve(entry) for entry in cells.entries}
+    with look():
+        _, axes = panels(1, 1, 3, 3)
+        learning_curves._draw_cell(axes[0][0], cells.settings[()]["batch"], curves, palette(["batch"])["batch"], x)
+    seeds, mean = axes[0][0].lines
+    np.testing.assert_allclose(mean.get_xydata(), np.transpose([expected, [90, 50, 20]]))
+    np.testing.assert_allclose(seeds.get_ydata(), [90, 50, 10, np.nan, 90, 50, 30, np.nan])
+
+
+def test_the_settings_that_learn_most_are_kept(study: Path, add: Add, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learning_curves, "PANELS", 1)
+    titles: list[str] = []
+    monkeypatch.setattr(learning_curves, "label", lambda setting, otherwise: titles.append(str(setting)) or "")
+    for lr, accuracy in ((0.1, 0.2), (0.2, 0.9), (0.3, 0.5)):
+        add(lr=lr, accuracy=accuracy)
+    with look():
+        (figure,) = learning_curves.draw(read(load(study)))
+    assert titles == ["(('lr', 0.2),)"]
+    assert "Only 1 of 3 settings are drawn" in figure.caption

@@ -1,0 +1,104 @@
+"""Figures by layer: gradients and silent units, shift in total, pinned but moving, noise and drift, statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from normbench.report import by_layer, depth, noise_and_drift, read, running_statistics, shift_total
+from normbench.report.drawing import look, panels
+from normbench.report.entries import Entry
+from normbench.report.palette import palette
+from normbench.runs import load
+from tests.report.measured_study import Row, measure
+
+Add = Callable[..., Path]
+
+
+def entry(study: Path, add: Add, instrument: str, rows: list[Row]) -> Entry:
+    measure(add(), instrument, rows)
+    return read(load(study)).entries[0]
+
+
+def test_gradients_of_a_cells_matrices_are_joined(study: Path, add: Add) -> None:
+    rows = [{"step": s, "layer": "cell", "tensor": t, "gradient": g, "update_ratio": u}
+            for s, t, g, u in ((0, "input.w", 3, 0.1), (0, "hidden.w", 4, 0.3), (0, "input.linear", 9, ""),
+                               (5, "input.w", 6, ""), (5, "hidden.w", 8, ""))]  # fmt: skip
+    found = entry(study, add, "gradients", rows)
+    assert depth.gradient(found, "first").to_dict() == {"cell": 5}
+    assert depth.gradient(found, "last").to_dict() == {"cell": 10}
+    assert depth.update(found, "last").to_dict() == {"cell": pytest.approx(0.2)}  # the last step has no next update
+
+
+def test_saturated_only_where_something_can_saturate(study: Path, add: Add) -> None:
+    rows = [{"step": 0, "layer": "a", "tensor": "activation", "dead": 0.25, "zeros": 0.5, "saturated": ""}]
+    found = entry(study, add, "units", rows)
+    assert depth._shares({"batch": [found]}) == ["dead", "zero"]
+    assert depth.share("dead")(found, "last").to_dict() == {"a": 0.25}
+    assert depth.share("zero")(found, "last").to_dict() == {"a": 0.5}
+
+
+def test_the_views_of_the_shift(study: Path, add: Add) -> None:
+    def row(step: int, since: str, w1: float, tensor: str = "linear", way: str = "probe", layer: str = "a") -> Row:
+        return {"step": step, "layer": layer, "tensor": tensor, "way": way, "since": since, "w1_scaled_mean": w1}
+
+    rows = [row(1, "start", 9), row(2, "start", 0.5), row(2, "path", 1.5), row(2, "halves", 0.1)]
+    rows += [row(2, "start", 9, way="running"), row(2, "start", 9, tensor="activation")]
+    rows += [row(2, "start", 9, layer="b"), row(2, "start", 0.2, layer="b", tensor="normalized")]
+    found = entry(study, add, "shift", rows)
+    measure(found.run.folder, "gradient_shift", [{"step": s, "layer": "b", "tensor": "w", "relative": r}
+                                                 for s, r in ((0, 5), (1, 1), (2, 2))])  # fmt: skip
+    views = {view: shift_total.total(found, view).to_dict() for view in ("start", "path", "halves", "gradient")}
+    assert views == {"start": {"a": 0.5, "b": 0.2}, "path": {"a": 1.5}, "halves": {"a": 0.1}, "gradient": {"b": 2}}
+
+
+def test_noise_over_drift_by_hand(study: Path, add: Add) -> None:
+    rows = [
+        {"step": 1, "layer": x, "tensor": "linear", "lower": lower, "noise_mean": n, "step_drift": d}
+        for x, n, d in (("a", 0.5, 0.1), ("b", 0.5, 0.05), ("c", 0.5, 0))
+        for lower in ("population", "training")
+    ]
+    rows += [{**rows[0], "step": 0, "noise_mean": 9}, {**rows[0], "tensor": "normalized", "noise_mean": 9}]  # fmt: skip
+    last = noise_and_drift.last_rows(entry(study, add, "batch_noise", rows))
+    assert last.xs("population").noise_mean.to_dict() == {"a": 0.5, "b": 0.5, "c": 0.5}
+    assert noise_and_drift.ratio([last]) == pytest.approx(7.5)  # the median of 5 and 10; c did not move
+    assert noise_and_drift.ratio([last, 3 * last]) == pytest.approx(7.5)
+
+
+def test_errors_of_running_statistics(study: Path, add: Add) -> None:
+    def row(layer: str, norm: str, kind: str, error: float, time: str = "", step: int = 9) -> Row:
+        return {"step": step, "layer": layer, "norm": norm, "time": time, "statistics": kind, "mean_error": error,
+                "var_error": 2 * error, "accuracy": ""}  # fmt: skip
+
+    rows = [row("a", "norm", "running", 0.1), row("a", "norm", "average", 9), row("a", "norm", "running", 9, step=0)]
+    rows += [row("cell", "input_norm", "running", 0.2), row("cell", "input_norm", "running", 9, time="3")]
+    rows += [{"step": 9, "statistics": kind, "accuracy": a} for kind, a in (("running", 0.9), ("exact", 0.95))]
+    found = entry(study, add, "statistics", rows)
+    assert running_statistics.norm_errors(found, "mean_error").to_dict() == {"a": 0.1, "cell.input_norm": 0.2}
+    assert running_statistics.norm_errors(found, "var_error").to_dict() == {"a": 0.2, "cell.input_norm": 0.4}
+    assert running_statistics.by_kind(found).to_dict() == pytest.approx({"running": 10, "exact": 5})
+
+
+def test_a_line_by_layer_leaves_gaps_and_shows_seeds() -> None:
+    runs = [pd.Series({"a": 1.0, "b": 2.0, "c": 3.0}), pd.Series({"a": 3.0, "c": np.nan})]
+    with look():
+        _, axes = panels(1, 1, 2, 2)
+        by_layer.draw_by_layer(axes[0][0], ["a", "b", "c"], runs, palette(["none"])["none"])
+    *dots, mean = axes[0][0].lines
+    assert dots[0].get_ydata()[[0, 1, 3]].tolist() == [1, 2, 3]
+    np.testing.assert_array_equal(mean.get_xydata(), [[0, 2]])  # only layer a is known of both
+
+
+def test_layers_in_order_and_evenly() -> None:
+    assert by_layer.in_order([["a", "c"], ["a", "b", "c"], ["d"]]) == ["a", "b", "c", "d"]
+    assert by_layer.evenly(list("abcdefg"), 3) == ["a", "d", "g"]
+    assert by_layer.evenly(["a"], 5) == ["a"]
+
+
+def test_the_mean_over_seeds_is_at_the_steps_that_all_have() -> None:
+    found = by_layer.mean_over_seeds([pd.Series({0: 0.0, 1: 0.1, 10: 0.2}), pd.Series({0: 1.0, 1: 1.1})])
+    assert found.to_dict() == pytest.approx({0: 0.5, 1: 0.6})
