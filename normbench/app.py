@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from normbench import config, console, sweeper
 from normbench.cell import Cell, ConfigError, UserError
-from normbench.listing import choices, config_dir
+from normbench.listing import choices, config_dir, question
 from normbench.runs import Locked, Run, Unwritable, make_folder
 
 if TYPE_CHECKING:
@@ -134,7 +134,8 @@ def _sweep(cells: list[Cell]) -> int:
         try:
             outcome = run_cells(plan, view)
         finally:
-            built = report.build(study) if any(study.glob("*/summary.json")) else None
+            over = any(study.glob("*/summary.json"))
+            built = report.build(study, question=question(study.name)) if over else None
     console.print_outcome(outcome, len(cells))
     if built is not None:
         console.print_report(built)

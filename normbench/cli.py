@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 COMMANDS = ("run", "describe", "list", "report", "data")
 
@@ -16,7 +18,7 @@ examples:
   normbench run -m norm=none,batch,layer batch_size=4,64 seed=0,1,2       sweep: every combination
   normbench run -m norm=none,batch,layer optimizer=sgd lr=0.01,0.1
   normbench run experiment=demo                                           a study from a file
-  normbench report results/demo                                           its tables and figures
+  normbench report results/demo --open                                    its tables and figures, in your browser
   normbench data mnist                                                    fetch a data set
 """
 
@@ -67,7 +69,7 @@ def _command(words: list[str]) -> int:
         print(listing())
         return 0
     if options.command == "report":
-        return _report(options.study)
+        return _report(options)
     if options.command == "data":
         return _data(options.name, options.source, options.data_dir)
     _parser().print_help()
@@ -87,13 +89,23 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("run", help="train one network, or with -m a sweep (see normbench run --help)", add_help=False)
     commands.add_parser("describe", help="show the network that run would train, with the same words", add_help=False)
     commands.add_parser("list", help="schemes, models, data sets and experiments, with their sources")
-    report = commands.add_parser("report", help="build the report of a study")
-    report.add_argument("study", nargs="?", type=Path, help="results/<study>; left out, the one changed last")
+    _add_report(commands.add_parser("report", help="build the report of a study"))
     data = commands.add_parser("data", help="show, fetch or import data sets")
     data.add_argument("name", nargs="?", help="fetch and verify this one; left out, show what is there")
     data.add_argument("--from", dest="source", type=Path, metavar="PATH", help="import it from a folder or archive")
     data.add_argument("--data-dir", type=Path, help="default: $NORMBENCH_DATA, or else the user's cache folder")
     return parser
+
+
+def _add_report(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("study", nargs="?", type=Path, help="results/<study>; left out, the one changed last")
+    add("--reference", metavar="SCHEME", help="the scheme that all others are compared with; default: none")
+    add("--margin", metavar="POINTS", help="differences below it count as none (equivalence); default: 0.5 points")
+    add("--target", metavar="SHARE", action="append", help="accuracy to time the way to; default: 0.95 and 0.98")
+    words = "only runs with one of the values of each key: --filter norm=batch,layer batch_size=4; the page says so"
+    add("--filter", metavar="KEY=VALUE", nargs="+", action="extend", default=[], help=words)
+    add("--open", action="store_true", help="open the page in your browser")
 
 
 class _Version(argparse.Action):
@@ -104,23 +116,76 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def _report(folder: Path | None) -> int:
+def _report(asked: argparse.Namespace) -> int:
     from normbench import console, report
     from normbench.cell import UserError
+    from normbench.listing import question
 
-    if folder is None:
-        studies = {path.parent.parent for path in Path("results").glob("*/*/config.yaml")}
-        if not studies:
-            raise UserError("there are no studies in results/. Make one: normbench run experiment=demo")
-        folder = max(studies, key=lambda study: study.stat().st_mtime)
+    folder = asked.study or _latest()
     try:
-        built = report.build(folder)
+        options = report.Options(asked.reference, **_numbers(asked.margin, asked.target))
+        built = report.build(folder, options, report.parse(asked.filter), question(folder.resolve().name))
     except FileNotFoundError as error:
+        raise UserError(f"{error}{_studies(folder)}") from error
+    except report.ReportError as error:
         raise UserError(str(error)) from error
     except OSError as error:
         raise UserError(f"the report can't be written: {error}.") from error
     console.print_report(built)
+    if asked.open:
+        _open(built.page)
     return 0
+
+
+def _open(page: Path) -> None:
+    """Show a page in the user's browser; where there is none, say so: the page is built all the same."""
+    import webbrowser
+
+    try:
+        opened = webbrowser.open(page.resolve().as_uri())
+    except (OSError, webbrowser.Error):
+        opened = False
+    if not opened:
+        print(f"No browser was found. Open it yourself: {page.resolve()}")
+
+
+def _latest() -> Path:
+    """The study whose folder changed last. Raises UserError."""
+    from normbench.cell import UserError
+
+    studies = {path.parent.parent for path in Path("results").glob("*/*/config.yaml")}
+    if not studies:
+        raise UserError("there are no studies in results/. Make one: normbench run experiment=demo")
+    return max(studies, key=lambda study: study.stat().st_mtime)
+
+
+def _studies(folder: Path) -> str:
+    """What there is in place of `folder`, where that is missing."""
+    found = sorted({path.parent.parent.as_posix() for path in Path("results").glob("*/*/config.yaml")})
+    return f" There are: {', '.join(found)}." if found and not folder.exists() else ""
+
+
+def _numbers(margin: str | None, targets: list[str] | None) -> dict[str, Any]:
+    """Those of `report.Options` that were given. Raises UserError."""
+    from normbench.cell import UserError
+
+    def number(text: str) -> float:
+        try:
+            return float(text)
+        except ValueError:
+            return math.nan  # lies in no range
+
+    given: dict[str, Any] = {}
+    if margin is not None:
+        given["margin"] = number(margin)
+        if not 0 < given["margin"] < 100:
+            raise UserError(f"--margin is a number of percentage points above 0, such as 0.5: got {margin}.")
+    if targets:
+        given["targets"] = tuple(sorted({number(text) for text in targets}))
+        for text in targets:
+            if not 0 < number(text) < 1:
+                raise UserError(f"--target is a share of right answers between 0 and 1, such as 0.95: got {text}.")
+    return given
 
 
 def _data(name: str | None, source: Path | None, data_dir: Path | None) -> int:

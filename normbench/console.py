@@ -223,10 +223,14 @@ def print_outcome(outcome: Outcome, total: int) -> None:
 
 
 def print_report(report: Report) -> None:
-    """The leaderboard, and where the page is."""
+    """The leaderboard, the answer, and where the page is."""
     from normbench.report import print_leaderboard
 
     print_leaderboard(report.leaderboard, out)
+    content = report.content
+    for words in (*content.answer, *content.differences, content.filtered):
+        if words:
+            say(words)
     say(f"report: {_short(report.page)}")
 
 
