@@ -64,8 +64,9 @@ def _check(key: str, words: Sequence[str], rows: Sequence[Mapping[str, Any]], st
     there = {text: None for values in rows if key in values for text in [show(values[key])]}
     if not there:
         known = list(dict.fromkeys(name for values in rows for name in values))
-        near = difflib.get_close_matches(key, known, 1)
-        several = [name for name in known if len({repr(values.get(name)) for values in rows}) > 1]
+        near = difflib.get_close_matches(key, known, 1)  # the typing error first, then what sets runs apart
+        options = [name for name in known if name.count(".") < 2 and not name.endswith(".name")]
+        several = [name for name in options if len({repr(values[name]) for values in rows if name in values}) > 1]
         keys = dict.fromkeys([*near, "norm", *(name for name in MAIN if name in several), *several])
         raise ReportError(f"no run of {study} has an option {key}. What there is: {_listed(list(keys))}.")
     for word in words:
