@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import math
 import os
 import sys
 from pathlib import Path
@@ -169,22 +168,17 @@ def _numbers(margin: str | None, targets: list[str] | None) -> dict[str, Any]:
     """Those of `report.Options` that were given. Raises UserError."""
     from normbench.cell import UserError
 
-    def number(text: str) -> float:
+    def number(name: str, text: str) -> float:
         try:
             return float(text)
         except ValueError:
-            return math.nan  # lies in no range
+            raise UserError(f"{name} is a number: got {text}.") from None
 
     given: dict[str, Any] = {}
     if margin is not None:
-        given["margin"] = number(margin)
-        if not 0 < given["margin"] < 100:
-            raise UserError(f"--margin is a number of percentage points above 0, such as 0.5: got {margin}.")
+        given["margin"] = number("--margin", margin)
     if targets:
-        given["targets"] = tuple(sorted({number(text) for text in targets}))
-        for text in targets:
-            if not 0 < number(text) < 1:
-                raise UserError(f"--target is a share of right answers between 0 and 1, such as 0.95: got {text}.")
+        given["targets"] = tuple(sorted({number("--target", text) for text in targets}))
     return given
 
 

@@ -227,9 +227,8 @@ def print_report(report: Report) -> None:
     from normbench.report import print_leaderboard
 
     print_leaderboard(report.leaderboard, out)
-    content = report.content
-    for words in (*content.answer, *content.differences, content.filtered):
-        if words:
+    for words in [*report.content.answer, report.content.filtered]:
+        if words and not words.startswith("SYNTHETIC"):  # which the leaderboard has said
             say(words)
     say(f"report: {_short(report.page)}")
 

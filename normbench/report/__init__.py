@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from normbench.report import analysis  # whole: its `tables` is not our module of that name
 from normbench.report.analysis import Options
 from normbench.report.cells import Cells, read
+from normbench.report.differences import differences
 from normbench.report.files import write_files
 from normbench.report.leaderboard import Leaderboard, leaderboard
 from normbench.report.selection import Filter, ReportError, parse, select, worded
@@ -66,8 +67,10 @@ def compile_content(folder: Path, options: Options, only: Filter, question: str)
     everything = load(folder)
     chosen = select(everything, only)
     cells = read(chosen)
-    if options.reference not in (None, *cells.schemes):
-        raise ReportError(f"--reference is one of {', '.join(cells.schemes)}: got {options.reference}.")
+    try:
+        analysis.check(cells, options)
+    except ValueError as error:
+        raise ReportError(str(error)) from error
     filtered = ""
     if only:
         filtered = f"Filtered: {worded(only)}. {len(cells.entries)} of the study's {len(list(everything))} runs."
@@ -78,7 +81,7 @@ def compile_content(folder: Path, options: Options, only: Filter, question: str)
         every_run(cells),
         next((str(q) for e in cells.entries if (q := e.run.config.get("question"))), question),
         analysis.answer(cells, options),
-        analysis.differences(cells),
+        differences(cells),
         filtered,
         _command(folder, options, only),
         {**cells.foreign, **_strangers(folder)},

@@ -42,11 +42,20 @@ class Content:
     def cells(self) -> Cells:
         return self.board.cells
 
+    @property
+    def leaderboard(self) -> Table | None:
+        """As a plain table, every number beside the other."""
+        return next((table for table in self.tables if table.name == "leaderboard"), None)
+
+    @property
+    def others(self) -> list[Table]:
+        return [table for table in self.tables if table.name != "leaderboard"]
+
     def files(self) -> dict[str, bytes]:
         """Every file but the page: name inside report/ -> bytes."""
         board = self.board
         texts = {"leaderboard.csv": to_csv(board), "leaderboard.md": self._leaderboard(), "tables.md": self._tables()}
-        texts |= {f"tables/{table.name}.csv": table.to_csv() for table in [*self.tables, self.runs] if table.rows}
+        texts |= {f"tables/{table.name}.csv": table.to_csv() for table in [*self.others, self.runs] if table.rows}
         files = {name: text.encode() for name, text in texts.items()}
         for figure in self.figures:
             if figure.svg:
@@ -60,7 +69,7 @@ class Content:
         return f"{title}\n\n> {escape(self.filtered)}\n{rest}" if self.filtered else title + newline + rest
 
     def _tables(self) -> str:
-        """What the page says above its tables, and all of them but the leaderboard (a file of its own) and the runs."""
+        """What the page says above its tables, and all of them but that of the runs."""
         said = [self.question, *self.answer]
         warned = [f"> {escape(words)}" for words in (self.filtered, *self.differences) if words]
         lines = [f"# {escape(self.cells.folder.name)}", *map(escape, filter(None, said)), *warned]

@@ -45,6 +45,7 @@ def render(content: Content) -> str:
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         counts=sources.counts(cells),
         synthetic=", synthetic data" if cells.synthetic and "dataset" not in cells.varying else "",
+        answer=[words for words in content.answer if not words.startswith("SYNTHETIC")],
         warned=_warned(content),
         shared=constants(cells),
         constant={key: show(value) for key, value in cells.constant.items()},

@@ -29,7 +29,7 @@ def commands(cells: Cells) -> list[str]:
             alone.append(command(entry))
     blocks = [_block(entry, row, list(keys)) for entry, row in rows]
     joined = min((_joined(blocks, way) for way in (list(keys), list(keys)[::-1])), key=len)
-    return [_sweep(block) for block in joined] + alone
+    return [_line(block) for block in joined] + alone
 
 
 def _overrides(entry: Entry) -> list[str]:
@@ -60,7 +60,7 @@ def _joined(blocks: Sequence[Block], keys: Sequence[str]) -> list[Block]:
     return list(blocks)
 
 
-def _sweep(block: Block) -> str:
+def _line(block: Block) -> str:
     flag = ["-m"] if any(len(values) > 1 for values in block.values()) else []
     words = [f"{key}={','.join(_sorted(key, values))}" for key, values in block.items()]
     return shlex.join(["normbench", "run", *flag, *words])

@@ -87,7 +87,7 @@ def test_files_and_page(report: Report) -> None:
     names = {path.relative_to(folder).as_posix() for path in report.files}
     drawn = [figure.name for figure in report.content.figures if figure.svg]
     pictures = {f"figures/{name}.{kind}" for name in drawn for kind in ("svg", "png", "pdf")}
-    tables = {f"tables/{table.name}.csv" for table in report.content.tables if table.rows} | {"tables/runs.csv"}
+    tables = {f"tables/{table.name}.csv" for table in report.content.others if table.rows} | {"tables/runs.csv"}
     assert drawn
     assert names == {"report.html", "leaderboard.csv", "leaderboard.md", "tables.md", "files.txt"} | tables | pictures
     assert (folder / "files.txt").read_text().splitlines() == sorted(names)

@@ -101,11 +101,11 @@ def test_a_folder_that_cannot_be_read_is_named_in_a_filtered_report_too(four: Pa
         (["results"], "results holds no runs"),
         (["--filter", "norm=lyer"], "There are: batch, none."),
         (["--filter", "norm=batch", "results/first"], "The study comes before it."),
-        (["--margin", "0"], "--margin is a number of percentage points above 0, such as 0.5: got 0."),
+        (["--margin", "0"], "the margin is in points of accuracy, above 0: got 0."),
         (["--margin", "nan"], "got nan."),
-        (["--target", "95"], "--target is a share of right answers between 0 and 1, such as 0.95: got 95."),
-        (["--target", "0.9", "--target", "x"], "got x."),
-        (["--reference", "layer"], "--reference is one of none, batch: got layer."),
+        (["--target", "95"], "targets are accuracies between 0 and 1: got 95."),
+        (["--target", "0.9", "--target", "x"], "--target is a number: got x."),
+        (["--reference", "layer"], "got 'layer'. Take one of: none, batch."),
     ],
 )
 def test_bad_input_is_one_line(four: Path, words: list[str], error: str, capsys: pytest.CaptureFixture[str]) -> None:
