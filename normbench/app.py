@@ -135,7 +135,7 @@ def _sweep(cells: list[Cell]) -> int:
             outcome = run_cells(plan, view)
         finally:
             over = any(study.glob("*/summary.json"))
-            built = report.build(study, question=question(study.name)) if over else None
+            built = report.build(study, question=question(study.name), jobs=None) if over else None
     console.print_outcome(outcome, len(cells))
     if built is not None:
         console.print_report(built)

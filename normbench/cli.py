@@ -123,7 +123,7 @@ def _report(asked: argparse.Namespace) -> int:
     folder = asked.study or _latest()
     try:
         options = report.Options(asked.reference, **_numbers(asked.margin, asked.target))
-        built = report.build(folder, options, report.parse(asked.filter), question(folder.resolve().name))
+        built = report.build(folder, options, report.parse(asked.filter), question(folder.resolve().name), jobs=None)
     except FileNotFoundError as error:
         raise UserError(f"{error}{_studies(folder)}") from error
     except report.ReportError as error:

@@ -35,13 +35,20 @@ class Report:
         return self.content.board
 
 
-def build(folder: str | Path, options: Options | None = None, only: Filter | None = None, question: str = "") -> Report:
+def build(
+    folder: str | Path,
+    options: Options | None = None,
+    only: Filter | None = None,
+    question: str = "",
+    jobs: int | None = 1,
+) -> Report:
     """Write `report/` into a study's folder: page, tables, figures. The same runs give the same bytes.
 
     Args:
         options: of the statistics; left out, the usual ones.
         only: the runs with one of these values for each key alone, {"norm": ["batch"]}; the report says so.
         question: that the study answers, for the head of the page.
+        jobs: processes that draw the figures of a study of many runs; None: one per core.
 
     Raises:
         FileNotFoundError: there is no run in `folder`.
@@ -51,18 +58,18 @@ def build(folder: str | Path, options: Options | None = None, only: Filter | Non
     from normbench.report.page import render
 
     folder = Path(folder)
-    content = compile_content(folder, options or Options(), only or {}, question)
+    content = compile_content(folder, options or Options(), only or {}, question, jobs)
     files = content.files()
     files["report.html"] = render(content).encode()  # last: whoever sees a new page finds what it links to
     written = write_files(folder / "report", files)
     return Report(folder / "report" / "report.html", written, content)
 
 
-def compile_content(folder: Path, options: Options, only: Filter, question: str) -> Content:
+def compile_content(folder: Path, options: Options, only: Filter, question: str, jobs: int | None) -> Content:
     """Read, count, draw: everything but writing. Arguments and errors are those of `build`."""
     from normbench.report.content import Content
     from normbench.report.every_run import every_run
-    from normbench.report.figures import draw_all  # matplotlib takes half a second that tables alone don't need
+    from normbench.report.side_by_side import drawing  # matplotlib takes half a second that tables alone don't need
 
     everything = load(folder)
     chosen = select(everything, only)
@@ -74,18 +81,19 @@ def compile_content(folder: Path, options: Options, only: Filter, question: str)
     filtered = ""
     if only:
         filtered = f"Filtered: {worded(only)}. {len(cells.entries)} of the study's {len(list(everything))} runs."
-    return Content(
-        leaderboard(cells),
-        analysis.tables(cells, options),
-        draw_all(cells),
-        every_run(cells),
-        next((str(q) for e in cells.entries if (q := e.run.config.get("question"))), question),
-        analysis.answer(cells, options),
-        differences(cells),
-        filtered,
-        _command(folder, options, only),
-        {**cells.foreign, **_strangers(folder)},
-    )
+    with drawing(cells, jobs) as figures:
+        return Content(
+            board=leaderboard(cells),
+            tables=analysis.tables(cells, options),
+            runs=every_run(cells),
+            question=next((str(q) for e in cells.entries if (q := e.run.config.get("question"))), question),
+            answer=analysis.answer(cells, options),
+            differences=differences(cells),
+            filtered=filtered,
+            command=_command(folder, options, only),
+            unread={**cells.foreign, **_strangers(folder)},
+            figures=figures(),  # last: drawn while the rest is counted
+        )
 
 
 def _command(folder: Path, options: Options, only: Filter) -> str:

@@ -11,11 +11,11 @@ from normbench.report.drawing import Figure, look
 FIGURES = (learning_curves, batch_sizes, ribbons, shift, unit_bands, batch_noise)  # in the page's order
 
 
-def draw_all(cells: Cells) -> list[Figure]:
+def draw_all(cells: Cells, part: slice = slice(None)) -> list[Figure]:
     """Every figure; in place of one that fails, a note: a study of hours must not lose its tables to a picture."""
     figures = []
     with look():
-        for module in FIGURES:
+        for module in FIGURES[part]:
             try:
                 figures += module.draw(cells)
             except Exception as error:
