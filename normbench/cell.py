@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from normbench.runs import SCHEMA_VERSION, Run
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -47,8 +49,18 @@ class Cell:
 
     @property
     def finished(self) -> bool:
-        """Is this run over? Then it is never trained again."""
-        return (self.folder / "summary.json").exists()
+        """Is this run over? Then it is not trained again. Raises ConfigError if another normbench wrote it."""
+        run = Run(self.folder)
+        try:
+            version = run.summary.get("schema_version", SCHEMA_VERSION)
+        except ValueError as error:
+            raise ConfigError(f"{self.folder}/summary.json can't be read ({error}). Remove this folder.") from error
+        if version != SCHEMA_VERSION:
+            raise ConfigError(
+                f"{self.folder} was written by another version of normbench (files of schema {version}, this one has "
+                f"{SCHEMA_VERSION}), whose defaults may differ. Choose another study=..., or remove this folder."
+            )
+        return bool(run.summary)
 
 
 @dataclass(frozen=True)
@@ -72,4 +84,9 @@ class Progress:
     accuracy: float | None  # on the validation set, at its last evaluation
 
 
+class Stopped(Exception):
+    """A run was asked to stop. Its checkpoint is written: repeating the command continues it."""
+
+
 Tell = Callable[[Progress], None]
+Stop = Callable[[], bool]  # asked after every step: shall the run write its checkpoint and stop?

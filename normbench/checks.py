@@ -48,6 +48,11 @@ def check(config: Mapping[str, Any]) -> None:
          "a plain folder name (letters, digits, _ . + -)")  # fmt: skip
     jobs = config["jobs"]
     rule(jobs == "auto" or (isinstance(jobs, int) and jobs >= 1), "jobs", "auto, or 1 or more")
+    limit, part = config["cell_timeout"], config["shard"]
+    rule(limit is None or limit > 0, "cell_timeout", "a positive number of seconds, or null")
+    rule(config["rerun"] in ("failed", "diverged", "all"), "rerun", "one of failed, diverged, all")
+    match = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", part or "1/1")
+    rule(match is not None and int(match[1]) <= int(match[2]), "shard", "PART/PARTS, such as 2/8, or null")
     if config["instruments"]["measure"]:
         check_instruments(config["instruments"])
 

@@ -7,9 +7,11 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
-COMMANDS = ("run", "describe", "list", "report", "data")
+from normbench.report_command import add_options as add_report_options
+
+COMMANDS = ("run", "plan", "status", "describe", "list", "report", "data")
+WITH_OPTIONS = ("run", "plan", "describe")  # key=value words, read by Hydra
 
 EXAMPLES = """\
 examples:
@@ -17,6 +19,8 @@ examples:
   normbench run -m norm=none,batch,layer batch_size=4,64 seed=0,1,2       sweep: every combination
   normbench run -m norm=none,batch,layer optimizer=sgd lr=0.01,0.1
   normbench run experiment=demo                                           a study from a file
+  normbench plan norm=none,batch seed=0,1,2 --measure                     what a sweep would do, and for how long
+  normbench status --watch                                                how it is doing, from another terminal
   normbench report results/demo --open                                    its tables and figures, in your browser
   normbench data mnist                                                    fetch a data set
 """
@@ -45,15 +49,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _command(words: list[str]) -> int:
     _log_to_stderr()
-    if words[:1] in (["run"], ["describe"]):
-        if {"-h", "--help"} & set(words):
-            from normbench.listing import run_help
-
-            print(run_help())
-            return 0
-        from normbench import app
-
-        return app.run(words[1:]) if words[0] == "run" else app.describe(words[1:])
+    if words and words[0] in WITH_OPTIONS:
+        return _with_options(words[0], words[1:])
     if words[:1] == ["-sc"]:
         return _complete(words)
     options = _parser().parse_args(words or ["--help"])
@@ -67,8 +64,12 @@ def _command(words: list[str]) -> int:
 
         print(listing())
         return 0
+    if options.command == "status":
+        return _status(options.study, options.watch)
     if options.command == "report":
-        return _report(options)
+        from normbench import report_command
+
+        return report_command.run(options, _study(options.study))
     if options.command == "data":
         return _data(options.name, options.source, options.data_dir)
     _parser().print_help()
@@ -86,25 +87,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--completion", choices=("bash", "zsh", "fish"), help="print a script for tab completion")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser("run", help="train one network, or with -m a sweep (see normbench run --help)", add_help=False)
+    commands.add_parser("plan", help="what run -m would do, and how long it would take, with the same words; --json, "
+                        "--measure: time a few steps first", add_help=False)  # fmt: skip
+    status = commands.add_parser("status", help="how a study is doing: works while a sweep runs")
+    status.add_argument("study", nargs="?", type=Path, help="results/<study>; left out, the one changed last")
+    status.add_argument("--watch", action="store_true", help="again and again, until nothing runs (or Ctrl-C)")
     commands.add_parser("describe", help="show the network that run would train, with the same words", add_help=False)
     commands.add_parser("list", help="schemes, models, data sets and experiments, with their sources")
-    _add_report(commands.add_parser("report", help="build the report of a study"))
+    add_report_options(commands.add_parser("report", help="build the report of a study"))
     data = commands.add_parser("data", help="show, fetch or import data sets")
     data.add_argument("name", nargs="?", help="fetch and verify this one; left out, show what is there")
     data.add_argument("--from", dest="source", type=Path, metavar="PATH", help="import it from a folder or archive")
     data.add_argument("--data-dir", type=Path, help="default: $NORMBENCH_DATA, or else the user's cache folder")
     return parser
-
-
-def _add_report(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("study", nargs="?", type=Path, help="results/<study>; left out, the one changed last")
-    add("--reference", metavar="SCHEME", help="the scheme that all others are compared with; default: none")
-    add("--margin", metavar="POINTS", help="differences below it count as none (equivalence); default: 0.5 points")
-    add("--target", metavar="SHARE", action="append", help="accuracy to time the way to; default: 0.95 and 0.98")
-    words = "only runs with one of the values of each key: --filter norm=batch,layer batch_size=4; the page says so"
-    add("--filter", metavar="KEY=VALUE", nargs="+", action="extend", default=[], help=words)
-    add("--open", action="store_true", help="open the page in your browser")
 
 
 class _Version(argparse.Action):
@@ -115,41 +110,25 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def _report(asked: argparse.Namespace) -> int:
-    from normbench import console, report
-    from normbench.cell import UserError
-    from normbench.listing import question
+def _with_options(command: str, words: list[str]) -> int:
+    if {"-h", "--help"} & set(words):
+        from normbench.listing import run_help
 
-    folder = asked.study or _latest()
-    try:
-        options = report.Options(asked.reference, **_numbers(asked.margin, asked.target))
-        built = report.build(folder, options, report.parse(asked.filter), question(folder.resolve().name), jobs=None)
-    except FileNotFoundError as error:
-        raise UserError(f"{error}{_studies(folder)}") from error
-    except report.ReportError as error:
-        raise UserError(str(error)) from error
-    except OSError as error:
-        raise UserError(f"the report can't be written: {error}.") from error
-    console.print_report(built)
-    if asked.open:
-        _open(built.page)
-    return 0
+        print(run_help())
+        return 0
+    from normbench import commands
+
+    if command == "plan":
+        own = {"--json", "--measure"}
+        rest = [word for word in words if word not in own]
+        return commands.plan(rest, measured="--measure" in words, as_json="--json" in words)
+    return commands.run(words) if command == "run" else commands.describe(words)
 
 
-def _open(page: Path) -> None:
-    """Show a page in the user's browser; where there is none, say so: the page is built all the same."""
-    import webbrowser
-
-    try:
-        opened = webbrowser.open(page.resolve().as_uri())
-    except (OSError, webbrowser.Error):
-        opened = False
-    if not opened:
-        print(f"No browser was found. Open it yourself: {page.resolve()}")
-
-
-def _latest() -> Path:
-    """The study whose folder changed last. Raises UserError."""
+def _study(folder: Path | None) -> Path:
+    """`folder`, or the study that was changed last."""
+    if folder is not None:
+        return folder
     from normbench.cell import UserError
 
     studies = {path.parent.parent for path in Path("results").glob("*/*/config.yaml")}
@@ -158,28 +137,14 @@ def _latest() -> Path:
     return max(studies, key=lambda study: study.stat().st_mtime)
 
 
-def _studies(folder: Path) -> str:
-    """What there is in place of `folder`, where that is missing."""
-    found = sorted({path.parent.parent.as_posix() for path in Path("results").glob("*/*/config.yaml")})
-    return f" There are: {', '.join(found)}." if found and not folder.exists() else ""
-
-
-def _numbers(margin: str | None, targets: list[str] | None) -> dict[str, Any]:
-    """Those of `report.Options` that were given. Raises UserError."""
+def _status(folder: Path | None, watch: bool) -> int:
     from normbench.cell import UserError
+    from normbench.status import show
 
-    def number(name: str, text: str) -> float:
-        try:
-            return float(text)
-        except ValueError:
-            raise UserError(f"{name} is a number: got {text}.") from None
-
-    given: dict[str, Any] = {}
-    if margin is not None:
-        given["margin"] = number("--margin", margin)
-    if targets:
-        given["targets"] = tuple(sorted({number("--target", text) for text in targets}))
-    return given
+    try:
+        return show(_study(folder), watch)
+    except FileNotFoundError as error:
+        raise UserError(str(error)) from error
 
 
 def _data(name: str | None, source: Path | None, data_dir: Path | None) -> int:
@@ -206,7 +171,7 @@ def _complete(words: list[str]) -> int:
     if len(before) <= 1:
         print(" ".join(COMMANDS))
         return 0
-    if before[1] not in ("run", "describe"):
+    if before[1] not in WITH_OPTIONS:
         return 0
     from normbench.app import complete
 

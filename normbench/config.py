@@ -24,7 +24,8 @@ from normbench.listing import config_dir
 
 GROUPS = ("norm", "model", "dataset", "instruments")
 # Where things go and how a sweep runs: they change nothing that a run computes, so they are no part of its identity.
-NOT_IDENTITY = ("study", "results_dir", "data_dir", "jobs", "save_model", "checkpoint_seconds", "device")
+NOT_IDENTITY = {"study", "results_dir", "data_dir", "save_model", "checkpoint_seconds", "device"}
+NOT_IDENTITY |= {"jobs", "cell_timeout", "rerun", "shard"}
 
 
 @dataclass
@@ -63,6 +64,9 @@ class Schema:
     device: str = MISSING
     threads: int = MISSING
     jobs: Any = MISSING
+    cell_timeout: float | None = MISSING
+    rerun: str = MISSING
+    shard: str | None = MISSING
 
 
 @dataclass
@@ -85,20 +89,35 @@ def to_cell(cfg: DictConfig, chosen: Mapping[str, Any]) -> Cell:
     """Check a composed configuration and turn it into plain values.
 
     Args:
+        cfg: without Hydra's part.
         chosen: the option of each group, `hydra.runtime.choices`.
 
     Raises: ConfigError.
     """
-    choices = {group: str(chosen[group]) for group in GROUPS}
-    # Compared before interpolation: where a part refers to an option, the option alone counts.
-    unchanged, _ = _defaults(tuple(choices.items()))
-    values = dict(leaves(plain(cfg, resolve=False)))
+    for key, value in leaves(plain(cfg, resolve=False)):
+        if (number := as_number(key, value, chosen)) is not value:
+            OmegaConf.update(cfg, key, number)
+    return make_cell(plain(cfg, resolve=False), plain(cfg), chosen)
+
+
+def as_number(key: str, value: Any, chosen: Mapping[str, Any]) -> Any:
+    """`value`, as a float where the option's default is one: norm.eps=1 is norm.eps=1.0."""
+    return float(value) if type(value) is int and isinstance(_unchanged(chosen).get(key), float) else value
+
+
+def make_cell(raw: Mapping[str, Any], config: dict[str, Any], chosen: Mapping[str, Any]) -> Cell:
+    """Check plain values and name them.
+
+    Args:
+        raw: before interpolation: where a part refers to an option, the option alone counts.
+        config: the same, resolved. The cell keeps it.
+
+    Raises: ConfigError.
+    """
+    choices, unchanged = {group: str(chosen[group]) for group in GROUPS}, _unchanged(chosen)
+    values = dict(leaves(raw))
     for key, value in values.items():
         check_type(key, value, unchanged.get(key))
-        if isinstance(unchanged.get(key), float) and type(value) is int:  # norm.eps=1 is norm.eps=1.0
-            values[key] = float(value)
-            OmegaConf.update(cfg, key, float(value))
-    config = plain(cfg)
     check(config)
     config["device"] = resolve_device(config["device"])
     counting = {k: v for k, v in sorted(values.items()) if k.split(".")[0] not in NOT_IDENTITY}
@@ -119,13 +138,17 @@ def to_cell(cfg: DictConfig, chosen: Mapping[str, Any]) -> Cell:
     return Cell(f"{name}-{digest}", choices, config, identity, words)
 
 
+def _unchanged(chosen: Mapping[str, Any]) -> dict[str, Any]:
+    return _defaults(tuple((group, str(chosen[group])) for group in GROUPS))[0]
+
+
 @cache
 def _defaults(choices: tuple[tuple[str, str], ...]) -> tuple[dict[str, Any], dict[str, str]]:
     """Values (before interpolation) and choices when only these options of groups are chosen and nothing is changed."""
     loader = GlobalHydra.instance().config_loader()
     words = [f"{group}={choice}" for group, choice in choices]
     cfg = loader.load_configuration("config", overrides=words, run_mode=RunMode.RUN)
-    return dict(leaves(plain(cfg, resolve=False))), dict(cfg.hydra.runtime.choices)
+    return dict(leaves(plain(without_hydra(cfg), resolve=False))), dict(cfg.hydra.runtime.choices)
 
 
 def compose(words: Iterable[str]) -> Cell:
@@ -134,14 +157,19 @@ def compose(words: Iterable[str]) -> Cell:
     _defaults.cache_clear()
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_dir())):
         cfg = hydra.compose("config", overrides=list(words), return_hydra_config=True)
-        return to_cell(cfg, cfg.hydra.runtime.choices)
+        return to_cell(without_hydra(cfg), cfg.hydra.runtime.choices)
 
 
-def plain(cfg: DictConfig, resolve: bool = True) -> dict[str, Any]:
-    """All values of `cfg`, without Hydra's part."""
+def without_hydra(cfg: DictConfig) -> DictConfig:
+    """A copy of `cfg` without Hydra's part, which is most of it."""
     cfg = cfg.copy()
     with read_write(cfg), open_dict(cfg):
         cfg.pop("hydra", None)
+    return cfg
+
+
+def plain(cfg: DictConfig, resolve: bool = True) -> dict[str, Any]:
+    """All values of `cfg`."""
     container = OmegaConf.to_container(cfg, resolve=resolve, throw_on_missing=True)
     # A fixed order, whatever the order of composition: files of equal runs are equal.
     assert isinstance(container, dict)

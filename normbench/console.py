@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
@@ -20,7 +20,6 @@ from normbench.runs import Run, load
 
 if TYPE_CHECKING:
     from normbench.description import Layer
-    from normbench.launch import Outcome
     from normbench.report import Report
 
 # Where there is no terminal nothing is wrapped at a width that nobody has.
@@ -79,51 +78,6 @@ def _state(progress: Progress) -> str:
     return f"{progress.samples_per_second:,.0f} samples/s, loss {progress.loss:.4f}{accuracy}"
 
 
-class SweepView:
-    """A line for each cell as it ends, above a bar over all of them."""
-
-    def __init__(self, cells: list[Cell], bar: Bar | None) -> None:
-        self.words = {cell.name: " ".join(cell.words) for cell in cells}
-        self.bar, self.done = bar, sum(cell.finished for cell in cells)
-        if self.done:
-            err.print(f"{self.done} of {len(cells)} runs were finished before", highlight=False)
-        if bar is not None:
-            self.task = bar.add_task("", total=len(cells), completed=self.done)
-
-    def finished(self, run: Run) -> None:
-        summary = run.summary
-        if summary["status"] == "unsupported":
-            text = f"unsupported: {summary['reason']}"
-        elif summary["status"] == "diverged":
-            text = f"diverged at step {summary['diverged_step']:,}"
-        else:
-            chance = ", at chance" if summary["at_chance"] else ""
-            text = f"test accuracy {summary['test_accuracy']:.2%}{chance}, {summary['seconds']['total']:.1f} s"
-        self._line(run.folder.name, text)
-
-    def failed(self, cell: Cell, error: str) -> None:
-        self._line(cell.name, f"failed: {error}")
-
-    def _line(self, name: str, text: str) -> None:
-        self.done += 1
-        count = f"[{self.done}/{len(self.words)}]"
-        err.print(escape(f"{count} {self.words.get(name, name)}: {text}"), soft_wrap=True, highlight=False)
-        if self.bar is not None:
-            self.bar.update(self.task, completed=self.done)
-
-
-@contextmanager
-def sweep_view(cells: list[Cell]) -> Iterator[SweepView]:
-    """A sweep of `cells`."""
-    say(f"{len(cells)} runs in {_short(cells[0].folder.parent)}")
-    if not err.is_terminal:
-        yield SweepView(cells, None)
-        return
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("runs"), TimeElapsedColumn(), TimeRemainingColumn())
-    with Bar(*columns, console=err, transient=True) as bar:
-        yield SweepView(cells, bar)
-
-
 def print_run(run: Run, cell: Cell, finished_before: bool) -> None:
     """What came out of a single run, what it can be compared with, and where it is."""
     summary = run.summary
@@ -144,7 +98,7 @@ def print_run(run: Run, cell: Cell, finished_before: bool) -> None:
     table.add_row("steps, samples", f"{summary['steps']:,}, {summary['samples']:,}")
     out.print(table)
     if shift := summary.get("measured", {}).get("shift"):
-        moved = _table()
+        moved = plain_table()
         moved.add_column("block")
         moved.add_column("shift", justify="right")
         for layer, value in shift.items():
@@ -152,10 +106,10 @@ def print_run(run: Run, cell: Cell, finished_before: bool) -> None:
         say("\nhow far the input of each block moved from the first step to the last, in standard deviations of a unit")
         out.print(moved)
     _print_neighbours(cell)
-    say(f"\nfolder: {_short(run.folder)}")
+    say(f"\nfolder: {shortened(run.folder)}")
 
 
-def _table() -> Table:
+def plain_table() -> Table:
     return Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
 
 
@@ -173,7 +127,7 @@ def _print_neighbours(cell: Cell) -> None:
         study = [] if cell.config["study"] == "scratch" else [f"study={cell.config['study']}"]
         say(f"\nto compare: {' '.join(['normbench run -m norm=' + ','.join(others), *rest, *study])}")
         return
-    table = _table()
+    table = plain_table()
     table.add_column("scheme")
     table.add_column("test accuracy", justify="right")
     for words_, result in sorted(rows):
@@ -201,25 +155,13 @@ def _without_scheme(identity: dict[str, Any]) -> dict[str, Any]:
 def print_layers(cell: Cell, layers: list[Layer], facts: str) -> None:
     """`normbench describe`: the blocks of a network."""
     say(" · ".join([cell.choices["norm"], cell.choices["model"], cell.choices["dataset"]]))
-    table = _table()
+    table = plain_table()
     for column in ("block", "weights", "output", "parameters", "norm", "normalised over"):
         table.add_column(column, justify="right" if column == "parameters" else "left")
     for layer in layers:
         table.add_row(layer.name, layer.linear, layer.shape, f"{layer.parameters:,}", layer.norm, layer.over)
     out.print(table)
     say(facts)
-
-
-def print_outcome(outcome: Outcome, total: int) -> None:
-    """How many cells of a sweep ran, and which failed."""
-    are = "is" if outcome.unsupported == 1 else "are"
-    parts = [f"{outcome.ran} ran"]
-    parts += [f"{outcome.skipped} were finished before"] if outcome.skipped else []
-    parts += [f"{outcome.unsupported} {are} unsupported"] if outcome.unsupported else []
-    parts += [f"{len(outcome.failed)} failed"] if outcome.failed else []
-    say(f"{total} runs: {', '.join(parts)}")
-    for name, error in outcome.failed.items():
-        say(f"failed: {name}: {error}")
 
 
 def print_report(report: Report) -> None:
@@ -230,9 +172,9 @@ def print_report(report: Report) -> None:
     for words in [*report.content.answer, report.content.filtered]:
         if words and not words.startswith("SYNTHETIC"):  # which the leaderboard has said
             say(words)
-    say(f"report: {_short(report.page)}")
+    say(f"report: {shortened(report.page)}")
 
 
-def _short(path: Path) -> Path:
+def shortened(path: Path) -> Path:
     """`path` as seen from here, if it lies below."""
     return path.relative_to(Path.cwd()) if path.is_absolute() and path.is_relative_to(Path.cwd()) else path

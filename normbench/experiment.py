@@ -8,15 +8,17 @@ import math
 import os
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from normbench.cell import Cell, ConfigError, Parts, Tell
+from normbench.cell import Cell, ConfigError, Parts, Stop, Stopped, Tell
 from normbench.config import build
 from normbench.data import DataError, Dataset, default_data_dir, prepare
 from normbench.measuring import bytes_at_most
@@ -24,7 +26,7 @@ from normbench.memory import saved_for_backward, size
 from normbench.models import require_method
 from normbench.norms import Unsupported, blocks
 from normbench.provenance import provenance
-from normbench.runs import SCHEMA_VERSION, Run, RunFolder
+from normbench.runs import SCHEMA_VERSION, Locked, Run, RunFolder, Unwritable
 from normbench.trainer import Training
 
 KEPT = 2  # data sets stay loaded for the next run in this process: a sweep has few, and each start checks all bytes
@@ -62,10 +64,21 @@ def total_steps(config: Mapping[str, Any], examples: int) -> int:
     return max(1, math.floor(config["epochs"] * (examples // per_update)))
 
 
-def check_supported(config: Mapping[str, Any], parts: Parts, shape: tuple[int, int, int], classes: int) -> nn.Module:
-    """Can this network be built and trained at this batch size? Runs one batch without numbers, in milliseconds.
+@dataclass(frozen=True)
+class Trial:
+    """What a batch without numbers told of a network.
 
-    Returns the network, on the device "meta".
+    Args:
+        model: on the device "meta".
+        saved: bytes that a training step keeps for the backward pass.
+    """
+
+    model: nn.Module
+    saved: int
+
+
+def check_supported(config: Mapping[str, Any], parts: Parts, shape: tuple[int, int, int], classes: int) -> Trial:
+    """Can this network be built and trained at this batch size? Runs one batch without numbers, in milliseconds.
 
     Raises:
         Unsupported: the scheme can't do it.
@@ -91,7 +104,7 @@ def check_supported(config: Mapping[str, Any], parts: Parts, shape: tuple[int, i
             f"one batch must fit into memory: it needs {need / 2**30:,.1f} GiB, and {free / 2**30:,.1f} GiB are free. "
             "Use a smaller batch_size (with accumulate=, if the update shall stay the same), network or image."
         )
-    return model
+    return Trial(model, saved)
 
 
 def _require_same_shape(scheme: str, block: str, norm: object, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -120,6 +133,8 @@ class Prepared:
     dataset: Dataset
     total: int  # updates
     table_bytes: int  # that the instruments write, at most
+    weight_bytes: int  # parameters and buffers
+    saved_bytes: int  # that a step keeps for the backward pass
 
 
 def prepare_cell(cell: Cell) -> Prepared:
@@ -132,24 +147,27 @@ def prepare_cell(cell: Cell) -> Prepared:
     parts = build(cell.config)
     dataset = load_dataset(cell.config, parts)
     total = total_steps(cell.config, len(dataset.train))
-    model = check_supported(cell.config, parts, dataset.shape, len(dataset.classes))
-    return Prepared(cell, parts, dataset, total, bytes_at_most(parts.instruments, cell.config, model, total))
+    trial = check_supported(cell.config, parts, dataset.shape, len(dataset.classes))
+    table_bytes = bytes_at_most(parts.instruments, cell.config, trial.model, total)
+    weights = size(chain(trial.model.parameters(), trial.model.buffers()))
+    return Prepared(cell, parts, dataset, total, table_bytes, weights, trial.saved)
 
 
-def execute(cell: Cell, tell: Tell = lambda progress: None) -> Run:
+def execute(cell: Cell, tell: Tell = lambda progress: None, stop: Stop = lambda: False) -> Run:
     """Train `cell` to its end, or continue it, or find it finished.
 
     Raises:
         ConfigError, Unsupported: as `prepare_cell`; nothing was written.
         Locked: another process is at it.
+        Stopped: `stop` said so.
         Exception: whatever went wrong in training; it is in `error.json`, too.
     """
     if cell.finished:
         return Run(cell.folder)
-    return train(prepare_cell(cell), tell)
+    return train(prepare_cell(cell), tell, stop)
 
 
-def train(ready: Prepared, tell: Tell = lambda progress: None) -> Run:
+def train(ready: Prepared, tell: Tell = lambda progress: None, stop: Stop = lambda: False) -> Run:
     """As `execute`, for a cell that was prepared."""
     cell = ready.cell
     torch.set_num_threads(cell.config["threads"])
@@ -157,16 +175,36 @@ def train(ready: Prepared, tell: Tell = lambda progress: None) -> Run:
     with RunFolder(cell.folder, columns) as folder:
         if not cell.finished:  # another process may have finished it meanwhile
             try:
-                Training(cell, ready.parts, ready.dataset, ready.total, folder, tell).run(record(cell))
+                written = record(cell) | {"total_steps": ready.total}
+                Training(cell, ready.parts, ready.dataset, ready.total, folder, tell, stop).run(written)
+            except Stopped:
+                raise
             except Exception as error:
-                folder.fail(f"{type(error).__name__}: {error}", traceback.format_exc())
+                with suppress(OSError):  # a full disk: what went wrong must be said all the same
+                    folder.fail(f"{type(error).__name__}: {error}", traceback.format_exc())
                 raise
     return Run(cell.folder)
 
 
+def record_failure(cell: Cell, message: str, trace: str = "") -> None:
+    """Give a cell that left none its `error.json`: it was killed, or failed before its folder was made."""
+    with suppress(OSError, Locked, Unwritable), RunFolder(cell.folder) as folder:
+        if cell.finished:
+            return
+        if not (cell.folder / "config.yaml").exists():
+            folder.start(record(cell))
+        folder.fail(message, trace)
+
+
+def forget(cell: Cell) -> None:
+    """Let a finished cell be run again. Raises Locked."""
+    with RunFolder(cell.folder) as folder:
+        folder.clear()
+
+
 def record_unsupported(cell: Cell, reason: str) -> None:
     """Give a cell of a study that can't be run its folder, so that no table passes over it in silence."""
-    with RunFolder(cell.folder) as folder:
+    with suppress(Locked), RunFolder(cell.folder) as folder:  # another sweep is writing the same
         folder.start(record(cell))
         folder.finish({"status": "unsupported", "reason": reason})
 

@@ -1,17 +1,21 @@
-"""Running many cells side by side, one process each at a time. No Hydra here."""
+"""Running the cells of a plan side by side, so that whatever happens to one of them, the others go on."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-from collections.abc import Iterable
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+import time
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from normbench.cell import Cell, ConfigError
-from normbench.runs import FINISHED, Locked, Run
+from normbench import workers
+from normbench.cell import Cell
+from normbench.plan import AGAIN, DONE, RUNNING, UNSUPPORTED, Item, Plan
+from normbench.runs import Run
+from normbench.signals import requests_to_stop
+from normbench.workers import Worker
+
+TICK = 0.25  # seconds between looks at time-outs, at cells of other processes, and at the screen
 
 
 class View(Protocol):
@@ -19,6 +23,9 @@ class View(Protocol):
 
     def finished(self, run: Run) -> None: ...
     def failed(self, cell: Cell, error: str) -> None: ...
+    def warned(self, cell: Cell, text: str) -> None: ...
+    def stopping(self, running: int) -> None: ...
+    def tick(self, running: list[Cell], others: int) -> None: ...
 
 
 @dataclass
@@ -27,94 +34,106 @@ class Outcome:
 
     ran: int = 0
     skipped: int = 0  # finished before
+    elsewhere: int = 0  # finished meanwhile by another process
     unsupported: int = 0
     failed: dict[str, str] = field(default_factory=dict)  # name -> error
 
 
-@dataclass(frozen=True)
-class Plan:
-    """A sweep that was looked at.
-
-    Args:
-        todo: cells to run, seed by seed.
-        unsupported: cells that can't be, each with the reason.
-        finished: how many were finished before.
-    """
-
-    todo: list[Cell]
-    unsupported: list[tuple[Cell, str]]
-    finished: int
-
-
-def examine(cells: Iterable[Cell]) -> Plan:
-    """Check every cell before the first one starts. Writes nothing.
-
-    Raises: ConfigError for the first cell that nobody can have meant.
-    """
-    from normbench.experiment import prepare_cell
-    from normbench.norms import Unsupported
-
-    todo, unsupported, finished = [], [], 0
-    for cell in cells:
-        if cell.finished:
-            finished += 1
-            continue
-        try:
-            prepare_cell(cell)
-            todo.append(cell)
-        except Unsupported as error:
-            unsupported.append((cell, str(error)))
-        except ConfigError as error:
-            raise ConfigError(f"{error} (in {' '.join(cell.words)})") from error
-    todo.sort(key=lambda cell: cell.config["seed"])  # stable: every scheme has results early
-    return Plan(todo, unsupported, finished)
-
-
 def run_cells(plan: Plan, view: View) -> Outcome:
-    """Run the cells of `plan`, `jobs` at a time. A cell that fails is reported, and the others go on."""
+    """Run the cells of `plan`, `jobs` at a time, each in a process of its own.
+
+    Raises: KeyboardInterrupt after SIGINT, SIGTERM or SIGHUP: running cells have written their checkpoints, or, at the
+        second signal, were killed.
+    """
     from normbench.experiment import record_unsupported
 
-    todo = plan.todo
-    outcome = Outcome(skipped=plan.finished, unsupported=len(plan.unsupported))
-    for cell, reason in plan.unsupported:
-        record_unsupported(cell, reason)
-        view.finished(Run(cell.folder))
-    if not todo:
-        return outcome
-    # Fork server: torch is imported once, and each worker forked from that, in milliseconds.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["normbench.experiment"])
-    workers = min(how_many(todo[0]), len(todo))
-    running: dict[Future[None], Cell] = {}
-    queue = list(reversed(todo))
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        try:
-            while queue or running:
-                while queue and len(running) < workers:
-                    cell = queue.pop()
-                    running[pool.submit(_work, cell)] = cell
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    cell = running.pop(future)
-                    error = future.exception()
-                    if error is None:
-                        outcome.ran += 1
-                        view.finished(Run(cell.folder))
-                    elif isinstance(error, BrokenProcessPool):
-                        raise error
-                    else:
-                        outcome.failed[cell.name] = text = _worded(error)
-                        view.failed(cell, text)
-        except BrokenProcessPool:
-            # A worker was killed, and the pool with it. Nothing is lost: what ran continues from its checkpoint.
-            left = [cell for cell in [*running.values(), cell, *queue] if Run(cell.folder).status not in FINISHED]
-            for cell in {cell.name: cell for cell in left}.values():
-                outcome.failed[cell.name] = text = "a worker process was killed; repeat the command to continue"
-                view.failed(cell, text)
-        except KeyboardInterrupt:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+    outcome = Outcome(skipped=len(plan.having(DONE)), unsupported=len(plan.having(UNSUPPORTED)))
+    for item in plan.having(UNSUPPORTED):
+        record_unsupported(item.cell, item.reason)
+        view.finished(Run(item.cell.folder))
+    if plan.todo:
+        with requests_to_stop() as signals:
+            _Loop(plan.todo, view, outcome, signals).run()
     return outcome
+
+
+class _Loop:
+    def __init__(self, todo: list[Item], view: View, outcome: Outcome, signals: list[int]) -> None:
+        self.queue, self.view, self.outcome, self.signals = deque(todo), view, outcome, signals
+        self.jobs = how_many(todo[0].cell)
+        self.running: list[Worker] = []
+        self.busy: list[Cell] = []  # another process is at them
+
+    def run(self) -> None:
+        try:
+            while self.queue or self.running or self.busy:
+                if self.signals:
+                    self._stop()
+                    raise KeyboardInterrupt
+                while self.queue and len(self.running) < self.jobs:
+                    item = self.queue.popleft()
+                    if item.status == RUNNING:
+                        self.busy.append(item.cell)
+                    else:
+                        self.running.append(workers.start(item.cell, again=item.status == AGAIN and item.cell.finished))
+                self.view.tick([worker.cell for worker in self.running], len(self.busy))
+                self._wait()
+                self._look_at_busy()
+        finally:
+            for worker in self.running:  # after an error of ours, too: no orphans
+                worker.kill("the sweep ended")
+
+    def _wait(self) -> None:
+        if self.running:
+            workers.wait_for(self.running, TICK)
+        else:
+            time.sleep(TICK)
+        for worker in list(self.running):
+            worker.listen()
+            limit = worker.cell.config["cell_timeout"]
+            if not worker.over and limit is not None and time.monotonic() - worker.started > limit:
+                worker.kill(f"it took longer than cell_timeout={limit:g} seconds")
+            for text in worker.log:
+                self.view.warned(worker.cell, text)
+            worker.log.clear()
+            if worker.over:
+                self.running.remove(worker)
+                self._conclude(worker)
+
+    def _conclude(self, worker: Worker) -> None:
+        from normbench.experiment import record_failure
+
+        cell = worker.cell
+        if worker.end == workers.BUSY:
+            self.busy.append(cell)
+        elif worker.end == workers.FINISHED and (run := Run(cell.folder)).summary:
+            self.outcome.ran += 1
+            self.view.finished(run)
+        elif worker.end != workers.STOPPED:
+            error = worker.error or "its folder was removed after it had finished"
+            record_failure(cell, error, worker.trace)
+            self.outcome.failed[cell.name] = error
+            self.view.failed(cell, error)
+
+    def _look_at_busy(self) -> None:
+        """A cell that another process has left: it is finished, or ours to continue."""
+        for cell in list(self.busy):
+            run = Run(cell.folder)
+            if run.status != RUNNING:
+                self.busy.remove(cell)
+                if run.summary:
+                    self.outcome.elsewhere += 1
+                    self.view.finished(run)
+                else:
+                    self.queue.append(Item(cell, "resumes"))
+
+    def _stop(self) -> None:
+        """Let running cells write their checkpoints. A second signal interrupts this."""
+        self.view.stopping(len(self.running))
+        for worker in self.running:
+            worker.stop()
+        while self.running:
+            self._wait()
 
 
 def how_many(cell: Cell) -> int:
@@ -126,15 +145,3 @@ def how_many(cell: Cell) -> int:
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // cell.config["threads"])
-
-
-def _work(cell: Cell) -> None:
-    from normbench.experiment import execute
-
-    execute(cell)
-
-
-def _worded(error: BaseException) -> str:
-    if isinstance(error, Locked):
-        return str(error)
-    return f"{type(error).__name__}: {error}"

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from normbench import seeding
-from normbench.cell import Cell, Parts, Progress, Tell
+from normbench.cell import Cell, Parts, Progress, Stop, Stopped, Tell
 from normbench.data import Dataset
 from normbench.instruments import evenly_spaced
 from normbench.measuring import Measuring
@@ -32,9 +32,12 @@ ROWS = 1000  # of steps.csv, at most
 class Training:
     """A run in progress: everything that a checkpoint holds, and the loop over it."""
 
-    def __init__(self, cell: Cell, parts: Parts, dataset: Dataset, total: int, folder: RunFolder, tell: Tell) -> None:
+    def __init__(
+        self, cell: Cell, parts: Parts, dataset: Dataset, total: int, folder: RunFolder, tell: Tell, stop: Stop
+    ) -> None:
         config = self.config = cell.config
-        self.parts, self.dataset, self.total, self.folder, self.tell = parts, dataset, total, folder, tell
+        self.parts, self.dataset, self.total, self.folder = parts, dataset, total, folder
+        self.tell, self.stop = tell, stop
         self.device, seed = torch.device(config["device"]), config["seed"]
         seeding.seed_everything_else(seed)
         model: nn.Module = parts.model(parts.scheme, dataset.shape, len(dataset.classes))
@@ -48,6 +51,7 @@ class Training:
         self.update = Update(lr_by_step(config, total), config["clip_norm"], config["accumulate"])
         self.index = 0
         self.loss_sum, self.loss_count = torch.zeros((), device=self.device), 0  # since the last row of steps.csv
+        self.pending: list[tuple[dict[str, Any], Tensor]] = []  # rows whose loss is still on the device
         self.seconds = {"training": 0.0, "evaluating": 0.0, "measuring": 0.0}
         self.last: dict[str, Any] = {}  # the summary's numbers, as they become known
         self.measuring = Measuring(
@@ -55,7 +59,7 @@ class Training:
         )
 
     def run(self, record: Mapping[str, Any]) -> None:
-        """Train to the end and write the summary."""
+        """Train to the end and write the summary. Raises Stopped."""
         resumed = self._resume()
         if not resumed:
             self.folder.start(record)
@@ -63,7 +67,6 @@ class Training:
         config, train = self.config, self.dataset.train
         row_every = math.ceil(self.total / ROWS)
         evaluations = frozenset(evenly_spaced(self.total, config["evaluations"] + 1))
-        pending: list[tuple[dict[str, Any], Tensor]] = []  # rows whose loss is still on the device
         start, self._begin = self.index, time.perf_counter()
         self._paused, last_saved = 0.0, self._begin
         batches = mini_batches(train, self.per_update, self._order, start, self.total, self._draw())
@@ -76,12 +79,11 @@ class Training:
             elif resumed:
                 continue  # what is due here was done before the checkpoint
             if self.loss_count and (index % row_every == 0 or index == self.total):
-                pending.append((self._position(), self.loss_sum / self.loss_count))
+                self.pending.append((self._position(), self.loss_sum / self.loss_count))
                 self.loss_sum, self.loss_count = torch.zeros_like(self.loss_sum), 0
             looked = index % config["log_every"] == 0 or index == self.total
-            if looked and pending:
-                diverged = self._write_steps(pending)
-                pending = []
+            if looked and self.pending:
+                diverged = self._write_steps()
             if diverged is not None:
                 break
             if index in evaluations:
@@ -90,12 +92,15 @@ class Training:
             if due := self.measuring.due(index):
                 with self._timed("measuring"):
                     self.measuring.measure(due, step, self._position())
-            if looked:
-                if index:
-                    self._tell()
-                if index < self.total and time.perf_counter() - last_saved >= config["checkpoint_seconds"]:
-                    self.folder.write_checkpoint(self._state())
-                    last_saved = time.perf_counter()
+            if looked and index:
+                self._tell()
+            stopping = index < self.total and self.stop()
+            late = looked and index < self.total and time.perf_counter() - last_saved >= config["checkpoint_seconds"]
+            if stopping or late:
+                self.folder.write_checkpoint(self._state())
+                last_saved = time.perf_counter()
+            if stopping:
+                raise Stopped(f"stopped at step {index:,} of {self.total:,}")
         self._finish(diverged)
 
     def _order(self, epoch: int) -> Tensor:
@@ -115,8 +120,9 @@ class Training:
             count = min(scheme.start_images, len(train))
             scheme.start(self.model, train.batch(torch.arange(count, device=self.device))[0])
 
-    def _write_steps(self, pending: list[tuple[dict[str, Any], Tensor]]) -> int | None:
-        """Write rows of steps.csv, up to the first loss that is not finite, and return the step of that one."""
+    def _write_steps(self) -> int | None:
+        """Write pending rows of steps.csv, up to the first loss that is not finite, and return the step of that one."""
+        pending, self.pending = self.pending, []
         # the one place where the loop waits for the device
         losses = torch.stack([loss for _, loss in pending]).tolist()
         for (position, _), loss in zip(pending, losses, strict=True):
@@ -197,6 +203,7 @@ class Training:
             "random_cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
             "loss_sum": self.loss_sum,
             "loss_count": self.loss_count,
+            "pending": self.pending,
             "seconds": self._seconds(),
             "last": self.last,
         }
@@ -219,7 +226,7 @@ class Training:
         if state["random_cuda"] is not None:
             torch.cuda.set_rng_state(state["random_cuda"].cpu(), self.device)
         self.index, self.loss_sum, self.loss_count = state["index"], state["loss_sum"], state["loss_count"]
-        self.seconds, self.last = state["seconds"], state["last"]
+        self.pending, self.seconds, self.last = state["pending"], state["seconds"], state["last"]
         log.info("%s: continues at step %s of %s", self.folder.path.name, f"{self.index:,}", f"{self.total:,}")
         return True
 

@@ -24,10 +24,10 @@ MAY_IMPORT = {
     "instruments": {"memory", "norms", "seeding", "training"},
     "memory": set(),
     "report": {"runs"},
-    "cell": set(),  # but for types
+    "cell": {"runs"},  # but for types
     "summary": {"data", "norms"},
 }
-HYDRA = {"app", "cli", "config", "sweeper"}
+HYDRA = {"app", "cli", "composing", "config", "hydra_errors", "sweeper"}
 
 
 @cache

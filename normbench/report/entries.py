@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # What names, places or observes a run without changing what it computes.
 NOT_SETTINGS = {"seed", "study", "question", "data_dir", "results_dir", "jobs", "save_model", "checkpoint_seconds"}
-NOT_SETTINGS |= {"instruments", "evaluations", "log_every"}
+NOT_SETTINGS |= {"instruments", "evaluations", "log_every", "cell_timeout", "rerun", "shard"}
 OBSERVING = ("instruments.", "model.probe", "model.snapshots")
 
 

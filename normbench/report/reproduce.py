@@ -82,3 +82,30 @@ def _word(value: Any) -> str:
         if value is None or isinstance(value, bool)
         else str(value).replace(", ", ",")
     )
+
+
+def again(entries: Sequence[Entry], **axes: Sequence[Any]) -> str:
+    """The command that repeats runs with other values: again([a, b], seed=[5, 6]) for both configurations and seeds.
+
+    One `normbench run -m` where the configurations differ in the value of one key, otherwise one each, joined by &&.
+    """
+    lines: list[list[str]] = []
+    for entry in entries:
+        words = [word for word in _overrides(entry) if word.partition("=")[0] not in axes]
+        lines += [words] if words not in lines else []
+    if len({len(words) for words in lines}) == 1:
+        options = [list(dict.fromkeys(column)) for column in zip(*lines, strict=True)]
+        several = [words for words in options if len(words) > 1]
+        if len(several) == 1 and len({word.partition("=")[0] for word in several[0]}) == 1:
+            key = several[0][0].partition("=")[0]
+            joined = f"{key}={','.join(word.partition('=')[2] for word in several[0])}"
+            lines = [[joined if words is several[0] else words[0] for words in options]]
+    added = [f"{key}={_sweep(values)}" for key, values in axes.items()]
+    return " && ".join(shlex.join(["normbench", "run", "-m", *words, *added]) for words in lines)
+
+
+def _sweep(values: Sequence[Any]) -> str:
+    """5,6,7 or, where it is long and unbroken, range(5,17)."""
+    if len(values) > 8 and list(values) == list(range(values[0], values[0] + len(values))):
+        return f"range({values[0]},{values[-1] + 1})"
+    return ",".join(map(_word, values))

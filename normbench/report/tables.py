@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from dataclasses import asdict
+from dataclasses import fields
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Table as Drawn
 from rich.text import Text
 
 from normbench.report.cells import MAIN, label, show
+from normbench.report.columns import REMARKS, SCHEME, number, setting_columns
+from normbench.report.columns import percent as percent_of
+from normbench.report.differences import differences
 from normbench.report.leaderboard import Leaderboard, Row
-from normbench.report.table import escape, line
+from normbench.report.statistics import Estimate
+from normbench.report.table import Column, Table, escape, line
 from normbench.report.wording import constants, heading, percent, synopsis
 
 HEADINGS = ("norm", "test accuracy %", "n", "validation %", "train loss", "parameters", "training s", "remarks")
 
 # Columns that a narrow terminal goes without, in this order. The files have them all.
 _EXPENDABLE = ("parameters", "training s", "train loss", "validation %")
+
+_ESTIMATES = {"test_accuracy": "test", "validation_accuracy": "validation", "train_loss": "train_loss"}
+_ESTIMATES |= {"training_seconds": "seconds"}  # prefix of the columns -> name in Row
 
 
 def texts(row: Row) -> tuple[str, ...]:
@@ -36,32 +41,48 @@ def texts(row: Row) -> tuple[str, ...]:
     )
 
 
-def to_csv(board: Leaderboard) -> str:
-    """One line per row: its settings (even those that all rows share: a line stands alone), then every number."""
+def leaderboard_table(board: Leaderboard) -> Table:
+    """One row per cell: its settings (even those that all rows share: a line stands alone), then every number."""
     cells = board.cells
     keys = [key for key in dict.fromkeys([*MAIN, *cells.varying]) if key in cells.constant or key in cells.varying]
-    lines = []
+    rows = []
     for row in board.rows:
         settings = cells.constant | dict(row.cell.setting)
-        line: dict[str, Any] = {key: show(v) if (v := settings.get(key)) is not None else "" for key in keys}
+        line: dict[str, Any] = {"scheme": row.cell.scheme} | {key: settings.get(key) for key in keys}
         line["synthetic"] = any(entry.synthetic for entry in row.cell.entries)
-        line |= {"norm": row.cell.scheme, "rank": row.rank, "runs": len(row.cell.entries)}
+        line |= {"rank": row.rank, "runs": len(row.cell.entries)}
         line["seeds"] = " ".join(str(entry.seed) for entry in row.cell.entries)
-        for name in ("test", "validation", "train_loss", "seconds"):
-            numbers = (
-                asdict(value)
-                if (value := getattr(row, name))
-                else dict.fromkeys(("n", "mean", "median", "low", "high"))
-            )
-            prefix = {"test": "test_accuracy", "validation": "validation_accuracy", "seconds": "training_seconds"}
-            line |= {f"{prefix.get(name, name)}_{key}": number for key, number in numbers.items()}
-        line |= {"parameters": row.parameters, **row.counts, "remarks": row.remarks}
-        lines.append(line)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return text.getvalue()
+        for name, value in _ESTIMATES.items():
+            found = getattr(row, value)
+            line |= {f"{name}_{field.name}": getattr(found, field.name, None) for field in fields(Estimate)}
+        rows.append(line | {"parameters": row.parameters, **row.counts, "remarks": row.remarks})
+    caption = (
+        f"From {len(cells.entries)} runs, one row per scheme and setting, best mean first within a setting. "
+        "Means over the n seeds that finished, with the 95% Student t interval of the test accuracy: new seeds on this "
+        "test set, not new images. IQM: interquartile mean, without the lowest and highest quarter (floor(n / 4) runs "
+        "at either end). What became of the other runs is counted beside; at chance counts runs that finished."
+    )
+    columns = [
+        SCHEME,
+        *setting_columns(cells),
+        Column("test_accuracy_mean", "test accuracy %", percent_of),
+        Column("test_accuracy_low", "95% from", percent_of),
+        Column("test_accuracy_high", "to", percent_of),
+        Column("test_accuracy_median", "median", percent_of),
+        Column("test_accuracy_iqm", "IQM", percent_of),
+        Column("complete", "n"),
+        Column("validation_accuracy_mean", "validation %", percent_of),
+        Column("train_loss_mean", "train loss", number("{:.4f}")),
+        Column("parameters", "parameters", number("{:,}")),
+        Column("training_seconds_mean", "training s", number("{:.1f}")),
+        *(Column(status, status.replace("_", " ")) for status in ("diverged", "at_chance", "failed", "unsupported")),
+        REMARKS,
+    ]
+    return Table("leaderboard", "Leaderboard", caption, columns, rows)
+
+
+def to_csv(board: Leaderboard) -> str:
+    return leaderboard_table(board).to_csv()
 
 
 def to_markdown(board: Leaderboard) -> str:
@@ -76,7 +97,7 @@ def to_markdown(board: Leaderboard) -> str:
     for row in board.rows:
         lines.append(line([*_settings(row), *texts(row)]))
     lines += ["", *(f"- {escape(heading(board.cells, s))}: {escape(synopsis(r))}" for s, r in board.groups.items())]
-    return "\n".join([*lines, "", *(f"- {escape(note)}" for note in board.notes)]) + "\n"
+    return "\n".join([*lines, "", *(f"- {escape(note)}" for note in _said(board))]) + "\n"
 
 
 def print_leaderboard(board: Leaderboard, console: Console | None = None) -> None:
@@ -91,7 +112,7 @@ def print_leaderboard(board: Leaderboard, console: Console | None = None) -> Non
         for name in _EXPENDABLE:
             if sum(width[i] + 3 for i in kept) + 1 > console.width:
                 kept.remove(headings.index(name))
-        table = Table(title=Text(board.cells.folder.name), title_justify="left")
+        table = Drawn(title=Text(board.cells.folder.name), title_justify="left")
         for i in kept:
             words = headings[i] in ("norm", "model", "dataset", "optimizer")
             table.add_column(headings[i], justify="left" if words else "right", no_wrap=True)
@@ -108,8 +129,12 @@ def print_leaderboard(board: Leaderboard, console: Console | None = None) -> Non
         for text_line in lines:
             _plain(console, "  ".join(text.ljust(w) for text, w in zip(text_line, width, strict=True)).rstrip())
     _plain(console, f"All runs: {constants(board.cells)}")
-    for note in board.notes:
+    for note in _said(board):
         _plain(console, note)
+
+
+def _said(board: Leaderboard) -> list[str]:
+    return [*board.notes, *differences(board.cells)]
 
 
 def _settings(row: Row) -> list[str]:

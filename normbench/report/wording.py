@@ -11,6 +11,8 @@ from normbench.report.statistics import Estimate
 if TYPE_CHECKING:
     from normbench.report.leaderboard import Row
 
+SYNTHETIC = "SYNTHETIC DATA (made from random numbers, for trying the bench): says nothing about real images."
+
 
 def percent(value: Estimate | None) -> str:
     """An accuracy as "95.10 ± 0.21"; without an interval it says so."""
@@ -42,7 +44,7 @@ def notes(cells: Cells, rows: Sequence[Row]) -> list[str]:
     """What a reader has to know beside the numbers; shown with every form of the table."""
     words = []
     if cells.synthetic:
-        words.append("SYNTHETIC DATA (made from random numbers, for trying the bench): says nothing about real images.")
+        words.append(SYNTHETIC)
     words.append(
         "± is half the 95% Student t interval of the mean over n seeds: new seeds on this test set, not new images."
     )
@@ -54,10 +56,6 @@ def notes(cells: Cells, rows: Sequence[Row]) -> list[str]:
         words.append(
             "Rows are in order of their mean within a setting. Overlapping intervals are no proof of equality."
         )
-    for key in ("normbench", "torch"):
-        versions = {str((entry.run.record.get("versions") or {}).get(key)) for entry in cells.entries}
-        if len(versions) > 1:
-            words.append(f"The runs were made by different versions of {key}: {', '.join(sorted(versions))}.")
     if cells.repeated:
         words.append(f"Left out, because another run has the same configuration and seed: {', '.join(cells.repeated)}.")
     words += [f"Not read: {name} ({why})." for name, why in cells.foreign.items()]

@@ -5,7 +5,7 @@ Neither torch nor Hydra is imported here: reports are built from these files on 
 
 from normbench.runs.files import Damaged, Table, write_atomically
 from normbench.runs.folder import SCHEMA_VERSION, Locked, RunFolder, Unwritable, make_folder
-from normbench.runs.study import FINISHED, Run, Study, Unreadable, load
+from normbench.runs.study import FINISHED, Run, Study, Unreadable, last_step, load
 
 __all__ = [
     "FINISHED",
@@ -18,6 +18,7 @@ __all__ = [
     "Table",
     "Unreadable",
     "Unwritable",
+    "last_step",
     "load",
     "make_folder",
     "write_atomically",

@@ -6,7 +6,7 @@ import csv
 import hashlib
 import io
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,15 +55,17 @@ class Table:
 
     Args:
         columns: names in order; a row may leave out some of them (written as empty cells), never add one.
+        guard: called before every write; raises to forbid it.
     """
 
-    def __init__(self, path: Path, columns: Sequence[str]) -> None:
-        self.path, self.columns = path, tuple(columns)
+    def __init__(self, path: Path, columns: Sequence[str], guard: Callable[[], None] = lambda: None) -> None:
+        self.path, self.columns, self.guard = path, tuple(columns), guard
         self._hash, self._length = hashlib.sha256(), 0
 
     def start(self) -> None:
         """Begin an empty table (header only), whatever was there."""
         self._hash, self._length = hashlib.sha256(), 0
+        self.guard()
         write_atomically(self.path, b"")
         self._append(self._encode([dict(zip(self.columns, self.columns, strict=True))]))
 
@@ -80,6 +82,7 @@ class Table:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Cut the file back to `state`. Raises `Damaged` if its beginning is no longer what was written then."""
+        self.guard()
         try:
             data = self.path.read_bytes()[: state["length"]]
         except FileNotFoundError:
@@ -100,6 +103,7 @@ class Table:
         return text.getvalue().encode()
 
     def _append(self, data: bytes) -> None:
+        self.guard()
         with self.path.open("ab") as file:  # one write call: a kill leaves at most one torn line, at the end
             file.write(data)
         self._hash.update(data)

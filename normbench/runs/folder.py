@@ -49,13 +49,14 @@ class RunFolder:
 
     def __init__(self, path: Path, measured: Mapping[str, Sequence[str]] | None = None) -> None:
         self.path = path
-        self.steps = Table(path / "steps.csv", [*POSITION, "loss"])
-        self.epochs = Table(path / "epochs.csv", [*POSITION, "validation_loss", "validation_accuracy"])
+        self.steps = Table(path / "steps.csv", [*POSITION, "loss"], self._require_ours)
+        losses = ("validation_loss", "validation_accuracy")
+        self.epochs = Table(path / "epochs.csv", [*POSITION, *losses], self._require_ours)
         self.measured = {
-            name: Table(path / "measured" / f"{name}.csv", [*POSITION, "layer", "tensor", *columns])
+            name: Table(path / "measured" / f"{name}.csv", [*POSITION, "layer", "tensor", *columns], self._require_ours)
             for name, columns in (measured or {}).items()
         }
-        self._lock = FileLock(path / ".lock")
+        self._lock = FileLock(path / ".lock", thread_local=False)
 
     @property
     def tables(self) -> dict[str, Table]:
@@ -68,17 +69,36 @@ class RunFolder:
             self._lock.acquire(timeout=1, poll_interval=0.05)  # a reader that asks for the status holds it for a moment
         except Timeout:
             raise Locked(f"{self.path} is being written by another process") from None
+        self._inode = (self.path / ".lock").stat().st_ino  # of a file that is open: no other gets this number
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._lock.release()
 
-    def start(self, config: Mapping[str, Any]) -> None:
-        """Begin from nothing: remove what an earlier attempt left, write `config`, empty the tables."""
+    def _require_ours(self) -> None:
+        """Called before every write. Raises Unwritable if the folder was removed: it may be another run's by now."""
+        try:
+            ours = (self.path / ".lock").stat().st_ino == self._inode
+        except FileNotFoundError:
+            ours = False
+        if not ours:
+            raise Unwritable(f"{self.path} was removed while it was being written. Repeat the command to start over.")
+
+    def _write(self, name: str, data: bytes) -> None:
+        self._require_ours()
+        write_atomically(self.path / name, data)
+
+    def clear(self) -> None:
+        """Remove what an earlier attempt left, of which a finished run is one."""
+        self._require_ours()
         for name in ("summary.json", "error.json", "checkpoint", "model.pt"):
             (self.path / name).unlink(missing_ok=True)
+
+    def start(self, config: Mapping[str, Any]) -> None:
+        """Begin from nothing: remove what an earlier attempt left, write `config`, empty the tables."""
+        self.clear()
         text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
-        write_atomically(self.path / "config.yaml", text.encode())
+        self._write("config.yaml", text.encode())
         if self.measured:
             make_folder(self.path / "measured")
         for table in self.tables.values():
@@ -87,7 +107,7 @@ class RunFolder:
     def write_checkpoint(self, data: bytes) -> None:
         """Save the run's state together with the state of its tables, in one file."""
         states = {name: table.state() for name, table in self.tables.items()}
-        write_atomically(self.path / "checkpoint", seal(json.dumps(states).encode() + b"\n" + data))
+        self._write("checkpoint", seal(json.dumps(states).encode() + b"\n" + data))
 
     def read_checkpoint(self) -> bytes | None:
         """The state saved last, with the tables cut back to it; None if there is none. Raises `Damaged`."""
@@ -101,7 +121,7 @@ class RunFolder:
         return data
 
     def write_model(self, data: bytes) -> None:
-        write_atomically(self.path / "model.pt", data)
+        self._write("model.pt", data)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write `summary.json`: from here on the run is over. The checkpoint has served."""
@@ -109,12 +129,12 @@ class RunFolder:
             if table.path.exists():
                 table.state()  # on the disk before the summary says that they are complete
         text = json.dumps({"schema_version": SCHEMA_VERSION, **summary}, indent=1, allow_nan=False)
-        write_atomically(self.path / "summary.json", text.encode())
+        self._write("summary.json", text.encode())
         (self.path / "checkpoint").unlink(missing_ok=True)
 
     def fail(self, message: str, traceback: str) -> None:
         """Write `error.json`. The checkpoint stays: a repeated command continues from it."""
-        write_atomically(self.path / "error.json", json.dumps({"error": message, "traceback": traceback}).encode())
+        self._write("error.json", json.dumps({"error": message, "traceback": traceback}).encode())
 
 
 __all__ = ["POSITION", "SCHEMA_VERSION", "Damaged", "Locked", "RunFolder", "Unwritable"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import math
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -205,6 +207,18 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             result[f"{prefix}{key}"] = str(value) if isinstance(value, list) else value
     return result
+
+
+def last_step(folder: Path) -> tuple[int, float]:
+    """Step and mean training loss in the last whole row of steps.csv; (0, nan) if there is none yet."""
+    try:
+        with (folder / "steps.csv").open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - 400))  # a row has some 60 bytes
+            row = file.read().rpartition(b"\n")[0].rpartition(b"\n")[2].decode().split(",")
+        return int(row[0]), float(row[-1])
+    except (OSError, ValueError):  # no file, or its header alone
+        return 0, math.nan
 
 
 def _json(path: Path) -> dict[str, Any]:

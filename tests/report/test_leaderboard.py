@@ -10,7 +10,7 @@ from rich.console import Console
 
 from normbench.report import leaderboard, print_leaderboard, read
 from normbench.report.leaderboard import Leaderboard
-from normbench.report.tables import to_csv, to_markdown
+from normbench.report.tables import leaderboard_table, to_csv, to_markdown
 from normbench.report.wording import synopsis
 from normbench.runs import load
 
@@ -108,11 +108,29 @@ def test_notes_say_what_the_numbers_are(ragged: Path, add: Add) -> None:
     assert "SYNTHETIC" not in notes
 
 
+def test_the_table_has_what_became_of_every_run(ragged: Path, add: Add) -> None:
+    for seed, accuracy in enumerate((0.1, 0.93, 0.94, 0.95, 0.96)):
+        add(norm="rms", batch_size=64, seed=seed, accuracy=accuracy)
+    table = leaderboard_table(board(ragged))
+    rows = {(row["scheme"], row["batch_size"]): row for row in table.rows}
+    rms = rows["rms", 64]
+    assert rms["test_accuracy_iqm"] == pytest.approx(0.94, abs=1e-9)  # 0.1 and 0.96 cut off
+    assert rms["test_accuracy_mean"] == pytest.approx(0.776, abs=1e-9)
+    assert rms["test_accuracy_median"] == 0.94
+    counts = ("complete", "diverged", "at_chance", "failed", "unsupported")
+    assert {key: tuple(row[count] for count in counts) for key, row in rows.items()} == {
+        ("layer", 4): (1, 2, 0, 0, 0), ("none", 4): (3, 0, 0, 0, 0), ("batch", 4): (2, 0, 1, 0, 0),
+        ("selu", 4): (0, 3, 0, 0, 0), ("none", 64): (1, 0, 0, 0, 0), ("rms", 64): (5, 0, 0, 0, 0),
+        ("batch", 64): (0, 0, 0, 0, 1), ("layer", 64): (0, 0, 0, 1, 0), ("weight", 64): (0, 0, 0, 0, 0),
+    }  # fmt: skip
+    assert "92.00" in table.texts(rows["none", 4])
+
+
 def test_csv_holds_everything_at_full_precision(ragged: Path) -> None:
     lines = list(csv.DictReader(io.StringIO(to_csv(board(ragged)))))
     assert len(lines) == 8
     none = lines[1]
-    assert (none["norm"], none["model"], none["batch_size"], none["seeds"]) == ("none", "mlp", "4", "0 1 2")
+    assert (none["scheme"], none["model"], none["batch_size"], none["seeds"]) == ("none", "mlp", "4", "0 1 2")
     assert float(none["test_accuracy_low"]) == pytest.approx(0.92 - T2 * 0.02 / 3**0.5, abs=1e-12)
     assert (lines[3]["test_accuracy_mean"], lines[3]["rank"], lines[3]["diverged"]) == ("", "", "3")
 
@@ -174,4 +192,4 @@ def test_several_versions_are_said(study: Path, add: Add) -> None:
     add(norm="batch")
     text = (path / "config.yaml").read_text()
     (path / "config.yaml").write_text(text.replace("torch: 2.6.0", "torch: 2.7.0"))
-    assert "The runs were made by different versions of torch: 2.6.0, 2.7.0." in board(study).notes
+    assert "- The runs were made by different versions of torch: 2.6.0, 2.7.0." in to_markdown(board(study))

@@ -1,0 +1,270 @@
+"""Sweeps that finish, whatever happens to one of their cells, or to themselves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from normbench import load
+from normbench.cell import Cell
+from normbench.cli import main
+from normbench.experiment import execute
+from normbench.launch import how_many, run_cells
+from normbench.plan import examine
+from normbench.runs import Run, RunFolder
+from normbench.workers import start, wait_for
+
+SMALL = ["dataset.size=8", "dataset.examples=600", "dataset.validation=100", "batch_size=8", "model.hidden=[8]"]
+TINY = ["dataset=synthetic", *SMALL, "device=cpu", "max_steps=40"]
+
+# A user's scheme that gives trouble in training, not when it is looked at.
+TROUBLE = """
+import os, resource, signal, time, torch
+
+class Trouble(torch.nn.Identity):
+    def __init__(self, features, kind):
+        super().__init__()
+        self.kind, self.calls = kind, 0
+
+    def forward(self, x):
+        self.calls += x.device.type != "meta"
+        if self.calls > 5:
+            if self.kind == "raises":
+                raise RuntimeError("it broke")
+            if self.kind == "memory":
+                resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
+                torch.empty(1 << 36)
+            if self.kind == "hangs":
+                time.sleep(10000)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return x
+"""
+
+
+class Silent:
+    """A view that keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str]] = []
+
+    def finished(self, run: Run) -> None:
+        self.told.append(("finished", run.folder.name))
+
+    def failed(self, cell: Cell, error: str) -> None:
+        self.told.append(("failed", cell.name))
+
+    def warned(self, cell: Cell, text: str) -> None:
+        self.told.append(("warned", text))
+
+    def stopping(self, running: int) -> None:
+        self.told.append(("stopping", str(running)))
+
+    def tick(self, running: list[Cell], others: int) -> None:
+        pass
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    path = list(sys.path)
+    yield
+    sys.path[:] = path
+
+
+@pytest.fixture
+def cell(tmp_path: Path, cell_of: Callable[..., Cell]) -> Callable[..., Cell]:
+    def cell(*words: str, **config: Any) -> Cell:
+        made = cell_of(*SMALL, *words)
+        return replace(made, config={**made.config, "results_dir": str(tmp_path / "results"), **config})
+
+    return cell
+
+
+def test_a_cell_that_fails_in_any_way_is_told_and_the_others_go_on(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "trouble.py").write_text(TROUBLE)
+    (tmp_path / "mine" / "norm").mkdir(parents=True)
+    for kind in ("raises", "memory", "hangs", "killed"):
+        text = f"name: {kind}\nnorm: {{_target_: trouble.Trouble, _partial_: true, kind: {kind}}}\n"
+        (tmp_path / "mine" / "norm" / f"{kind}.yaml").write_text(text)
+    words = ["run", "-m", "--config-dir", "mine", *TINY, "norm=raises,none,memory,hangs,killed,layer", "study=s"]
+    assert main([*words, "cell_timeout=8", "jobs=3"]) == 1
+    printed = capsys.readouterr()
+    assert "6 runs: 2 ran, 4 failed" in printed.out
+    for reason in ("RuntimeError: it broke", "can't allocate memory", "it took longer than cell_timeout=8 seconds",
+                   "its process was killed by SIGKILL (out of memory?)"):  # fmt: skip
+        assert reason in printed.out
+        assert reason in printed.err, "told at once, too"
+    assert "report: results/s/report/report.html" in printed.out
+    study = load("results/s")
+    assert sorted(study.runs["status"]) == ["complete"] * 2 + ["failed"] * 4
+    assert main(["status", "results/s"]) == 0
+    told = capsys.readouterr().out
+    assert "2 complete, 4 failed" in told
+    assert "RuntimeError: it broke" in told
+
+
+def test_two_sweeps_share_a_study(cell: Callable[..., Cell]) -> None:
+    """One of them finds a cell taken, and waits for it, or takes it over when it is left unfinished."""
+    cells = [cell("max_steps=40", f"seed={seed}") for seed in range(2)]
+    with RunFolder(cells[0].folder) as folder:
+        folder.start({"config": {}})
+        plan = examine(cells)
+        assert [item.status for item in plan.items] == ["running", "new"]
+        view = Silent()
+        threading.Timer(2.0, folder.__exit__, (None, None, None)).start()  # the other process dies
+        outcome = run_cells(plan, view)
+    assert (outcome.ran, outcome.elsewhere, outcome.failed) == (2, 0, {})
+    assert sorted(view.told) == sorted(("finished", one.name) for one in cells)
+
+
+def test_a_cell_that_another_process_finishes_counts_once(cell: Callable[..., Cell]) -> None:
+    cells = [cell("max_steps=40", f"seed={seed}") for seed in range(2)]
+    with RunFolder(cells[0].folder) as folder:
+        folder.start({"config": {}})
+        plan = examine(cells)
+
+        def end() -> None:
+            folder.__exit__(None, None, None)
+            execute(cells[0])
+
+        timer = threading.Timer(1.0, end)
+        timer.start()
+        outcome = run_cells(plan, Silent())
+        timer.join()
+    assert outcome.failed == {}
+    assert outcome.ran + outcome.elsewhere == 2
+
+
+def test_a_removed_folder_is_a_failure_and_is_made_anew(cell: Callable[..., Cell]) -> None:
+    import shutil
+
+    one = cell("max_steps=100000")
+    worker = start(one, again=False)
+    while not (one.folder / "steps.csv").exists():
+        time.sleep(0.02)
+    shutil.rmtree(one.folder, ignore_errors=True)
+    with RunFolder(one.folder) as other:  # by now it belongs to somebody else
+        other.start({"config": {}})
+        while not worker.over:
+            wait_for([worker], 0.5)
+            worker.listen()
+        assert worker.end == "failed"
+        assert "was removed while it was being written" in worker.error
+        assert sorted(path.name for path in one.folder.iterdir()) == [".lock", "config.yaml", "epochs.csv", "steps.csv"]
+        assert len((one.folder / "steps.csv").read_text().splitlines()) == 1, "nothing of the first one's in it"
+
+
+def test_a_run_that_is_asked_to_stop_continues_to_the_same_end(cell: Callable[..., Cell], tmp_path: Path) -> None:
+    whole = execute(cell("max_steps=400", "model.dropout=0.2", results_dir=str(tmp_path / "whole")))
+    one = cell("max_steps=400", "model.dropout=0.2")
+    asked = iter(range(10**6))
+    for _ in range(3):
+        with pytest.raises(Exception, match="stopped at step"):
+            execute(one, stop=lambda: next(asked) % 111 == 110)
+        assert (one.folder / "checkpoint").exists()
+        assert not (one.folder / "error.json").exists()
+        assert Run(one.folder).status == "interrupted"
+    run = execute(one)
+    for table in ("steps", "epochs"):
+        ours, theirs = (getattr(which, table).drop(columns="train_seconds") for which in (run, whole))
+        assert ours.equals(theirs), table
+    assert run.summary["test_loss"] == whole.summary["test_loss"]
+
+
+@pytest.mark.parametrize("sweep", [True, False])
+def test_ctrl_c_loses_nothing_and_leaves_nobody(tmp_path: Path, sweep: bool) -> None:
+    words = [*TINY, "max_steps=1000000", "study=s", *(["-m", "seed=0,1,2"] if sweep else [])]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "normbench", "run", *words], stderr=subprocess.PIPE, stdout=subprocess.PIPE,
+        start_new_session=True, text=True,
+    )  # fmt: skip
+    together = min(2, len(os.sched_getaffinity(0))) if sweep else 1
+    while len(list(tmp_path.glob("results/s/*/steps.csv"))) < together:
+        assert process.poll() is None
+        time.sleep(0.1)
+    time.sleep(1.0)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert told.endswith("normbench: interrupted; repeat the command to continue\n")
+    assert "Traceback" not in told
+    assert {run.status for run in load(tmp_path / "results" / "s")} == {"interrupted"}
+    assert all((run.folder / "checkpoint").exists() for run in load(tmp_path / "results" / "s"))
+    limit = time.monotonic() + 20
+    while _lives(process.pid):  # the server notices a little later that its sweep has ended
+        assert time.monotonic() < limit, "somebody is left of its group"
+        time.sleep(0.1)
+
+
+def _lives(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_what_was_done_can_be_done_again(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["run", "-m", *TINY, "norm=none,layer", "study=s"]
+    assert main(words) == 0
+    before = {path: path.stat().st_mtime_ns for path in Path("results").glob("s/*/summary.json")}
+    assert main(words) == 0
+    assert "2 runs: 0 ran, 2 were finished before" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert main([*words, "rerun=all"]) == 0
+    assert "2 runs: 2 ran" in capsys.readouterr().out
+    assert all(path.stat().st_mtime_ns > before[path] for path in before)
+
+
+def test_a_shard_runs_its_part_and_together_they_are_the_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["run", "-m", *TINY, "norm=none,layer", "seed=0,1", "study=s"]
+    assert main([*words, "shard=1/2"]) == 0
+    assert "2 runs: 2 ran" in capsys.readouterr().out
+    assert main([*words, "shard=2/2"]) == 0
+    capsys.readouterr()
+    assert main(words) == 0
+    assert "4 runs: 0 ran, 4 were finished before" in capsys.readouterr().out
+    assert main([*words, "norm=none", "seed=0", "shard=2/2"]) == 2
+    assert "this shard holds no run" in capsys.readouterr().err
+
+
+def test_jobs(cell: Callable[..., Cell]) -> None:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    assert how_many(cell()) == cores
+    assert how_many(cell(jobs=7)) == 7
+    assert how_many(cell(threads=10**6)) == 1
+    assert how_many(cell(device="cuda:0")) == 1
+
+
+def test_status_watches_until_nothing_runs(cell: Callable[..., Cell], capsys: pytest.CaptureFixture[str]) -> None:
+    one, two = cell("max_steps=40"), cell("max_steps=41")
+    execute(one)
+    with RunFolder(two.folder) as folder:
+        folder.start({"config": {}, "overrides": ["norm=batch", "max_steps=41"], "total_steps": 41})
+        threading.Timer(1.0, folder.__exit__, (None, None, None)).start()
+        assert main(["status", "results/scratch", "--watch"]) == 0
+    told = capsys.readouterr().out
+    assert "1 complete, 1 interrupted" in told
+    assert "norm=batch max_steps=41  step 0 of 41" in told
+    assert main(["status", "nowhere"]) == 2
+    assert "nowhere holds no runs" in capsys.readouterr().err
+
+
+def test_torture() -> None:
+    """Ten disturbances at random moments; `scripts/torture` makes as many as you like."""
+    script = Path(__file__).parent.parent / "scripts" / "torture.py"
+    done = subprocess.run([sys.executable, script, "--rounds", "10"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Nothing lost, nothing twice." in done.stdout
