@@ -8,6 +8,8 @@ import os
 import sys
 from pathlib import Path
 
+from normbench.report_command import add_options as add_report_options
+
 COMMANDS = ("run", "plan", "status", "describe", "list", "report", "data")
 WITH_OPTIONS = ("run", "plan", "describe")  # key=value words, read by Hydra
 
@@ -19,7 +21,7 @@ examples:
   normbench run experiment=demo                                           a study from a file
   normbench plan norm=none,batch seed=0,1,2 --measure                     what a sweep would do, and for how long
   normbench status --watch                                                how it is doing, from another terminal
-  normbench report results/demo                                           its tables and figures
+  normbench report results/demo --open                                    its tables and figures, in your browser
   normbench data mnist                                                    fetch a data set
 """
 
@@ -65,7 +67,9 @@ def _command(words: list[str]) -> int:
     if options.command == "status":
         return _status(options.study, options.watch)
     if options.command == "report":
-        return _report(options.study)
+        from normbench import report_command
+
+        return report_command.run(options, _study(options.study))
     if options.command == "data":
         return _data(options.name, options.source, options.data_dir)
     _parser().print_help()
@@ -90,8 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--watch", action="store_true", help="again and again, until nothing runs (or Ctrl-C)")
     commands.add_parser("describe", help="show the network that run would train, with the same words", add_help=False)
     commands.add_parser("list", help="schemes, models, data sets and experiments, with their sources")
-    report = commands.add_parser("report", help="build the report of a study")
-    report.add_argument("study", nargs="?", type=Path, help="results/<study>; left out, the one changed last")
+    add_report_options(commands.add_parser("report", help="build the report of a study"))
     data = commands.add_parser("data", help="show, fetch or import data sets")
     data.add_argument("name", nargs="?", help="fetch and verify this one; left out, show what is there")
     data.add_argument("--from", dest="source", type=Path, metavar="PATH", help="import it from a folder or archive")
@@ -142,21 +145,6 @@ def _status(folder: Path | None, watch: bool) -> int:
         return show(_study(folder), watch)
     except FileNotFoundError as error:
         raise UserError(str(error)) from error
-
-
-def _report(folder: Path | None) -> int:
-    from normbench import console, report
-    from normbench.cell import UserError
-
-    folder = _study(folder)
-    try:
-        built = report.build(folder)
-    except FileNotFoundError as error:
-        raise UserError(str(error)) from error
-    except OSError as error:
-        raise UserError(f"the report can't be written: {error}.") from error
-    console.print_report(built)
-    return 0
 
 
 def _data(name: str | None, source: Path | None, data_dir: Path | None) -> int:

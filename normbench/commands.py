@@ -137,8 +137,9 @@ def _run(plan: Plan, view: View, launch: Launch | None) -> Outcome:
 def _report(cell: Cell, code: int) -> int:
     """Build the report of the cell's study, if there is a run to report on. Returns `code`."""
     from normbench import report
+    from normbench.listing import question
 
     study = cell.folder.parent
     if any(study.glob("*/summary.json")):
-        console.print_report(report.build(study))
+        console.print_report(report.build(study, question=question(study.name), jobs=None))
     return code

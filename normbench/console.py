@@ -117,7 +117,7 @@ def _print_neighbours(cell: Cell) -> None:
     """Finished runs that differ from this one in the scheme only, or the command that would make them."""
     own, rows = _without_scheme(cell.identity), []
     for run in load(cell.folder.parent):
-        if run.folder != cell.folder and run.summary and _without_scheme(run.record.get("identity", {})) == own:
+        if run.folder != cell.folder and _identity(run) == own:
             accuracy = run.summary.get("test_accuracy")
             words = [word for word in run.record["overrides"] if word.startswith("norm")]
             rows.append((" ".join(words), run.summary["status"] if accuracy is None else f"{accuracy:.2%}"))
@@ -134,6 +134,14 @@ def _print_neighbours(cell: Cell) -> None:
         table.add_row(escape(words_), result)
     say("\nthe same with another scheme")
     out.print(table)
+
+
+def _identity(run: Run) -> dict[str, Any] | None:
+    """That of a finished run but for its scheme; None for any other, and for a folder that can't be read."""
+    try:
+        return _without_scheme(run.record.get("identity", {})) if run.summary else None
+    except (OSError, ValueError):
+        return None
 
 
 def _without_scheme(identity: dict[str, Any]) -> dict[str, Any]:
@@ -157,10 +165,13 @@ def print_layers(cell: Cell, layers: list[Layer], facts: str) -> None:
 
 
 def print_report(report: Report) -> None:
-    """The leaderboard, and where the page is."""
+    """The leaderboard, the answer, and where the page is."""
     from normbench.report import print_leaderboard
 
     print_leaderboard(report.leaderboard, out)
+    for words in [*report.content.answer, report.content.filtered]:
+        if words and not words.startswith("SYNTHETIC"):  # which the leaderboard has said
+            say(words)
     say(f"report: {shortened(report.page)}")
 
 

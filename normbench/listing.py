@@ -29,6 +29,17 @@ def choices(group: str) -> dict[str, str]:
     return {path.relative_to(root).with_suffix("").as_posix(): _description(path) for path in files}
 
 
+def question(study: str) -> str:
+    """What the experiment asks that puts its runs into this study: the description of its file; "" if there is none."""
+    import yaml
+
+    root = config_dir() / "experiment"
+    for path in sorted(root.rglob("*.yaml")):
+        if (yaml.safe_load(path.read_bytes()) or {}).get("study") == study:
+            return _description(path)
+    return ""
+
+
 def _description(path: Path) -> str:
     comments = [line.lstrip("# ").strip() for line in path.read_text().splitlines()[:2] if line.startswith("#")]
     return next((line for line in comments if not line.startswith("@package")), "")

@@ -1,14 +1,25 @@
-"""A study's report: tables and pictures from the files of its runs. Never imports torch."""
+"""A study's report: a page, tables and pictures from the files of its runs. Never imports torch."""
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from normbench.report.cells import read
+from normbench.report import analysis  # whole: its `tables` is not our module of that name
+from normbench.report.analysis import Options
+from normbench.report.cells import Cells, read
+from normbench.report.differences import differences
+from normbench.report.files import write_files
 from normbench.report.leaderboard import Leaderboard, leaderboard
-from normbench.report.tables import print_leaderboard, to_csv, to_markdown
-from normbench.runs import load, write_atomically
+from normbench.report.selection import Filter, ReportError, parse, select, worded
+from normbench.report.tables import print_leaderboard
+from normbench.runs import load
+
+if TYPE_CHECKING:
+    from normbench.report.content import Content
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,36 +28,100 @@ class Report:
 
     page: Path
     files: tuple[Path, ...]
-    leaderboard: Leaderboard
+    content: Content
+
+    @property
+    def leaderboard(self) -> Leaderboard:
+        return self.content.board
 
 
-def build(folder: str | Path) -> Report:
-    """Write `report/` into a study's folder: the page, the leaderboard, the figures. The same runs give the same bytes.
+def build(
+    folder: str | Path,
+    options: Options | None = None,
+    only: Filter | None = None,
+    question: str = "",
+    jobs: int | None = 1,
+) -> Report:
+    """Write `report/` into a study's folder: page, tables, figures. The same runs give the same bytes.
+
+    Args:
+        options: of the statistics; left out, the usual ones.
+        only: the runs with one of these values for each key alone, {"norm": ["batch"]}; the report says so.
+        question: that the study answers, for the head of the page.
+        jobs: processes that draw the figures of a study of many runs; None: one per core.
 
     Raises:
         FileNotFoundError: there is no run in `folder`.
+        ReportError: no run is as `only` or `options` ask for.
         OSError: the folder can't be written.
     """
-    from normbench.report.figures import draw_all  # matplotlib takes half a second that tables alone don't need
     from normbench.report.page import render
 
-    cells = read(load(folder))
-    board = leaderboard(cells)
-    figures = draw_all(cells)
-    files = {"leaderboard.csv": to_csv(board).encode(), "leaderboard.md": to_markdown(board).encode()}
-    for figure in figures:
-        if figure.svg:
-            files |= {f"figures/{figure.name}.svg": figure.svg, f"figures/{figure.name}.png": figure.png}
-    files["report.html"] = render(board, figures).encode()  # last: whoever sees a new page finds its figures
-
-    target = Path(folder) / "report"
-    (target / "figures").mkdir(parents=True, exist_ok=True)
-    for name, data in files.items():
-        write_atomically(target / name, data)
-    for old in (target / "figures").iterdir():
-        if old.suffix in (".svg", ".png") and f"figures/{old.name}" not in files:
-            old.unlink()  # a figure of an earlier build that this page doesn't show
-    return Report(target / "report.html", tuple(target / name for name in files), board)
+    folder = Path(folder)
+    content = compile_content(folder, options or Options(), only or {}, question, jobs)
+    files = content.files()
+    files["report.html"] = render(content).encode()  # last: whoever sees a new page finds what it links to
+    written = write_files(folder / "report", files)
+    return Report(folder / "report" / "report.html", written, content)
 
 
-__all__ = ["Leaderboard", "Report", "build", "leaderboard", "print_leaderboard", "read"]
+def compile_content(folder: Path, options: Options, only: Filter, question: str, jobs: int | None) -> Content:
+    """Read, count, draw: everything but writing. Arguments and errors are those of `build`."""
+    from normbench.report.content import Content
+    from normbench.report.every_run import every_run
+    from normbench.report.side_by_side import drawing  # matplotlib takes half a second that tables alone don't need
+
+    everything = load(folder)
+    chosen = select(everything, only)
+    cells = read(chosen)
+    try:
+        analysis.check(cells, options)
+    except ValueError as error:
+        raise ReportError(str(error)) from error
+    filtered = ""
+    if only:
+        filtered = f"Filtered: {worded(only)}. {len(cells.entries)} of the study's {len(list(everything))} runs."
+    with drawing(cells, jobs) as figures:
+        return Content(
+            board=leaderboard(cells),
+            tables=analysis.tables(cells, options),
+            runs=every_run(cells),
+            question=next((str(q) for e in cells.entries if (q := e.run.config.get("question"))), question),
+            answer=analysis.answer(cells, options),
+            differences=differences(cells),
+            filtered=filtered,
+            command=_command(folder, options, only),
+            unread={**cells.foreign, **_strangers(folder)},
+            figures=figures(),  # last: drawn while the rest is counted
+        )
+
+
+def _command(folder: Path, options: Options, only: Filter) -> str:
+    usual = Options()
+    words = ["normbench", "report", f"results/{folder.resolve().name}"]
+    words += ["--reference", options.reference] if options.reference else []
+    words += ["--margin", f"{options.margin:g}"] if options.margin != usual.margin else []
+    if options.targets != usual.targets:
+        words += [word for target in options.targets for word in ("--target", f"{target:g}")]
+    words += ["--filter", *(f"{key}={','.join(values)}" for key, values in only.items())] if only else []
+    return shlex.join(words)
+
+
+def _strangers(folder: Path) -> Mapping[str, str]:
+    """Folders that are no runs, but for our own and hidden ones."""
+    found = sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != "." and path.name != "report")
+    return {path.name: "has no config.yaml: not a run" for path in found if not (path / "config.yaml").exists()}
+
+
+__all__ = [
+    "Cells",
+    "Leaderboard",
+    "Options",
+    "Report",
+    "ReportError",
+    "build",
+    "leaderboard",
+    "parse",
+    "print_leaderboard",
+    "read",
+]

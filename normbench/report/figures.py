@@ -38,11 +38,11 @@ FIGURES += (ribbons, ridges, unit_bands, shift, shift_total, pinned_but_moving, 
 FIGURES += (running_statistics, depth, landscape, time_steps)
 
 
-def draw_all(cells: Cells) -> list[Figure]:
+def draw_all(cells: Cells, part: slice = slice(None)) -> list[Figure]:
     """Every figure; in place of one that fails, a note: a study of hours must not lose its tables to a picture."""
     figures = []
     with look(), _no_garbage_collection():
-        for module in FIGURES:
+        for module in FIGURES[part]:
             try:
                 figures += module.draw(cells)
             except Exception as error:

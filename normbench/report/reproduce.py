@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections.abc import Sequence
 from typing import Any
 
 from normbench.report.cells import Cells
 from normbench.report.entries import Entry
-from normbench.runs.study import flat
+from normbench.report.palette import order
 
 
 def command(entry: Entry) -> str:
@@ -18,9 +17,19 @@ def command(entry: Entry) -> str:
 
 
 def commands(cells: Cells) -> list[str]:
-    """One `normbench run -m` where the runs are a full crossing, otherwise a command for each of them."""
-    crossing = _crossing(cells)
-    return [crossing] if crossing else [command(entry) for entry in cells.entries]
+    """As few `normbench run -m` as repeat exactly these runs: one for a full crossing, more for a ragged study."""
+    rows, alone = [], []
+    keys: dict[str, None] = {}
+    for entry in cells.entries:
+        words = _overrides(entry)
+        if all("=" in word for word in words):
+            rows.append((entry, dict(word.partition("=")[::2] for word in words)))
+            keys |= dict.fromkeys(rows[-1][1])
+        else:  # ~key, which takes an option away
+            alone.append(command(entry))
+    blocks = [_block(entry, row, list(keys)) for entry, row in rows]
+    joined = min((_joined(blocks, way) for way in (list(keys), list(keys)[::-1])), key=len)
+    return [_line(block) for block in joined] + alone
 
 
 def _overrides(entry: Entry) -> list[str]:
@@ -29,23 +38,42 @@ def _overrides(entry: Entry) -> list[str]:
     return words if not study or any(word.startswith("study=") for word in words) else [*words, f"study={study}"]
 
 
-def _crossing(cells: Cells) -> str | None:
-    """Every key takes each of its values with each of all others: the product of their numbers is that of the runs."""
-    if not all("=" in word for entry in cells.entries for word in _overrides(entry)):
-        return None  # ~key, which takes an option away
-    rows = [dict(word.partition("=")[::2] for word in _overrides(entry)) for entry in cells.entries]
-    keys = list(dict.fromkeys(key for row in rows for key in row))
-    for row, entry in zip(rows, cells.entries, strict=True):
-        values = flat(entry.run.config) | entry.run.choices
-        for key in keys:
-            if key not in row and key not in values:
-                return None  # such as a key that only some models have
-            row[key] = row.get(key, _word(values.get(key)))
-    options = {key: list(dict.fromkeys(row[key] for row in rows)) for key in keys}
-    distinct = {tuple(row[key] for key in keys) for row in rows}
-    if len(rows) < 2 or len(distinct) != len(rows) or math.prod(map(len, options.values())) != len(rows):
-        return None
-    return shlex.join(["normbench", "run", "-m", *(f"{key}={','.join(values)}" for key, values in options.items())])
+Block = dict[str, tuple[str, ...]]  # {"norm": ("batch", "layer"), "seed": ("0", "1")}: every combination of these
+
+
+def _block(entry: Entry, row: dict[str, str], keys: Sequence[str]) -> Block:
+    """One run: each key with its value, also where that is the default; without keys that only other runs have."""
+    values = entry.run.values
+    return {key: (row.get(key, _word(values.get(key))),) for key in keys if key in row or key in values}
+
+
+def _joined(blocks: Sequence[Block], keys: Sequence[str]) -> list[Block]:
+    """Blocks that differ in one key alone become one, key by key: the same runs, none of them twice."""
+    for key in keys:
+        groups: dict[Any, Block] = {}
+        for block in blocks:
+            rest = tuple((name, values) for name, values in block.items() if name != key)
+            found = groups.setdefault((key in block, rest), block)
+            if found is not block and key in block:
+                groups[True, rest] = found | {key: tuple(dict.fromkeys(found[key] + block[key]))}
+        blocks = list(groups.values())
+    return list(blocks)
+
+
+def _line(block: Block) -> str:
+    flag = ["-m"] if any(len(values) > 1 for values in block.values()) else []
+    words = [f"{key}={','.join(_sorted(key, values))}" for key, values in block.items()]
+    return shlex.join(["normbench", "run", *flag, *words])
+
+
+def _sorted(key: str, values: Sequence[str]) -> list[str]:
+    """Numbers by size, schemes in the order of the tables, anything else as it came."""
+    if key == "norm":
+        return order(values)
+    try:
+        return sorted(values, key=float)
+    except ValueError:
+        return list(values)
 
 
 def _word(value: Any) -> str:

@@ -5,7 +5,7 @@ Neither torch nor Hydra is imported here: reports are built from these files on 
 
 from normbench.runs.files import Damaged, Table, write_atomically
 from normbench.runs.folder import SCHEMA_VERSION, Locked, RunFolder, Unwritable, make_folder
-from normbench.runs.study import FINISHED, Run, Study, last_step, load
+from normbench.runs.study import FINISHED, Run, Study, Unreadable, last_step, load
 
 __all__ = [
     "FINISHED",
@@ -16,6 +16,7 @@ __all__ = [
     "RunFolder",
     "Study",
     "Table",
+    "Unreadable",
     "Unwritable",
     "last_step",
     "load",

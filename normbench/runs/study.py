@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 FINISHED = ("complete", "diverged", "unsupported")
 
 
+class Unreadable(ValueError):
+    """A file of a run is not what a run writes: empty, cut off, or made by something else."""
+
+
 @dataclass(frozen=True)
 class Run:
     """One run's folder, read only. `config` and `summary` are plain dictionaries; the tables are data frames."""
@@ -29,22 +33,41 @@ class Run:
 
     @cached_property
     def record(self) -> dict[str, Any]:
-        """Everything in `config.yaml`: choices, config, versions, machine."""
-        return yaml.load((self.folder / "config.yaml").read_bytes(), Loader=_LOADER) or {}
+        """Everything in `config.yaml`: choices, config, versions, machine. Raises Unreadable, OSError."""
+        try:
+            record = yaml.load((self.folder / "config.yaml").read_bytes(), Loader=_LOADER)
+        except (yaml.YAMLError, ValueError) as error:  # ValueError: such as a date of February 30
+            raise Unreadable(f"config.yaml can't be read: {' '.join(str(error).split())}") from error
+        if not record:
+            raise Unreadable("config.yaml is empty")
+        if not isinstance(record, dict):
+            raise Unreadable("config.yaml is not that of a run")
+        return record
 
     @property
     def choices(self) -> dict[str, str]:
-        """Which option of each group: {"norm": "batch", "model": "mlp", ...}."""
-        return self.record["choices"]
+        """Which option of each group: {"norm": "batch", "model": "mlp", ...}. Raises Unreadable, OSError."""
+        return self._part("choices")
 
     @property
     def config(self) -> dict[str, Any]:
-        return self.record["config"]
+        return self._part("config")
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """Every configured value by its name on the command line, and the choice of each group: what one filters by."""
+        values = flat({k: v for k, v in self.config.items() if k not in self.choices})
+        for group, choice in self.choices.items():
+            values |= {group: choice, **flat(self.config.get(group) or {}, f"{group}.")}
+        return values
 
     @cached_property
     def summary(self) -> dict[str, Any]:
-        """The numbers of `summary.json`; empty while the run is not over."""
-        return _json(self.folder / "summary.json")
+        """The numbers of `summary.json`; empty while the run is not over. Raises Unreadable, OSError."""
+        summary = _json(self.folder / "summary.json")
+        if summary and summary.get("status") not in FINISHED:
+            raise Unreadable(f"summary.json has status {summary.get('status')}, not {', '.join(FINISHED)}")
+        return summary
 
     @property
     def status(self) -> str:
@@ -57,7 +80,20 @@ class Run:
 
     @property
     def error(self) -> str | None:
-        return _json(self.folder / "error.json").get("error")
+        """What went wrong, in a line; None if nothing did."""
+        return self._failure.get("error")
+
+    @property
+    def traceback(self) -> str:
+        """Where it went wrong; empty if nothing did."""
+        return str(self._failure.get("traceback") or "")
+
+    @cached_property
+    def _failure(self) -> dict[str, Any]:
+        try:
+            return _json(self.folder / "error.json")
+        except Unreadable as error:  # that the run failed is known all the same
+            return {"error": str(error)}
 
     @property
     def steps(self) -> pd.DataFrame:
@@ -77,6 +113,12 @@ class Run:
     def instruments(self) -> list[str]:
         """The names of those that looked."""
         return sorted(path.stem for path in (self.folder / "measured").glob("*.csv"))
+
+    def _part(self, name: str) -> dict[str, Any]:
+        part = self.record.get(name)
+        if not isinstance(part, dict):
+            raise Unreadable(f"config.yaml has no {name}: it is cut off, or not that of a run")
+        return part
 
     def _table(self, name: str) -> pd.DataFrame:
         import pandas as pd
@@ -100,11 +142,18 @@ class Study:
     configured value (`batch_size`, `lr`, `model.hidden`, ...) and every number of its summary.
     `steps`, `epochs` and `measured("activations")` are the runs' tables on top of one another, with the run's name in
     column `run`; join them with `runs` on that column.
+
+    Args:
+        chosen: these runs of the folder alone; None stands for all.
     """
 
     folder: Path
+    chosen: tuple[Run, ...] | None = None
 
     def __iter__(self) -> Iterator[Run]:
+        if self.chosen is not None:
+            yield from self.chosen
+            return
         for path in sorted(self.folder.glob("*/config.yaml")):
             yield Run(path.parent)
 
@@ -114,11 +163,7 @@ class Study:
 
         rows = []
         for run in self:
-            row: dict[str, Any] = {"run": run.folder.name, "status": run.status}
-            row.update(flat({k: v for k, v in run.config.items() if k not in run.choices}))
-            for group, choice in run.choices.items():
-                row[group] = choice
-                row.update(flat(run.config.get(group) or {}, f"{group}."))
+            row = {"run": run.folder.name, "status": run.status, **run.values}
             row.update(flat({k: v for k, v in run.summary.items() if k != "status"}))
             row["error"] = run.error
             rows.append(row)
@@ -145,9 +190,12 @@ class Study:
 def load(folder: str | Path) -> Study:
     """Open a study, `results/<study>`. Raises FileNotFoundError where there are no runs."""
     folder = Path(folder)
-    if not any(folder.glob("*/config.yaml")):
-        raise FileNotFoundError(f"{folder} holds no runs. A study is a folder under results/, such as results/scratch.")
-    return Study(folder)
+    if any(folder.glob("*/config.yaml")):
+        return Study(folder)
+    if (folder / "config.yaml").exists():
+        raise FileNotFoundError(f"{folder} is a single run. Its study is the folder above: {folder.resolve().parent}")
+    words = "holds no runs" if folder.is_dir() else "is no folder, so it holds no runs"
+    raise FileNotFoundError(f"{folder} {words}. A study is a folder under results/, such as results/scratch.")
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -174,10 +222,16 @@ def last_step(folder: Path) -> tuple[int, float]:
 
 
 def _json(path: Path) -> dict[str, Any]:
+    """The object in a file; empty if there is none. Raises Unreadable, OSError."""
     try:
-        return json.loads(path.read_bytes())
+        found = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return {}
+    except ValueError as error:  # neither JSON nor UTF-8
+        raise Unreadable(f"{path.name} is cut off or damaged: {error}") from error
+    if not isinstance(found, dict):
+        raise Unreadable(f"{path.name} is not that of a run")
+    return found
 
 
 def _is_locked(path: Path) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from normbench.runs import SCHEMA_VERSION, Locked, RunFolder, Unwritable, load
+from normbench.runs import SCHEMA_VERSION, Locked, RunFolder, Unreadable, Unwritable, load
 
 RECORD = {"choices": {"norm": "batch", "model": "mlp"}, "config": {"norm": {"eps": 1e-5}, "model": {}, "lr": 0.1}}
 
@@ -86,3 +86,43 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(Unwritable, match="can't be written"), RunFolder(tmp_path / "file" / "a"):
         pass
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("config.yaml", "", "config.yaml is empty"),
+        ("config.yaml", "- a\n- b\n", "is not that of a run"),
+        ("config.yaml", "schema_version: 2\nchoices:\n  norm: batch\n", "has no config: it is cut off"),
+        ("config.yaml", "choices: {norm: batch\n", "config.yaml can't be read: .*line"),
+        ("config.yaml", b"\xff\xfe\x00", "config.yaml can't be read"),
+        ("summary.json", '{"status": "complete", "test_acc', "summary.json is cut off or damaged"),
+        ("summary.json", "[1]", "is not that of a run"),
+        ("summary.json", '{"status": "fine"}', "has status fine, not complete"),
+    ],
+)
+def test_a_damaged_file_is_named_with_what_is_wrong(tmp_path: Path, name: str, text: str | bytes, words: str) -> None:
+    path = write(tmp_path / "a")
+    (path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    [run] = load(tmp_path)
+    with pytest.raises(Unreadable, match=words):
+        _ = run.config, run.status
+
+
+def test_a_run_that_failed_says_why_even_with_a_damaged_message(tmp_path: Path) -> None:
+    path = write(tmp_path / "a")
+    (path / "error.json").write_text('{"error": "out of memory", "traceback": "line 1\\nline 2"}')
+    [run] = load(tmp_path)
+    assert (run.status, run.error, run.traceback) == ("failed", "out of memory", "line 1\nline 2")
+    (path / "error.json").write_text('{"error": "out of me')
+    [run] = load(tmp_path)
+    assert (run.status, run.traceback) == ("failed", "")
+    assert "error.json is cut off" in str(run.error)
+
+
+def test_what_is_no_study_is_told_apart(tmp_path: Path) -> None:
+    write(tmp_path / "a")
+    with pytest.raises(FileNotFoundError, match="is a single run"):
+        load(tmp_path / "a")
+    with pytest.raises(FileNotFoundError, match="is no folder"):
+        load(tmp_path / "nowhere")

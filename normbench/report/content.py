@@ -1,0 +1,77 @@
+"""Everything that a report says, before it becomes a page and files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from normbench.report.cells import Cells
+from normbench.report.drawing import Figure
+from normbench.report.leaderboard import Leaderboard
+from normbench.report.table import Table, escape
+from normbench.report.tables import to_csv, to_markdown
+from normbench.report.wording import constants
+
+
+@dataclass(frozen=True, eq=False)
+class Content:
+    """A study's numbers, words and pictures.
+
+    Args:
+        question: that the study was made to answer; empty where it is not known.
+        answer: sentences.
+        differences: what else differs between the runs that are compared.
+        runs: one row for each of them.
+        filtered: which runs these are, in a sentence; empty where they are all.
+        command: that builds this report again.
+        unread: folders that hold no run, or none that can be read: name -> why.
+    """
+
+    board: Leaderboard
+    tables: Sequence[Table]
+    figures: Sequence[Figure]
+    runs: Table
+    question: str = ""
+    answer: Sequence[str] = ()
+    differences: Sequence[str] = ()
+    filtered: str = ""
+    command: str = ""
+    unread: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def cells(self) -> Cells:
+        return self.board.cells
+
+    @property
+    def leaderboard(self) -> Table | None:
+        """As a plain table, every number beside the other."""
+        return next((table for table in self.tables if table.name == "leaderboard"), None)
+
+    @property
+    def others(self) -> list[Table]:
+        return [table for table in self.tables if table.name != "leaderboard"]
+
+    def files(self) -> dict[str, bytes]:
+        """Every file but the page: name inside report/ -> bytes."""
+        board = self.board
+        texts = {"leaderboard.csv": to_csv(board), "leaderboard.md": self._leaderboard(), "tables.md": self._tables()}
+        texts |= {f"tables/{table.name}.csv": table.to_csv() for table in [*self.others, self.runs] if table.rows}
+        files = {name: text.encode() for name, text in texts.items()}
+        for figure in self.figures:
+            if figure.svg:
+                kinds = {"svg": figure.svg, "png": figure.png, "pdf": figure.pdf}
+                files |= {f"figures/{figure.name}.{kind}": data for kind, data in kinds.items()}
+        return files
+
+    def _leaderboard(self) -> str:
+        """With the filter, if there is one, below the title: a part must not pass for the whole."""
+        title, newline, rest = to_markdown(self.board).partition("\n")
+        return f"{title}\n\n> {escape(self.filtered)}\n{rest}" if self.filtered else title + newline + rest
+
+    def _tables(self) -> str:
+        """What the page says above its tables, and all of them but that of the runs."""
+        said = [self.question, *self.answer]
+        warned = [f"> {escape(words)}" for words in (self.filtered, *self.differences) if words]
+        lines = [f"# {escape(self.cells.folder.name)}", *map(escape, filter(None, said)), *warned]
+        lines.append("All runs: `" + constants(self.cells).replace("`", "'") + "`")
+        return "\n\n".join([*lines, *(table.to_markdown() for table in self.tables)]).rstrip("\n") + "\n"

@@ -1,0 +1,163 @@
+"""Tables as the page shows them: texts, with what to sort by beside, and what to filter by."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from normbench.report.cells import Cells, label, show
+from normbench.report.leaderboard import Leaderboard, Row
+from normbench.report.palette import order
+from normbench.report.table import Column, Table
+from normbench.report.tables import HEADINGS, texts
+from normbench.report.wording import heading, percent, synopsis
+
+FILTERS = {"scheme": "Only these schemes", "model": "Only these models", "batch_size": "Only batch size"}
+GLANCE = 8  # settings that fit beside one another
+LONG = 40  # signs; longer words are wrapped
+
+
+@dataclass(frozen=True)
+class Item:
+    """One cell: `sort` is "" where the text itself is what to sort by; `kind` is "", "words", "left" or "code"."""
+
+    text: str
+    sort: str = ""
+    kind: str = ""
+
+
+def filters(cells: Cells) -> list[tuple[str, str, list[str]]]:
+    """What there is to choose between: (key, legend, values), without keys that have one value only."""
+    values = {key: {show(v) for e in cells.entries if (v := e.settings.get(key)) is not None} for key in FILTERS}
+    found = {**{key: sorted(values[key], key=_size) for key in FILTERS}, "scheme": order(cells.schemes)}
+    return [(key, legend, found[key]) for key, legend in FILTERS.items() if len(found[key]) > 1]
+
+
+def rows(table: Table) -> list[tuple[dict[str, str], list[Item]]]:
+    """Each row's filter attributes and cells."""
+    drawn = [(row, table.texts(row)) for row in table.rows]
+    wide = [max((len(found[i]) for _, found in drawn), default=0) > LONG for i in range(len(table.columns))]
+    return [
+        (keys(row), [_item(*each, row) for each in zip(table.columns, found, wide, strict=True)])
+        for row, found in drawn
+    ]
+
+
+def keys(row: Mapping[str, Any]) -> dict[str, str]:
+    """What a row is filtered by; without a key that it does not have, or that has no value in it."""
+    return {key: show(row[key]) for key in FILTERS if row.get(key) is not None}
+
+
+def _item(column: Column, text: str, wide: bool, row: Mapping[str, Any]) -> Item:
+    sort = sortable(row[column.sort or column.key])
+    kind = "code" if column.key == "command" else "" if column.numeric else "words" if wide else "left"
+    return Item(text, sort if sort != text else "", kind)
+
+
+def sortable(value: Any) -> str:
+    """A value as the page's script reads it: numbers as numbers, infinity too; – where there is none."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    if isinstance(value, float) and math.isinf(value):
+        return "Infinity" if value > 0 else "-Infinity"
+    return str(value)
+
+
+def groups(board: Leaderboard) -> list[dict[str, Any]]:
+    """The leaderboard: per setting a heading, a sentence, and rows with a mark of mean and interval each."""
+    return [
+        {
+            "heading": heading(board.cells, setting),
+            "synopsis": synopsis(found),
+            "rows": [
+                (_row_keys(row, board.cells), _items(row), mark) for row, mark in zip(found, _marks(found), strict=True)
+            ],
+        }
+        for setting, found in board.groups.items()
+    ]
+
+
+def _row_keys(row: Row, cells: Cells) -> dict[str, str]:
+    return keys({**cells.constant, **dict(row.cell.setting), "scheme": row.cell.scheme})
+
+
+def _items(row: Row) -> list[Item]:
+    means = (row.test, row.validation, row.train_loss, row.seconds)
+    test, validation, loss, seconds = (sortable(value.mean if value else None) for value in means)
+    sorts = ("", test, str(row.test.n if row.test else 0), validation, loss, sortable(row.parameters), seconds, "")
+    kinds = ["left" if name == "norm" else "words" if name == "remarks" else "" for name in HEADINGS]
+    return [Item(*each) for each in zip(texts(row), sorts, kinds, strict=True)]
+
+
+def _marks(found: Sequence[Row]) -> list[dict[str, float] | None]:
+    """Where each mean and interval lies on a line of 0 to 100 that spans the group's means with some room."""
+    means = [row.test.mean for row in found if row.test]
+    if not means:
+        return [None] * len(found)
+    room = max(0.3 * (max(means) - min(means)), 0.002)
+    low, high = min(means) - room, max(means) + room
+
+    def place(value: float) -> float:
+        return round(min(100.0, max(0.0, 100 * (value - low) / (high - low))), 1)
+
+    marks: list[dict[str, float] | None] = []
+    for row in found:
+        if row.test is None:
+            marks.append(None)
+            continue
+        left, right = (row.test.mean if end is None else end for end in (row.test.low, row.test.high))
+        marks.append({"mean": place(row.test.mean), "low": place(left), "high": place(right)})
+    return marks
+
+
+def glance(board: Leaderboard) -> dict[str, Any] | None:
+    """Schemes down, settings across: only where there are several of both and they fit."""
+    settings = list(board.groups)
+    if not 1 < len(settings) <= GLANCE or len(board.cells.schemes) < 2:
+        return None
+    found = {(row.cell.scheme, row.cell.setting): row for row in board.rows}
+
+    def item(row: Row | None) -> Item:
+        if row is None:
+            return Item("")
+        if row.test:
+            return Item(percent(row.test).removesuffix(" (n = 1)"), str(row.test.mean))
+        return Item(next((status for status, count in row.counts.items() if count), "–"), "–")
+
+    lines = [(scheme, [item(found.get((scheme, setting))) for setting in settings]) for scheme in board.cells.schemes]
+    return {"columns": [heading(board.cells, setting) for setting in settings], "lines": lines}
+
+
+def troubles(cells: Cells) -> Table:
+    """Runs without a result, each with the reason in its own words."""
+    columns = [
+        Column("scheme", "norm", numeric=False),
+        Column("setting", "setting", numeric=False),
+        Column("seed", "seed"),
+        Column("status", "status", numeric=False),
+        Column("reason", "message", numeric=False),
+        Column("run", "folder", numeric=False),
+    ]
+    found = [entry for entry in cells.entries if entry.status != "complete"]
+    lines = [
+        {
+            **{key: entry.settings.get(key) for key in FILTERS},
+            "scheme": entry.scheme,
+            "setting": label(tuple((key, entry.settings.get(key)) for key in cells.varying), ""),
+            "seed": entry.seed,
+            "status": entry.status,
+            "reason": entry.reason,
+            "run": entry.name,
+        }
+        for entry in found
+    ]
+    return Table("troubles", "Runs without a result", "", columns, lines)
+
+
+def _size(text: str) -> tuple[float, str]:
+    try:
+        return float(text), ""
+    except ValueError:
+        return math.inf, text

@@ -1,0 +1,58 @@
+"""Figures drawn by several processes: nine tenths of the time that a report takes is matplotlib's."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+
+from normbench.report.cells import Cells
+from normbench.report.drawing import Figure
+from normbench.report.figures import FIGURES, draw_all
+
+FEW = 40  # runs, up to which a process starts for longer than it helps
+_cells: list[Cells] = []  # of a worker: sent once, not with each figure
+
+
+def cores() -> int:
+    """How many processors this process may use; eight at most, as there are not many more figures."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, count)
+
+
+@contextmanager
+def drawing(cells: Cells, jobs: int | None) -> Iterator[Callable[[], list[Figure]]]:
+    """Start to draw; the function that is yielded waits for the figures, all of them and in their order."""
+    jobs = cores() if jobs is None else jobs
+    if jobs < 2 or len(cells.entries) <= FEW:
+        yield lambda: draw_all(cells)
+        return
+    # Not fork, which copies locks that other threads hold; the server imports matplotlib once for all workers.
+    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    context = multiprocessing.get_context(method)
+    if method == "forkserver":
+        context.set_forkserver_preload([__name__])
+    with ProcessPoolExecutor(jobs, context, _remember, (cells,)) as pool:
+        futures = [pool.submit(_draw, place) for place in range(len(FIGURES))]
+
+        def wait() -> list[Figure]:
+            try:
+                return [figure for future in futures for figure in future.result()]
+            except BrokenProcessPool:  # a worker was killed, such as for its memory: one alone needs less
+                return draw_all(cells)
+
+        try:
+            yield wait
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _remember(cells: Cells) -> None:
+    _cells[:] = [cells]
+
+
+def _draw(place: int) -> list[Figure]:
+    return draw_all(_cells[0], slice(place, place + 1))

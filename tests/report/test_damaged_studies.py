@@ -1,0 +1,110 @@
+"""Studies as a full disk, a kill or a person leaves them: the rest of the report is whole, and says what is wrong."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from normbench.report import build
+
+Add = Callable[..., Path]
+BAND = [(-2.0, -1.0, 0.0, 1.0, 2.0), (-3.0, -1.5, 0.0, 1.5, 3.0)]
+
+
+def plain(text: str) -> str:
+    """The words of a page."""
+    body = re.sub(r"<(style|script)>.*?</\1>", "", text, flags=re.DOTALL)
+    return " ".join(re.sub(r"<[^>]*>", " ", body).split())
+
+
+def test_half_written_tables_do_no_harm(study: Path, add: Add) -> None:
+    add(norm="none", layers={"a/linear": BAND})
+    tables = {
+        "batch": b"",
+        "layer": b"step,sam",
+        "selu": b"step,samples\n1,",
+        "rms": b"\xff\x00\n\n",
+        "group": b"a,b\n1,2,3,4\n",
+    }
+    for norm, data in tables.items():
+        for status in ("interrupted", "complete"):
+            path = add(norm=norm, status=status, seed=int(status == "complete"))
+            for name in ("steps", "epochs", "measured/activations", "measured/shift"):
+                (path / f"{name}.csv").write_bytes(data)
+    gone = add(norm="weight")
+    for path in [*gone.glob("*.csv"), *gone.glob("measured/*.csv")]:
+        path.unlink()
+    text = plain(build(study).page.read_text())
+    assert "could not be drawn" not in text.lower()
+    assert "5 interrupted" in text
+
+
+def test_folders_that_cannot_be_read_are_named_with_the_reason(study: Path, add: Add) -> None:
+    for seed in (0, 1):
+        add(norm="none", seed=seed)
+        add(norm="batch", seed=seed)
+    damages: dict[str, tuple[str, bytes, str]] = {
+        "cut": ("config.yaml", b"schema_version: 2\nchoices:\n  norm: ba", "config.yaml has no c"),
+        "torn": ("config.yaml", b"schema_version: 2\nchoices: {norm: [", "config.yaml can&#39;t be read"),
+        "empty": ("config.yaml", b"", "config.yaml is empty"),
+        "old": ("config.yaml", b"schema_version: 1\nchoices: {}\nconfig: {}\n", "schema_version is 1"),
+        "foreign": ("config.yaml", b"hello\n", "config.yaml is not that of a run"),
+        "binary": ("config.yaml", bytes(range(256)), "config.yaml can&#39;t be read"),
+        "half": ("summary.json", b'{"status": "compl', "summary.json is cut off"),
+        "list": ("summary.json", b"[1, 2]", "summary.json is not that of a run"),
+    }
+    for name, (file, data, _) in damages.items():
+        path = add(norm="layer")
+        (path / file).write_bytes(data)
+        path.rename(study / name)
+    (study / "no-run").mkdir()
+    (study / "link").symlink_to(study / "nowhere")
+    (study / "notes.txt").write_text("mine")
+    (study / "config.yaml.d").mkdir()
+    (study / "folder").mkdir()
+    (study / "folder" / "config.yaml").mkdir()
+    report = build(study)
+    text = report.page.read_text()
+    for name, (_, _, words) in damages.items():
+        assert re.search(rf'<th scope="row">{name}</th><td>[^<]*{re.escape(words)}', text), name
+    assert "no-run</th><td>has no config.yaml" in text
+    assert "4 runs: 2 schemes, 1 setting, 2 seeds. 4 complete." in plain(text)
+    assert "notes.txt" not in text
+    assert len(report.leaderboard.rows) == 2
+    assert build(study).page.read_text() == text  # the report's own folder is no run
+
+
+def test_a_failed_run_with_a_damaged_message(study: Path, add: Add) -> None:
+    add(norm="none")
+    path = add(norm="batch", status="failed")
+    (path / "error.json").write_text('{"error": "it bro')
+    assert "error.json is cut off or damaged" in build(study).page.read_text()
+
+
+def test_only_a_config(study: Path, add: Add) -> None:
+    """As a run that was killed in its first moment."""
+    add(norm="none")
+    path = add(norm="batch", status="interrupted")
+    for child in path.iterdir():
+        if child.name != "config.yaml":
+            shutil.rmtree(child) if child.is_dir() else child.unlink()
+    assert "1 complete, 1 interrupted." in plain(build(study).page.read_text())
+
+
+def test_no_run_at_all(tmp_path: Path, study: Path, add: Add) -> None:
+    with pytest.raises(FileNotFoundError, match="holds no runs"):
+        build(study)
+    assert list(study.iterdir()) == []
+    with pytest.raises(FileNotFoundError, match="is no folder"):
+        build(tmp_path / "nowhere")
+    path = add(norm="none")
+    with pytest.raises(FileNotFoundError, match="is a single run"):
+        build(path)
+    (path / "config.yaml").write_text("schema_version: 1\n")
+    with pytest.raises(FileNotFoundError, match=r"no run that can be read: .*schema_version is 1"):
+        build(study)
+    assert not (study / "report").exists()
