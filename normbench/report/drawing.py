@@ -131,6 +131,24 @@ def plain_ticks(axis: Axis) -> None:
     axis.set_minor_locator(NullLocator())
 
 
+def bend(ax: Axes, axis: str, values: Iterable[float]) -> str:
+    """Make the axis "x" or "y" logarithmic beyond 2, where an excursion would flatten all else; words for the caption.
+
+    A unit without spread at the start, such as in a network of tiny weights, moves by hundreds of standard deviations.
+    """
+    known = np.asarray(list(values), dtype=float)
+    known = known[np.isfinite(known)]
+    if not len(known) or known.max() < max(20 * float(np.median(known)), 10):
+        return ""
+    getattr(ax, f"set_{axis}scale")("symlog", linthresh=2)
+    ticks = [tick for tick in (0.0, 1.0, 10.0, 100.0, 1e3, 1e4, 1e5, 1e6) if tick <= 2 * known.max()]
+    its: Axis = getattr(ax, f"{axis}axis")
+    its.set_major_locator(FixedLocator(ticks))
+    its.set_minor_locator(NullLocator())
+    its.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    return "Axes that reach far are linear up to 2, logarithmic beyond."
+
+
 def finish(name: str, title: str, caption: str, canvas: Canvas, synthetic: bool) -> Figure:
     """Save `canvas` as SVG, PNG and PDF, without the time of day: the same runs give the same bytes."""
     if synthetic:

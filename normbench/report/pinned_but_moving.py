@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from normbench.report.by_layer import evenly, in_order, mean_over_seeds
 from normbench.report.cells import Cells, label
-from normbench.report.drawing import Figure, finish, legend, omitted, panels
+from normbench.report.drawing import Figure, bend, finish, legend, omitted, panels
 from normbench.report.measured import choose
 from normbench.report.palette import palette
 from normbench.report.shift import ROWS, curves
@@ -26,7 +27,7 @@ def draw(cells: Cells) -> list[Figure]:
     every = in_order(run for runs in found.values() for run in runs)
     layers, styles = evenly(every, LAYERS), palette(cells.schemes)
     canvas, axes = panels(1, len(layers), max(2.3, 11.5 / len(layers)), 3.1, sharex=True, sharey=True)
-    far = 0.0
+    places: list[pd.DataFrame] = []
     for ax, layer in zip(axes[0], layers, strict=True):
         for scheme, runs in found.items():
             tables = [run[layer].set_index("step") for run in runs if layer in run]
@@ -38,12 +39,15 @@ def draw(cells: Cells) -> list[Figure]:
             ax.plot(mean[X], mean[Y], color=style.color, linestyle=style.line, linewidth=1)
             ax.plot([end[X] for end in ends], [end[Y] for end in ends], ".", color=style.color, markersize=4, alpha=0.6)
             ax.plot(mean[X].iloc[-1:], mean[Y].iloc[-1:], marker=style.marker, color=style.color, markersize=6)
-            far = max([far, float(mean[Y].max()), *(float(end[Y]) for end in ends)])
+            places += [mean, pd.DataFrame(ends)]
         ax.set_title(layer)
+    reached = pd.concat(places)
+    far = np.linspace(0, 1.1 * float(reached.max(axis=None)), 200)
     for ax in axes[0]:
-        ax.axline((0, 0), slope=1, color="#999999", linewidth=0.8, zorder=0)
+        ax.plot(far, far, color="#999999", linewidth=0.8, zorder=0, scalex=False, scaley=False)
+    bent = bend(axes[0][0], "x", reached[Y]) and bend(axes[0][0], "y", reached[Y])  # alike
     axes[0][0].set_xlim(left=0)
-    axes[0][0].set_ylim(0, 1.08 * far or 1)
+    axes[0][0].set_ylim(0, 1.08 * float(reached[Y].max()) or 1)
     axes[0][0].set_ylabel("image by image: moved")
     canvas.supxlabel("distribution: W1", fontsize=9)
     legend(canvas, {scheme: styles[scheme] for scheme in found})
@@ -55,6 +59,7 @@ def draw(cells: Cells) -> list[Figure]:
         "the way from step 0 to the end, mean over seeds; marks: the end; dots: its seeds. Images move at least as far",
         "as their distribution: on the grey line all move alike. High up at the left: the distribution is pinned while",
         "the images behind it keep moving.",
+        bent,
         chosen.words,
         omitted(LAYERS, every, "layers"),
     ]

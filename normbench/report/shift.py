@@ -6,7 +6,7 @@ import pandas as pd
 
 from normbench.report.by_layer import draw_runs, entering, evenly, in_order, mean_over_seeds
 from normbench.report.cells import Cells, label
-from normbench.report.drawing import Figure, finish, legend, omitted, panels
+from normbench.report.drawing import Figure, bend, finish, legend, omitted, panels
 from normbench.report.entries import Entry
 from normbench.report.measured import choose, rows
 from normbench.report.palette import palette
@@ -37,8 +37,11 @@ def draw(cells: Cells) -> list[Figure]:
                 floor = mean_over_seeds([table.floor for table in tables])
                 axes[0][j].plot(floor.index, floor, color=styles[scheme].color, linewidth=0.9, linestyle=":")
         axes[0][j].set_title(layer)
-    for row, title in zip(axes, ROWS.values(), strict=True):
+    bent = ""
+    for row, (column, title) in zip(axes, ROWS.items(), strict=True):
         row[0].set_ylabel(title)
+        drawn = (run[layer] for runs in measured.values() for run in runs for layer in layers if layer in run)
+        bent = bend(row[0], "y", pd.concat([table[column] for table in drawn])) or bent
         row[0].set_ylim(bottom=0)
     steps = pd.concat([table.step for runs in measured.values() for run in runs for table in run.values()])
     if steps[steps > 0].min() < 0.01 * steps.max():  # snapshots that are denser at the start
@@ -46,7 +49,7 @@ def draw(cells: Cells) -> list[Figure]:
     canvas.supxlabel("training step", fontsize=9)
     legend(canvas, {scheme: styles[scheme] for scheme in measured})
     title = TITLE if not chosen.setting else f"{TITLE}: {label(chosen.setting)}"
-    caption = _caption(chosen.words, omitted(LAYERS, every, "layers"))
+    caption = _caption(bent, chosen.words, omitted(LAYERS, every, "layers"))
     return [finish(NAME, title, caption, canvas, cells.synthetic)]
 
 
@@ -64,7 +67,7 @@ def curves(entry: Entry) -> Curves:
     return result
 
 
-def _caption(chosen: str, rest: str) -> str:
+def _caption(*sentences: str) -> str:
     parts = [
         "Thick lines: means over seeds, thin: seeds; of what enters each layer's activation (normalized, or linear",
         "without a norm; way probe), on a fixed set of validation images, in standard deviations of a unit, averaged",
@@ -74,4 +77,4 @@ def _caption(chosen: str, rest: str) -> str:
         "average, in the same units: never less. A norm that pins the distribution while every image moves is low",
         "above and high here. Bottom: how far a unit's mean has moved.",
     ]
-    return " ".join([*parts, chosen, rest]).strip()
+    return " ".join(filter(None, [*parts, *sentences]))

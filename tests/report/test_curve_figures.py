@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from normbench.report import generalisation, learning_curves, read
-from normbench.report.drawing import look, panels
+from normbench.report.drawing import bend, look, panels
 from normbench.report.palette import palette
 from normbench.runs import load
 
@@ -51,3 +51,13 @@ def test_the_settings_that_learn_most_are_kept(study: Path, add: Add, monkeypatc
         (figure,) = learning_curves.draw(read(load(study)))
     assert titles == ["(('lr', 0.2),)"]
     assert "Only 1 of 3 settings are drawn" in figure.caption
+
+
+@pytest.mark.parametrize(
+    ("values", "bent"), [([1, 2, 3], False), ([1, 1, 400], True), ([], False), ([np.nan, 1], False)]
+)
+def test_one_excursion_does_not_flatten_the_rest(values: list[float], bent: bool) -> None:
+    with look():
+        _, axes = panels(1, 1, 2, 2)
+        assert bool(bend(axes[0][0], "y", values)) is bent
+    assert axes[0][0].get_yscale() == ("symlog" if bent else "linear")
