@@ -133,10 +133,10 @@ class Training:
         return None
 
     def _evaluate(self) -> None:
+        position = self._position()  # before: its seconds are those of training alone
         loss, accuracy = evaluate(self.model, self.dataset.validation)
         self.last.update(validation_loss=loss, validation_accuracy=accuracy)
-        row = {**self._position(), "validation_loss": loss, "validation_accuracy": accuracy}
-        self.folder.epochs.append([row])
+        self.folder.epochs.append([{**position, "validation_loss": loss, "validation_accuracy": accuracy}])
 
     def _finish(self, diverged: int | None) -> None:
         summary: dict[str, Any] = {
