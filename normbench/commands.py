@@ -141,5 +141,8 @@ def _report(cell: Cell, code: int) -> int:
 
     study = cell.folder.parent
     if any(study.glob("*/summary.json")):
-        console.print_report(report.build(study, question=question(study.name), jobs=None))
+        try:
+            console.print_report(report.build(study, question=question(study.name), jobs=None))
+        except OSError as error:  # a full disk: the runs are what matters
+            raise UserError(f"the runs are over, but the report can't be written: {error}.") from error
     return code

@@ -75,13 +75,13 @@ def compile_content(folder: Path, options: Options, only: Filter, question: str,
     chosen = select(everything, only)
     cells = read(chosen)
     try:
-        analysis.check(cells, options)
+        reference, _ = analysis.check(cells, options)
     except ValueError as error:
         raise ReportError(str(error)) from error
     filtered = ""
     if only:
         filtered = f"Filtered: {worded(only)}. {len(cells.entries)} of the study's {len(list(everything))} runs."
-    with drawing(cells, jobs) as figures:
+    with drawing(cells, (reference, options.margin), jobs) as figures:
         return Content(
             board=leaderboard(cells),
             tables=analysis.tables(cells, options),

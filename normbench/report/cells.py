@@ -12,7 +12,7 @@ import yaml
 
 from normbench.report.entries import Entry, read_run, tell_data_apart
 from normbench.report.palette import order
-from normbench.runs import Study
+from normbench.runs import Study, Unreadable
 
 # The settings that a reader asks for first, in this order; any other that varies follows.
 MAIN: tuple[str, ...] = ("model", "dataset", "optimizer", "lr", "batch_size", "epochs", "max_steps", "max_samples")
@@ -64,7 +64,8 @@ def read(study: Study) -> Cells:
         try:
             entries.append(read_run(run))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
-            foreign[run.folder.name] = f"{type(error).__name__}: {error}".splitlines()[0]
+            name = "" if isinstance(error, Unreadable) else f"{type(error).__name__}: "
+            foreign[run.folder.name] = f"{name}{error}".splitlines()[0]
     if not entries:
         raise FileNotFoundError(
             f"{study.folder} holds no run that can be read: {next(iter(foreign.values()), 'empty')}"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from normbench.runs import SCHEMA_VERSION, Run
+from normbench.runs import SCHEMA_VERSION, Run, Unreadable
 from normbench.runs.study import flat
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 NOT_SETTINGS = {"seed", "study", "question", "data_dir", "results_dir", "jobs", "save_model", "checkpoint_seconds"}
 NOT_SETTINGS |= {"instruments", "evaluations", "log_every", "cell_timeout", "rerun", "shard"}
 OBSERVING = ("instruments.", "model.probe", "model.snapshots")
+# What a complete run has said of itself.
+NUMBERS = ("steps", "samples", "test_accuracy", "validation_accuracy")
 
 
 @dataclass(eq=False)
@@ -62,9 +64,15 @@ class Entry:
 
 
 def read_run(run: Run) -> Entry:
-    """Raises ValueError, KeyError, TypeError, AttributeError, OSError or YAMLError where there is no run to read."""
+    """Raises ValueError, KeyError, TypeError, AttributeError or OSError where there is no run to read."""
     if (version := run.record.get("schema_version")) != SCHEMA_VERSION:
-        raise ValueError(f"schema_version is {version}, this normbench reads {SCHEMA_VERSION}")
+        raise Unreadable(f"schema_version is {version}, this normbench reads {SCHEMA_VERSION}")
+    if "seed" not in run.config:
+        raise Unreadable("config.yaml has no seed: it is cut off, or not that of a run")
+    if run.summary.get("status") == "complete":
+        for key in NUMBERS:
+            if not isinstance(run.summary.get(key), int | float):
+                raise Unreadable(f"summary.json has no number {key}, though the run is complete")
     settings = flat({key: value for key, value in run.config.items() if key not in run.choices})
     for group, choice in run.choices.items():
         settings |= {group: choice, **flat(run.config.get(group) or {}, f"{group}.")}

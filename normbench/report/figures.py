@@ -38,13 +38,17 @@ FIGURES += (ribbons, ridges, unit_bands, shift, shift_total, pinned_but_moving, 
 FIGURES += (running_statistics, depth, landscape, time_steps)
 
 
-def draw_all(cells: Cells, part: slice = slice(None)) -> list[Figure]:
-    """Every figure; in place of one that fails, a note: a study of hours must not lose its tables to a picture."""
+def draw_all(cells: Cells, against: tuple[str, float] = ("none", 0.5), part: slice = slice(None)) -> list[Figure]:
+    """Every figure; in place of one that fails, a note: a study of hours must not lose its tables to a picture.
+
+    Args:
+        against: the scheme that others are compared with, and the margin of equivalence in points.
+    """
     figures = []
     with look(), _no_garbage_collection():
         for module in FIGURES[part]:
             try:
-                figures += module.draw(cells)
+                figures += module.draw(cells, *against) if module is forest else module.draw(cells)
             except Exception as error:
                 logging.getLogger(__name__).exception("%s could not be drawn", module.NAME)
                 why = f"Could not be drawn: {type(error).__name__}: {error}"

@@ -9,6 +9,7 @@ from normbench.report.statistics import Estimate, estimate
 from normbench.report.wording import notes
 from normbench.runs.study import flat
 
+LONG = 120  # characters of a reason
 STATUSES = ("complete", "diverged", "unsupported", "failed", "running", "interrupted")
 
 
@@ -83,7 +84,7 @@ def _remarks(cell: Cell, counts: dict[str, int], seeds: set[object]) -> str:
     if counts["at_chance"]:
         words.append(f"{counts['at_chance']} at chance")
     for status in ("unsupported", "failed"):
-        reasons = dict.fromkeys(entry.reason for entry in cell.having(status))
+        reasons = dict.fromkeys(_short(entry.reason) for entry in cell.having(status))
         if reasons:
             words.append(f"{counts[status]} {status}: {' / '.join(reasons)}")
     words += [f"{counts[status]} {status}" for status in ("running", "interrupted") if counts[status]]
@@ -91,3 +92,8 @@ def _remarks(cell: Cell, counts: dict[str, int], seeds: set[object]) -> str:
     if missing and not counts["unsupported"]:  # an unsupported cell is so for every seed
         words.append(f"no run of seed {', '.join(sorted(map(str, missing)))}")
     return "; ".join(words)
+
+
+def _short(reason: str) -> str:
+    """In a table; whole it stands with the runs without a result. What is unsupported is told in a sentence or two."""
+    return reason if len(reason) <= LONG else reason[: LONG - 4].rsplit(" ", 1)[0] + " ..."

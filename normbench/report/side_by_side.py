@@ -14,7 +14,8 @@ from normbench.report.drawing import Figure
 from normbench.report.figures import FIGURES, draw_all
 
 FEW = 40  # runs, up to which a process starts for longer than it helps
-_cells: list[Cells] = []  # of a worker: sent once, not with each figure
+Against = tuple[str, float]  # as for `draw_all`
+_asked: list[tuple[Cells, Against]] = []  # of a worker: sent once, not with each figure
 
 
 def cores() -> int:
@@ -24,25 +25,25 @@ def cores() -> int:
 
 
 @contextmanager
-def drawing(cells: Cells, jobs: int | None) -> Iterator[Callable[[], list[Figure]]]:
+def drawing(cells: Cells, against: Against, jobs: int | None) -> Iterator[Callable[[], list[Figure]]]:
     """Start to draw; the function that is yielded waits for the figures, all of them and in their order."""
     jobs = cores() if jobs is None else jobs
     if jobs < 2 or len(cells.entries) <= FEW:
-        yield lambda: draw_all(cells)
+        yield lambda: draw_all(cells, against)
         return
     # Not fork, which copies locks that other threads hold; the server imports matplotlib once for all workers.
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(method)
     if method == "forkserver":
         context.set_forkserver_preload([__name__])
-    with ProcessPoolExecutor(jobs, context, _remember, (cells,)) as pool:
+    with ProcessPoolExecutor(jobs, context, _remember, (cells, against)) as pool:
         futures = [pool.submit(_draw, place) for place in range(len(FIGURES))]
 
         def wait() -> list[Figure]:
             try:
                 return [figure for future in futures for figure in future.result()]
             except BrokenProcessPool:  # a worker was killed, such as for its memory: one alone needs less
-                return draw_all(cells)
+                return draw_all(cells, against)
 
         try:
             yield wait
@@ -50,9 +51,9 @@ def drawing(cells: Cells, jobs: int | None) -> Iterator[Callable[[], list[Figure
             pool.shutdown(cancel_futures=True)
 
 
-def _remember(cells: Cells) -> None:
-    _cells[:] = [cells]
+def _remember(cells: Cells, against: Against) -> None:
+    _asked[:] = [(cells, against)]
 
 
 def _draw(place: int) -> list[Figure]:
-    return draw_all(_cells[0], slice(place, place + 1))
+    return draw_all(*_asked[0], slice(place, place + 1))
