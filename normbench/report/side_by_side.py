@@ -5,9 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from normbench.report.cells import Cells
 from normbench.report.drawing import Figure
@@ -37,13 +37,17 @@ def drawing(cells: Cells, against: Against, jobs: int | None) -> Iterator[Callab
     if method == "forkserver":
         context.set_forkserver_preload([__name__])
     with ProcessPoolExecutor(jobs, context, _remember, (cells, against)) as pool:
-        futures = [pool.submit(_draw, place) for place in range(len(FIGURES))]
+        futures: list[Future[list[Figure]]] = []
+        with suppress(BrokenProcessPool):
+            futures += [pool.submit(_draw, place) for place in range(len(FIGURES))]
 
         def wait() -> list[Figure]:
             try:
-                return [figure for future in futures for figure in future.result()]
-            except BrokenProcessPool:  # a worker was killed, such as for its memory: one alone needs less
-                return draw_all(cells, against)
+                if len(futures) == len(FIGURES):
+                    return [figure for future in futures for figure in future.result()]
+            except BrokenProcessPool:
+                pass
+            return draw_all(cells, against)  # a worker was killed, such as for its memory: one alone needs less
 
         try:
             yield wait
