@@ -53,7 +53,7 @@ def _origins(cells: Cells) -> list[str]:
             words.append(f"The runs were made by different versions of {key}: {', '.join(sorted(versions))}.")
     commits = {str(record.get("git_commit") or "unknown") for record in records}
     if len(commits) > 1:
-        words.append(f"The runs were made by different commits: {', '.join(sorted(c[:12] for c in commits))}.")
+        words.append(f"The runs were made by different commits: {', '.join(sorted(_short(c) for c in commits))}.")
     machines = {str((record.get("machine") or {}).get("cpu")) for record in records}
     if len(machines) > 1:
         words.append(f"The runs were made on different machines ({', '.join(sorted(machines))}): mind the seconds.")
@@ -63,3 +63,8 @@ def _origins(cells: Cells) -> list[str]:
 def _of(setting: Setting) -> str:
     words = label(setting, "")
     return f" ({words})" if words else ""
+
+
+def _short(commit: str) -> str:
+    """Twelve letters are enough, and the sign that the code was changed since."""
+    return commit[:12] + ("+" if commit.endswith("+") else "")
