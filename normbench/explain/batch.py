@@ -180,13 +180,24 @@ def _inference(place: Place) -> list[Step]:
         f"Image 1{position} by itself: a batch of 1. The old averages (those of the network as it was trained) stand "
         "in for the batch's mean and variance, so the result no longer depends on other images."
     )
-    rows = [("o", o), ("running mean", mean), ("running variance", var), ("z", z), ("gamma z + beta", y)]
+    rows = [
+        ("o", o),
+        ("running mean", mean),
+        ("running variance", var),
+        ("z", z),
+        ("gamma z" if place.recurrent else "gamma z + beta", y),
+    ]
     formula = "z = (o - running mean) / sqrt(running variance + eps)"
     alone = Step("inference", "Inference: one image", formula, words, ("", "value"), rows, ("value",), INPUTS)
     formula = "a = gamma / sqrt(running variance + eps)\nb = beta - a x running mean\ny = a o + b"
-    words = (
-        "All of these are constants now, so the norm is one multiplication and one addition per unit. As o is a sum of "
-        "products with weights, a can be multiplied into the weights and b becomes a bias: the norm is gone."
-    )
+    words = "All of these are constants now, so the norm is one multiplication and one addition per unit. "
+    if place.recurrent:
+        words += "Each time step has an a and a b of its own, though, and W_x is one for all: the norm stays."
+    elif place.after:
+        words += "An activation is in front of it, so a and b go into the weights and the bias of the next layer."
+    else:
+        words += (
+            "As o is a sum of products with weights, a goes into the weights and b becomes a bias: the norm is gone."
+        )
     rows = [("a", a), ("b", b), ("a o + b", a * o + b), ("the norm itself", y), ("difference", a * o + b - y)]
     return [alone, Step("folded", "Folded: a o + b", formula, words, ("", "value"), rows, ("value",))]

@@ -20,8 +20,19 @@ def steps(place: Place) -> list[Step]:
     if norm is None:
         words = "This layer is plain: nothing is normalised here."
         rows = place.rows(o, *more)
-        return [Step("values", "The values", "o = W x + b", words, (*columns, *names), rows, names)]
-    over = axes(norm, tuple(place.seen.x.shape), *place.when)
+        return [
+            Step(
+                "values",
+                "The values",
+                "o = W_x x_t + W_h h + b" if place.recurrent else "o = W x + b",
+                words,
+                (*columns, *names),
+                rows,
+                names,
+            )
+        ]
+    with torch.enable_grad():
+        over = axes(norm, tuple(place.seen.x.shape), *place.when)
     words = (
         f"{type(norm).__name__} works over: {over}. Found by differentiating one output: these are the inputs that it "
         "depends on, or that depend on its."

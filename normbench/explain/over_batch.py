@@ -22,7 +22,8 @@ def statistics(place: Place) -> tuple[float, float]:
 def source(place: Place) -> str:
     """What o is, in words."""
     if place.recurrent:
-        return f"o = W_x x_t, one row of it: the {place.gate} gate's part that comes from the image"
+        part = f"the {place.gate} gate's part" if place.gate else "the part"
+        return f"o = W_x x_t, one row of it: {part} that comes from the image"
     kernel = "convolution" if place.seen.x.dim() > 2 else "weights times inputs"
     if place.after:
         return f"o = activation({kernel} + bias): here the norm comes after the activation"
@@ -35,8 +36,8 @@ def values(place: Place) -> Step:
     if len(size) > 1:
         product = " x ".join(map(str, size))
         words = (
-            f"A channel is one unit at many positions, with the same weights. One mean is taken over the whole "
-            f"channel: N x H x W = {product} = {m:,} values. Each position of each image is one of them; here are a few, "
+            "A channel is one unit at many positions, with the same weights. One mean is taken over the whole channel: "
+            f"N x H x W = {product} = {m:,} values. Each position of each image is one of them; here are a few, "
             "from the middle."
         )
     elif place.recurrent:
@@ -85,8 +86,10 @@ def useless_bias(place: Place) -> Step:
     )
     rows = [("a bias before the norm", before[place.unit].item())]
     if behind is not None:
-        words += "beta, added behind the norm, takes its place: nothing removes it, and its gradient is not 0."
-        rows.append(("beta, behind the norm", behind[place.unit].item()))
+        what = "The cell's one bias" if place.recurrent else "beta"
+        words += f"{what}, added behind the norm, takes its place: nothing removes it, and its gradient is not 0."
+        name = "the cell's bias, behind both norms" if place.recurrent else "beta, behind the norm"
+        rows.append((name, behind[place.unit].item()))
     given = tuple(row[0] for row in rows[1:])
     title = "Why a bias vanishes, and beta replaces it"
     formula = "d loss / d bias = 0"

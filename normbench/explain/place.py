@@ -20,7 +20,6 @@ SHOWN = 8  # rows of a table, at most
 GATES = {
     "LSTMCell": ("input", "forget", "candidate", "output"),
     "GRUCell": ("reset", "update", "candidate"),
-    "TanhCell": ("state",),
 }
 
 

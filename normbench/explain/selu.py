@@ -12,7 +12,8 @@ from normbench.explain.place import Place, look
 from normbench.explain.steps import Step
 from normbench.norms import Block, blocks
 
-STARTS = ((0.0, 1.0), (0.0, 0.5), (0.0, 2.0), (0.5, 1.5), (-0.5, 0.7))
+STARTS = (0.25, 0.5, 1.0, 2.0, 4.0)  # variances of o
+DEEP = 10  # layers
 
 
 def steps(place: Place) -> list[Step]:
@@ -60,14 +61,21 @@ def moments(activation: Any, mean: float, var: float) -> tuple[float, float]:
 
 
 def _fixed_point(activation: Any) -> Step:
-    rows = [(f"{mean:g}, {var:g}", *moments(activation, mean, var)) for mean, var in STARTS]
+    rows = []
+    for start in STARTS:
+        mean, var = moments(activation, 0.0, start)
+        deep = start
+        for _ in range(DEEP):
+            deep = moments(activation, 0.0, deep)[1]
+        rows.append((f"{start:g}", mean, var, deep))
     words = (
-        "If o is normal with mean 0 and variance 1, so are mean and variance of selu(o): a fixed point. From elsewhere "
-        "they come nearer, and over many layers they get there. The next layer's o has mean 0 and about the same "
-        "variance, if each unit's weights sum to 0 and their squares to 1: LeCun initialisation does that on average."
+        "For a normal o with mean 0 and variance 1, selu(o) has mean 0 and variance 1 again: a fixed point. From another "
+        "variance each layer comes nearer. (The next layer's o has mean 0 and about the variance of selu(o), if each "
+        "unit's weights sum to 0 and their squares to 1: LeCun initialisation does that on average. It is these weights "
+        "that bring a mean back to 0; selu alone would not.)"
     )
-    columns = ("mean, variance of o", "mean of selu(o)", "variance of selu(o)")
-    return Step("fixed_point", "The fixed point", "(0, 1) -> (0, 1)", words, columns, rows)
+    columns = ("variance of o", "mean of selu(o)", "variance of selu(o)", f"after {DEEP} layers")
+    return Step("fixed_point", "The fixed point", "mean 0, variance 1 -> mean 0, variance 1", words, columns, rows)
 
 
 def _layers(place: Place) -> Step:

@@ -25,24 +25,25 @@ def steps(place: Place) -> list[Step]:
     rows: list[list[Any]] = [[_name(v[u], i), v[u].flatten()[i].item(), w[u].flatten()[i].item()] for i in shown]
     words = (
         f"The network learns g, one number, and v, {v[u].numel():,} numbers, per unit. w, which it works with, is "
-        f"computed from them: the direction of v, with length |g|. Shown are the {len(shown)} largest of v."
+        f"computed from them: the direction of v, with length |g|."
     )
-    columns = ("weight", "v", "w = g v / |v|")
+    shortened = f"Shown are the {len(shown)} largest of {v[u].numel():,} (inputs are numbered from 0)."
+    columns = ("input", "v", "w = g v / |v|")
     lengths = [("g", scale), ("|v|", length), ("g / |v|", scale / length), ("|w|", w[u].double().norm().item())]
     formula = "|v| = sqrt(v_1^2 + v_2^2 + ...)\nw = g v / |v|,  so |w| = |g|"
     found = [
         Step("length", "The length of v, and g", formula, words, ("", "value"), lengths, ("value",), ("g", "|v|")),
-        Step("weights", "The weights", "w = g v / |v|", "", columns, rows, columns[2:]),
+        Step("weights", "The weights", "w = g v / |v|", shortened, columns, rows, columns[2:]),
         _direction(how, g, v, u),
     ]
     return [*found, _output(place, linear, v, w, scale / length)]
 
 
 def _name(weight: Tensor, index: int) -> str:
-    """Which weight: "407", or "channel 2, row 1, column 3"."""
+    """Which weight: "407", or "channel 2, row 0, column 1"."""
     if weight.dim() == 1:
         return str(index)
-    channel, row, column = (int(i) + 1 for i in torch.unravel_index(torch.tensor(index), weight.shape))
+    channel, row, column = (int(i) for i in torch.unravel_index(torch.tensor(index), weight.shape))
     return f"channel {channel}, row {row}, column {column}"
 
 
