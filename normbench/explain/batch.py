@@ -116,7 +116,7 @@ def _scaled(place: Place) -> Step:
     output = "gamma z" if place.recurrent else "gamma z + beta"
     columns = (over_batch.label(place), "z", output, *names)
     title = "Scale and shift" + (", then the activation" if names else "")
-    return Step("scaled", title, formula, words, columns, place.rows(z, y, *more), columns[2:])
+    return Step("scaled", title, formula, words, columns, place.rows(z, y, *more), columns[1:])
 
 
 def _gate(place: Place) -> Step:
@@ -132,7 +132,8 @@ def _gate(place: Place) -> Step:
     columns = ("image", "gamma z", "n(W_h h)", "gate's input", "h")
     rows = place.rows(y, rest, total, h)
     title = "What the gate gets"
-    return Step("gate", title, "gate's input = gamma z + n(W_h h) + b", words, columns, rows, columns[3:])
+    asked = ("gamma z", "gate's input")
+    return Step("gate", title, "gate's input = gamma z + n(W_h h) + b", words, columns, rows, asked)
 
 
 def _running(place: Place) -> Step:
@@ -175,7 +176,7 @@ def _inference(place: Place) -> list[Step]:
         o, y = place.values(seen.x)[first], place.values(seen.y)[first]
     a = gamma / math.sqrt(var + norm.eps)
     b = beta - a * mean
-    position = "" if seen.x.dim() == 2 else f" ({place.name(first)})"
+    position = "" if seen.x.dim() == 2 else f" ({place.name(first).partition(', ')[2]})"
     words = (
         f"Image 1{position} by itself: a batch of 1. The old averages (those of the network as it was trained) stand "
         "in for the batch's mean and variance, so the result no longer depends on other images."
@@ -197,7 +198,7 @@ def _inference(place: Place) -> list[Step]:
         words += "An activation is in front of it, so a and b go into the weights and the bias of the next layer."
     else:
         words += (
-            "As o is a sum of products with weights, a goes into the weights and b becomes a bias: the norm is gone."
+            "o is a sum of products with weights, so a goes into the weights, and b becomes a bias: no norm is left."
         )
     rows = [("a", a), ("b", b), ("a o + b", a * o + b), ("the norm itself", y), ("difference", a * o + b - y)]
     return [alone, Step("folded", "Folded: a o + b", formula, words, ("", "value"), rows, ("value",))]

@@ -92,7 +92,7 @@ def _scaled(place: Place) -> Step:
         words = "Each row has a gamma of its own, the same at all time steps; the cell adds one bias later (beta = 0)."
     title = "Scale and shift" + (", then the activation" if names else "")
     formula = "y_j = gamma_j z_j + beta_j"
-    return Step("scaled", title, formula, words, columns, rows, columns[4:])
+    return Step("scaled", title, formula, words, columns, rows, ("z", *columns[4:]))
 
 
 def _others(place: Place) -> list[Step]:

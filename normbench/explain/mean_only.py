@@ -55,7 +55,7 @@ def _inference(place: Place) -> list[Step]:
     with observing(place.model, "running"):
         seen = look(place.model, place.block, place.images[:1], place.t)
     o, y = place.values(seen.x)[first], place.values(seen.y)[first]
-    position = "" if seen.x.dim() == 2 else f" ({place.name(first)})"
+    position = "" if seen.x.dim() == 2 else f" ({place.name(first).partition(', ')[2]})"
     words = f"Image 1{position} by itself: the old average (of the network as trained) stands in for the batch's mean."
     rows = [("o", o), ("running mean", mean), ("y", y)]
     formula = "y = o - running mean + beta"

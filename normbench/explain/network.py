@@ -107,7 +107,11 @@ def of_run(folder: Path, words: Sequence[str]) -> Subject:
     except Unsupported as error:
         raise UserError(str(error)) from error
     model = new_model(config, parts, dataset)
-    model.load_state_dict(_weights(folder / "model.pt"))
+    weights = _weights(folder / "model.pt")
+    try:
+        model.load_state_dict(weights)
+    except (RuntimeError, TypeError) as error:
+        raise UserError(f"{folder}/model.pt does not fit the network of its config.yaml. Do the run again.") from error
     return _subject(model, dataset, choices, config, f"as trained in {folder}")
 
 

@@ -19,18 +19,8 @@ def steps(place: Place) -> list[Step]:
     columns: tuple[str, ...] = (label(place), "o")
     if norm is None:
         words = "This layer is plain: nothing is normalised here."
-        rows = place.rows(o, *more)
-        return [
-            Step(
-                "values",
-                "The values",
-                "o = W_x x_t + W_h h + b" if place.recurrent else "o = W x + b",
-                words,
-                (*columns, *names),
-                rows,
-                names,
-            )
-        ]
+        formula = "o = W_x x_t + W_h h + b" if place.recurrent else "o = W x + b"
+        return [Step("values", "The values", formula, words, (*columns, *names), place.rows(o, *more), names)]
     with torch.enable_grad():
         over = axes(norm, tuple(place.seen.x.shape), *place.when)
     words = (

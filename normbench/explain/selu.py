@@ -69,10 +69,10 @@ def _fixed_point(activation: Any) -> Step:
             deep = moments(activation, 0.0, deep)[1]
         rows.append((f"{start:g}", mean, var, deep))
     words = (
-        "For a normal o with mean 0 and variance 1, selu(o) has mean 0 and variance 1 again: a fixed point. From another "
-        "variance each layer comes nearer. (The next layer's o has mean 0 and about the variance of selu(o), if each "
-        "unit's weights sum to 0 and their squares to 1: LeCun initialisation does that on average. It is these weights "
-        "that bring a mean back to 0; selu alone would not.)"
+        "For a normal o with mean 0 and variance 1, selu(o) has mean 0 and variance 1 again: a fixed point. From "
+        "another variance each layer comes nearer. (The next layer's o has mean 0 and about the variance of selu(o), "
+        "if each unit's weights sum to 0 and their squares to 1: LeCun initialisation does that on average. It is "
+        "these weights that bring a mean back to 0; selu alone would not.)"
     )
     columns = ("variance of o", "mean of selu(o)", "variance of selu(o)", f"after {DEEP} layers")
     return Step("fixed_point", "The fixed point", "mean 0, variance 1 -> mean 0, variance 1", words, columns, rows)
