@@ -9,7 +9,7 @@ from torch import Tensor
 
 from normbench.description import axes
 from normbench.explain.over_batch import affected, label
-from normbench.explain.place import Place
+from normbench.explain.place import Place, inner
 from normbench.explain.steps import Step
 
 
@@ -24,19 +24,21 @@ def steps(place: Place) -> list[Step]:
     with torch.enable_grad():
         over = axes(norm, tuple(place.seen.x.shape), *place.when)
     words = (
-        f"{type(norm).__name__} works over: {over}. Found by differentiating one output: these are the inputs that it "
-        "depends on, or that depend on its."
+        f"{type(inner(norm)).__name__} works over: {over}. Found by differentiating one output: these are the inputs "
+        "that it depends on, or that depend on its."
     )
     first = Step("values", "The values", "o = input of the norm", words, columns, place.rows(o))
     rows = place.rows(o, place.values(place.seen.y), *more)
     columns = (*columns, "y", *names)
-    second = Step("normalized", "What comes out", _formula(norm), "", columns, rows)
+    formula = _formula(inner(norm))
+    second = Step("normalized", "What comes out", formula, "Here x is o." if formula else "", columns, rows)
     return [first, second, _changes(place)]
 
 
 def _formula(norm: Any) -> str:
     """The formula of a norm of ours: the first lines of its description."""
-    return (type(norm).__doc__ or "").split("\n\n")[0].strip() if type(norm).__module__.startswith("normbench") else ""
+    lines = (type(norm).__doc__ or "").split("\n\n")[0].split("\n")
+    return " ".join(line.strip() for line in lines) if type(norm).__module__.startswith("normbench") else ""
 
 
 def _changes(place: Place) -> Step:

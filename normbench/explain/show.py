@@ -21,7 +21,7 @@ def show(steps: Sequence[Step], facts: dict[str, Any], worksheet: bool) -> None:
     for number, step in enumerate(steps, start=1):
         _heading(f"{number}. {step.title}")
         for line in step.formula.splitlines():
-            console.say(f"    {line}")
+            console.say("\n".join(wrap(line, WIDTH, initial_indent="    ", subsequent_indent="      ")))
         _words(step.words)
         _table(step, blank=worksheet)
     if worksheet:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,9 @@ TINY = ["dataset=synthetic", "dataset.examples=600", "dataset.validation=100", "
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NORMBENCH_DATA", str(tmp_path / "no-data"))
-    yield
 
 
 def files(folder: Path) -> dict[Path, Any]:
@@ -94,7 +92,7 @@ def test_bad_input(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         ),
         (["--run", str(run), "batch_size=1"], "BatchNorm needs two values per feature to train: got a batch of 1."),
         (["--run", str(run), "batch_size=0"], "batch_size must be a whole number, 1 or more"),
-        (["--run", str(run), "batch_size=4000"], "batch_size must be at most the 400 training images: got 4000."),
+        (["--run", str(run), "batch_size=4000"], "batch_size must be at most the 500 training images: got 4000."),
         (["--run", str(run), "norm=layer"], "is a run of norm=batch: got norm=layer. Leave it out."),
         (["--run", str(run), "model=cnn"], "with --run, the network is the run's"),
         (["--run", str(without)], "has no model.pt: it was run with save_model=false, or the file was removed."),
