@@ -10,8 +10,8 @@ from pathlib import Path
 
 from normbench.report_command import add_options as add_report_options
 
-COMMANDS = ("run", "plan", "status", "describe", "list", "report", "data")
-WITH_OPTIONS = ("run", "plan", "describe")  # key=value words, read by Hydra
+COMMANDS = ("run", "plan", "status", "describe", "explain", "list", "report", "data")
+WITH_OPTIONS = ("run", "plan", "describe", "explain")  # key=value words, read by Hydra
 
 EXAMPLES = """\
 examples:
@@ -93,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("study", nargs="?", type=Path, help="results/<study>; left out, the one changed last")
     status.add_argument("--watch", action="store_true", help="again and again, until nothing runs (or Ctrl-C)")
     commands.add_parser("describe", help="show the network that run would train, with the same words", add_help=False)
+    commands.add_parser("explain", help="a scheme's calculation, step by step, on real images", add_help=False)
     commands.add_parser("list", help="schemes, models, data sets and experiments, with their sources")
     add_report_options(commands.add_parser("report", help="build the report of a study"))
     data = commands.add_parser("data", help="show, fetch or import data sets")
@@ -111,6 +112,10 @@ class _Version(argparse.Action):
 
 
 def _with_options(command: str, words: list[str]) -> int:
+    if command == "explain":
+        from normbench.explain.command import main
+
+        return main(words)
     if {"-h", "--help"} & set(words):
         from normbench.listing import run_help
 

@@ -29,6 +29,24 @@ log = logging.getLogger("normbench")
 ROWS = 1000  # of steps.csv, at most
 
 
+def new_model(config: Mapping[str, Any], parts: Parts, dataset: Dataset) -> nn.Module:
+    """The network before training, its weights drawn, on its device; torch's own generators start anew, too."""
+    seed, options = config["seed"], config["model"]
+    seeding.seed_everything_else(seed)
+    model: nn.Module = parts.model(parts.scheme, dataset.shape, len(dataset.classes))
+    drawn = {name: options[f"init_{name}"] for name in ("std", "scale") if f"init_{name}" in options}
+    initialize(model, parts.scheme, options["init"], lambda name: seeding.generator(seed, "weights", name), **drawn)
+    return model.to(config["device"])
+
+
+def start(model: nn.Module, parts: Parts, dataset: Dataset) -> None:
+    """Let the scheme set the network up from a first batch, where it does and is asked to."""
+    scheme, train = parts.scheme, dataset.train
+    if scheme.start is not None and scheme.start_images > 0:
+        count = min(scheme.start_images, len(train))
+        scheme.start(model, train.batch(torch.arange(count, device=train.images.device))[0])
+
+
 class Training:
     """A run in progress: everything that a checkpoint holds, and the loop over it."""
 
@@ -38,13 +56,8 @@ class Training:
         config = self.config = cell.config
         self.parts, self.dataset, self.total, self.folder = parts, dataset, total, folder
         self.tell, self.stop = tell, stop
-        self.device, seed = torch.device(config["device"]), config["seed"]
-        seeding.seed_everything_else(seed)
-        model: nn.Module = parts.model(parts.scheme, dataset.shape, len(dataset.classes))
-        options = config["model"]
-        drawn = {name: options[f"init_{name}"] for name in ("std", "scale") if f"init_{name}" in options}
-        initialize(model, parts.scheme, options["init"], lambda name: seeding.generator(seed, "weights", name), **drawn)
-        self.model = model.to(self.device)
+        self.device = torch.device(config["device"])
+        self.model = new_model(config, parts, dataset)
         self.per_update = config["batch_size"] * config["accumulate"]  # images
         shared = {name: config[name] for name in ("weight_decay", "momentum", "decay_norm_parameters")}
         self.optimizer = make_optimizer(config["optimizer"], self.model, lr=first_lr(config), **shared)
@@ -63,15 +76,15 @@ class Training:
         resumed = self._resume()
         if not resumed:
             self.folder.start(record)
-            self._start()
+            start(self.model, self.parts, self.dataset)
         config, train = self.config, self.dataset.train
         row_every = math.ceil(self.total / ROWS)
         evaluations = frozenset(evenly_spaced(self.total, config["evaluations"] + 1))
-        start, self._begin = self.index, time.perf_counter()
+        first, self._begin = self.index, time.perf_counter()
         self._paused, last_saved = 0.0, self._begin
-        batches = mini_batches(train, self.per_update, self._order, start, self.total, self._draw())
+        batches = mini_batches(train, self.per_update, self._order, first, self.total, self._draw())
         diverged: int | None = None
-        for step in steps(self.model, batches, self.optimizer, start, self.update):
+        for step in steps(self.model, batches, self.optimizer, first, self.update):
             index = self.index = step.index
             if step.loss is not None:
                 self.loss_sum += step.loss
@@ -112,13 +125,6 @@ class Training:
             return None
         generator = torch.Generator(self.device)
         return lambda index: generator.manual_seed(seeding.derive(self.config["seed"], "augment", index))
-
-    def _start(self) -> None:
-        """Let the scheme set the network up from a first batch, where it does and is asked to."""
-        scheme, train = self.parts.scheme, self.dataset.train
-        if scheme.start is not None and scheme.start_images > 0:
-            count = min(scheme.start_images, len(train))
-            scheme.start(self.model, train.batch(torch.arange(count, device=self.device))[0])
 
     def _write_steps(self) -> int | None:
         """Write pending rows of steps.csv, up to the first loss that is not finite, and return the step of that one."""

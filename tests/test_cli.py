@@ -183,7 +183,9 @@ def test_hydras_own_abilities_stay(capsys: pytest.CaptureFixture[str], tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["list"], ["--version"], ["--completion", "bash"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["run", "--help"], ["explain", "--help"], ["list"], ["--version"], ["--completion", "bash"]]
+)
 def test_help_answers_without_torch_and_pandas(words: list[str]) -> None:
     code = (
         "import sys\nfrom normbench.cli import main\n"
