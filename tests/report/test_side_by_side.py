@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from normbench import workers
 from normbench.report import build, side_by_side
 
 
@@ -17,6 +18,8 @@ def test_many_runs_are_drawn_by_two_processes_to_the_same_bytes(
         for batch_size in (4, 64):
             add(norm=norm, batch_size=batch_size)
     alone = {path: path.read_bytes() for path in build(study).files}
+    # The first server of a process is its only one, and tests of sweeps, in the same process, want theirs with torch.
+    workers.start_server()
     monkeypatch.setattr(side_by_side, "FEW", 1)
     pids: list[object] = []
     monkeypatch.setattr(side_by_side, "draw_all", pids.append)  # never called here: the workers have their own
