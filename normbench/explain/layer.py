@@ -49,8 +49,9 @@ def _values(place: Place) -> Step:
         words += f", at row {row + 1}, column {column + 1}"
     if place.recurrent:
         words += ", of all gates together, at this time step"
-    formula = "o = W_x x_t" if place.recurrent else "o = W x, without a bias (the last step says why)"
-    formula = "o = activation(W x + bias)" if place.after else formula
+    product = "W x" if len(size) == 1 else "convolution"
+    formula = "o = W_x x_t" if place.recurrent else f"o = {product}, without a bias (the last step says why)"
+    formula = f"o = activation({product} + bias)" if place.after else formula
     return Step("values", "The values of one image", formula, words + ".", ("unit", "o"), _rows(place, place.seen.x))
 
 
@@ -97,7 +98,7 @@ def _scaled(place: Place) -> Step:
 
 def _others(place: Place) -> list[Step]:
     """The same image alone, and with other companions: through the whole network."""
-    usual, unit = place.values(place.seen.y)[0], place.unit
+    usual, unit = _image(place.seen.y)[place.unit].item(), place.unit
     rows: list[list[Any]] = [[f"with the {len(place.images) - 1} others", usual, 0.0]] if len(place.images) > 1 else []
     noise = torch.randn(place.many[:7].shape, generator=torch.Generator().manual_seed(0))
     for words, images in (
@@ -105,13 +106,13 @@ def _others(place: Place) -> list[Step]:
         ("with 7 images of noise", torch.cat([place.images[:1], noise])),
     ):
         y = look(place.model, place.block, images, place.t).y
-        rows.append([words, place.values(y)[0], (y[0] - place.seen.y[0]).abs().max().item()])
+        rows.append([words, _image(y)[unit].item(), (y[0] - place.seen.y[0]).abs().max().item()])
     words = (
         f"The output of unit {unit} for image 1, and the largest change of any unit's (rounding aside, none): there is "
         "nothing to average for inference, which computes the same as training, and a batch of 1 is no problem."
     )
     columns = ("image 1", "gamma z + beta", "largest change")
-    return [Step("others", "Other images play no part", "", words, columns, rows)]
+    return [Step("others", "Other images play no part", "", words, columns, rows, columns[1:2])]
 
 
 def _biases(place: Place) -> Step:
