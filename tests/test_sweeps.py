@@ -259,7 +259,7 @@ def test_status_watches_until_nothing_runs(cell: Callable[..., Cell], capsys: py
     assert "1 complete, 1 interrupted" in told
     assert "norm=batch max_steps=41  step 0 of 41" in told
     assert main(["status", "nowhere"]) == 2
-    assert "nowhere holds no runs" in capsys.readouterr().err
+    assert "nowhere is no folder, so it holds no runs" in capsys.readouterr().err
 
 
 def test_torture() -> None:
