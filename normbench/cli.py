@@ -8,9 +8,10 @@ import os
 import sys
 from pathlib import Path
 
+from normbench.fold_command import add_options as add_fold_options
 from normbench.report_command import add_options as add_report_options
 
-COMMANDS = ("run", "plan", "status", "describe", "list", "report", "data")
+COMMANDS = ("run", "plan", "status", "describe", "list", "report", "fold", "data")
 WITH_OPTIONS = ("run", "plan", "describe")  # key=value words, read by Hydra
 
 EXAMPLES = """\
@@ -70,6 +71,10 @@ def _command(words: list[str]) -> int:
         from normbench import report_command
 
         return report_command.run(options, _study(options.study))
+    if options.command == "fold":
+        from normbench import fold_command
+
+        return fold_command.run(options)
     if options.command == "data":
         return _data(options.name, options.source, options.data_dir)
     _parser().print_help()
@@ -95,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("describe", help="show the network that run would train, with the same words", add_help=False)
     commands.add_parser("list", help="schemes, models, data sets and experiments, with their sources")
     add_report_options(commands.add_parser("report", help="build the report of a study"))
+    add_fold_options(commands.add_parser("fold", help="a trained network without its norms: the same, and faster"))
     data = commands.add_parser("data", help="show, fetch or import data sets")
     data.add_argument("name", nargs="?", help="fetch and verify this one; left out, show what is there")
     data.add_argument("--from", dest="source", type=Path, metavar="PATH", help="import it from a folder or archive")
