@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
+from math import prod
 from typing import Any, NamedTuple
 
 import torch
@@ -88,12 +89,13 @@ def multiply_add(norm: Any, linear: nn.Module, name: str) -> MultiplyAdd:
 
 
 def _why_not(norm: nn.Module, linear: Any) -> str:
-    """Found by differentiating: does a value of its output depend on other values of the same example?"""
-    weight: Tensor = linear.weight
-    sides = (4,) * (weight.dim() - 2)
-    x = torch.linspace(-1, 2, len(weight) * 4 ** len(sides)).to(weight).view(1, len(weight), *sides).requires_grad_()
+    """Found by differentiating: on which other values does a value of its output depend?"""
+    size = (2, len(linear.weight), *[4] * (linear.weight.dim() - 2))
+    x = torch.linspace(-1, 2, prod(size)).to(linear.weight).view(size).requires_grad_()
     with torch.enable_grad():
         (gradient,) = torch.autograd.grad(norm(x).flatten()[0], x)
+    if gradient[1].any():
+        return "it works with the other examples of a batch in evaluation, too."
     if gradient.flatten()[1:].any():
         return (
             "it divides by statistics of the example itself, which are others for every image, "
