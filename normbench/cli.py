@@ -11,8 +11,8 @@ from pathlib import Path
 from normbench.fold_command import add_options as add_fold_options
 from normbench.report_command import add_options as add_report_options
 
-COMMANDS = ("run", "plan", "status", "describe", "list", "report", "fold", "data")
-WITH_OPTIONS = ("run", "plan", "describe")  # key=value words, read by Hydra
+COMMANDS = ("run", "plan", "status", "describe", "list", "report", "fold", "verify", "data")
+WITH_OPTIONS = ("run", "plan", "describe", "verify")  # key=value words, read by Hydra
 
 EXAMPLES = """\
 examples:
@@ -101,6 +101,8 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("list", help="schemes, models, data sets and experiments, with their sources")
     add_report_options(commands.add_parser("report", help="build the report of a study"))
     add_fold_options(commands.add_parser("fold", help="a trained network without its norms: the same, and faster"))
+    commands.add_parser("verify", help="does every scheme, or norm=..., do what it is defined to, here? --json",
+                        add_help=False)  # fmt: skip
     data = commands.add_parser("data", help="show, fetch or import data sets")
     data.add_argument("name", nargs="?", help="fetch and verify this one; left out, show what is there")
     data.add_argument("--from", dest="source", type=Path, metavar="PATH", help="import it from a folder or archive")
@@ -122,6 +124,10 @@ def _with_options(command: str, words: list[str]) -> int:
 
         print(run_help())
         return 0
+    if command == "verify":
+        from normbench import verify_command
+
+        return verify_command.run(words)
     from normbench import commands
 
     if command == "plan":
