@@ -23,6 +23,8 @@ examples:
   normbench plan norm=none,batch seed=0,1,2 --measure                     what a sweep would do, and for how long
   normbench status --watch                                                how it is doing, from another terminal
   normbench report results/demo --open                                    its tables and figures, in your browser
+  normbench fold results/scratch/RUN                                      a trained network without its norms
+  normbench verify norm=batch                                             does it do what it is defined to, here?
   normbench data mnist                                                    fetch a data set
 """
 

@@ -50,8 +50,14 @@ class Trial:
         return {"eps": 1e-5, "momentum": 0.1, **self.given}
 
     @property
+    def corrects(self) -> bool:
+        """Is it batch renormalization that corrects from the first batch on?"""
+        return self.scheme.name == "batch_renorm" and self.options.get("warmup_steps") == 0
+
+    @property
     def definition(self) -> Definition | None:
-        return DEFINITIONS.get(self.scheme.name)
+        """What is expected; None for a scheme that is not known. Of batch renormalization the start alone is."""
+        return None if self.corrects else DEFINITIONS.get(self.scheme.name)
 
     def block(self) -> Any:
         """In training mode; without activation, unless the scheme has its own. Gains and biases have left 1 and 0."""
