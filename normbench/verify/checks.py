@@ -206,7 +206,7 @@ def gradient(trial: Trial) -> Iterator[Result]:
     gradients = dict(
         zip(tensors, torch.autograd.grad(_weighed(block, x, weighing), list(tensors.values())), strict=True)
     )
-    errors = {}
+    errors: dict[str, float] = {}
     with torch.no_grad():
         for name, tensor in tensors.items():
             for seed in range(3):
