@@ -8,10 +8,11 @@ import os
 import sys
 from pathlib import Path
 
+from normbench.fold_command import add_options as add_fold_options
 from normbench.report_command import add_options as add_report_options
 
-COMMANDS = ("run", "plan", "status", "describe", "explain", "list", "report", "data")
-WITH_OPTIONS = ("run", "plan", "describe", "explain")  # key=value words, read by Hydra
+COMMANDS = ("run", "plan", "status", "describe", "explain", "list", "report", "fold", "verify", "data")
+WITH_OPTIONS = ("run", "plan", "describe", "explain", "verify")  # key=value words, read by Hydra
 
 EXAMPLES = """\
 examples:
@@ -22,6 +23,8 @@ examples:
   normbench plan norm=none,batch seed=0,1,2 --measure                     what a sweep would do, and for how long
   normbench status --watch                                                how it is doing, from another terminal
   normbench report results/demo --open                                    its tables and figures, in your browser
+  normbench fold results/scratch/RUN                                      a trained network without its norms
+  normbench verify norm=batch                                             does it do what it is defined to, here?
   normbench data mnist                                                    fetch a data set
 """
 
@@ -70,6 +73,10 @@ def _command(words: list[str]) -> int:
         from normbench import report_command
 
         return report_command.run(options, _study(options.study))
+    if options.command == "fold":
+        from normbench import fold_command
+
+        return fold_command.run(options)
     if options.command == "data":
         return _data(options.name, options.source, options.data_dir)
     _parser().print_help()
@@ -96,6 +103,9 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("explain", help="a scheme's calculation, step by step, on real images", add_help=False)
     commands.add_parser("list", help="schemes, models, data sets and experiments, with their sources")
     add_report_options(commands.add_parser("report", help="build the report of a study"))
+    add_fold_options(commands.add_parser("fold", help="a trained network without its norms: the same, and faster"))
+    commands.add_parser("verify", help="does every scheme, or norm=..., do what it is defined to, here? --json",
+                        add_help=False)  # fmt: skip
     data = commands.add_parser("data", help="show, fetch or import data sets")
     data.add_argument("name", nargs="?", help="fetch and verify this one; left out, show what is there")
     data.add_argument("--from", dest="source", type=Path, metavar="PATH", help="import it from a folder or archive")
@@ -121,6 +131,10 @@ def _with_options(command: str, words: list[str]) -> int:
 
         print(run_help())
         return 0
+    if command == "verify":
+        from normbench import verify_command
+
+        return verify_command.run(words)
     from normbench import commands
 
     if command == "plan":

@@ -26,6 +26,8 @@ MAY_IMPORT = {
     "report": {"runs"},
     "cell": {"runs"},  # but for types
     "summary": {"data", "norms"},
+    "folding": {"data", "norms"},
+    "verify": {"norms"},
 }
 HYDRA = {"app", "cli", "composing", "config", "hydra_errors", "sweeper"}
 

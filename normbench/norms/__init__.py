@@ -6,6 +6,7 @@ from normbench.norms.block import Block, Observed, Unsupported, blocks, show_bot
 from normbench.norms.data_init import data_dependent_start
 from normbench.norms.dynamic_tanh import DynamicTanh
 from normbench.norms.every_step import EveryStep
+from normbench.norms.fold import Merge, Unfoldable, fold
 from normbench.norms.ghost_batch import GhostBatchNorm, RecurrentGhostBatchNorm
 from normbench.norms.group import GroupNorm
 from normbench.norms.instance import InstanceNorm
@@ -41,6 +42,7 @@ __all__ = [
     "LayerNorm2d",
     "MeanOnlyBatchNorm",
     "MeanVar",
+    "Merge",
     "NoisyBatchNorm",
     "NormScheme",
     "Observed",
@@ -49,10 +51,12 @@ __all__ = [
     "RecurrentGhostBatchNorm",
     "RecurrentLayerNorm",
     "RecurrentMeanOnlyBatchNorm",
+    "Unfoldable",
     "Unsupported",
     "blocks",
     "data_dependent_start",
     "exact_statistics",
+    "fold",
     "images_at_once",
     "keep_buffers",
     "load_statistics",

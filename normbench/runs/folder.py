@@ -91,7 +91,7 @@ class RunFolder:
     def clear(self) -> None:
         """Remove what an earlier attempt left, of which a finished run is one."""
         self._require_ours()
-        for name in ("summary.json", "error.json", "checkpoint", "model.pt"):
+        for name in ("summary.json", "error.json", "checkpoint", "model.pt", "folded.pt", "folded.pt2", "folded.json"):
             (self.path / name).unlink(missing_ok=True)
 
     def start(self, config: Mapping[str, Any]) -> None:

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from normbench import seeding
 from normbench.models import LSTMCell
 from normbench.norms import NormScheme, Unsupported
+from normbench.verify.invariance import COLUMNS, transformed, weight_of
 
 N, INPUTS, UNITS = 16, 8, 6
-COLUMNS = ["matrix scaled", "matrix shifted", "vector scaled", "data scaled", "data shifted", "one case scaled"]
 # The first three rows of DENSE are the published table; the others follow from the formulas in the same way.
 DENSE = {
     "batch": "yes no yes yes yes no",
@@ -71,33 +71,9 @@ def block_of(scheme: NormScheme, conv: bool) -> nn.Module:
     return block
 
 
-def weight_of(block: nn.Module) -> nn.Parameter:
-    """What is drawn at random: the weight itself, or v where it is re-parametrised."""
-    linear: Any = block.linear
-    return linear.parametrizations.weight.original1 if hasattr(linear, "parametrizations") else linear.weight
-
-
 def data(conv: bool) -> Tensor:
     g = torch.Generator().manual_seed(1)
     return torch.randn(N, INPUTS, *((5, 5) if conv else ()), generator=g, dtype=torch.float64)
-
-
-def transformed(column: str, w: Tensor, x: Tensor, by: float = 3.0) -> tuple[Tensor, Tensor]:
-    shift = torch.linspace(-1, by, INPUTS, dtype=torch.float64)
-    w, x = w.clone(), x.clone()
-    if column == "matrix scaled":
-        w *= by
-    elif column == "matrix shifted":  # W + 1 shift^T: every unit's weight vector by the same
-        w += torch.linspace(-1, by, w[0].numel(), dtype=torch.float64).view_as(w[0])
-    elif column == "vector scaled":
-        w[2] *= by
-    elif column == "data scaled":
-        x *= by
-    elif column == "data shifted":
-        x += shift.view(1, -1, *[1] * (x.dim() - 2))
-    elif column == "one case scaled":
-        x[3] *= by
-    return w, x
 
 
 def change(scheme: NormScheme, column: str, conv: bool, by: float = 3.0) -> float:

@@ -1,0 +1,145 @@
+"""Folding a trained network: is it the same on the test set, and how much faster is it?"""
+
+from __future__ import annotations
+
+import io
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from normbench.data import Split
+from normbench.norms import fold
+
+LARGEST = {"float32": 1e-4, "float64": 1e-10}  # logit difference, where no logit exceeds 1; more in proportion
+BATCH_SIZES = (1, 16, 256)  # of the latencies
+ROUNDS, SECONDS_A_TURN = 15, 0.004
+IMAGES_AT_ONCE = 500
+
+
+@dataclass(frozen=True)
+class Changed:
+    """An image that is classified otherwise than before; `margin`: of the old class over the new one, before."""
+
+    image: int
+    before: int
+    after: int
+    margin: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two networks on the same images.
+
+    Args:
+        difference: the largest between two logits.
+        limit: that it may have: rounding grows with the logits.
+        changed: the images whose class is another.
+    """
+
+    precision: str
+    images: int
+    difference: float
+    limit: float
+    changed: list[Changed]
+
+    @property
+    def equal(self) -> bool:
+        """Is all difference rounding? A class may change where two logits were nearer to each other than that."""
+        return self.difference <= self.limit and all(c.margin <= self.difference for c in self.changed)
+
+
+def compare_in(precision: str, model: nn.Module, images: Split) -> Comparison:
+    """`model` and what it is folded to, both in "float32" or "float64"."""
+    before = deepcopy(model).to(getattr(torch, precision)).eval()
+    return compare(before, fold(before)[0], images, precision)
+
+
+@torch.inference_mode()
+def compare(before: nn.Module, after: nn.Module, images: Split, precision: str = "float32") -> Comparison:
+    """Two networks of one precision on all `images`."""
+    old, new = (torch.cat([net(x) for x in _batches(images, precision)]) for net in (before, after))
+    difference, largest = (old - new).abs().max().item(), old.abs().max().item()
+    was, now = old.argmax(1), new.argmax(1)
+    rows = (was != now).nonzero().flatten().tolist()
+    changed = [
+        Changed(i, int(was[i]), int(now[i]), (old[i, was[i]] - old[i, now[i]]).item()) for i in rows
+    ]  # fmt: skip
+    return Comparison(precision, len(old), difference, LARGEST[precision] * max(1.0, largest), changed)
+
+
+def _batches(images: Split, precision: str) -> Iterator[Tensor]:
+    with _full_precision():
+        for places in torch.arange(len(images), device=images.index.device).split(IMAGES_AT_ONCE):
+            yield images.batch(places)[0].to(getattr(torch, precision))
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """Inside, convolutions on a GPU calculate in float32 as they say, and not with 10 bits (TF32)."""
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        yield
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds per batch: medians over turns that alternate between the two networks."""
+
+    batch_size: int
+    before: float
+    after: float
+
+
+@torch.inference_mode()
+def latencies(before: nn.Module, after: nn.Module, images: Split) -> list[Latency]:
+    """How long one batch takes, without and with the norms, on the run's device and threads."""
+    found = []
+    for size in BATCH_SIZES:
+        places = torch.arange(size, device=images.index.device) % len(images)
+        x = images.batch(places)[0]
+        first, second = _alternating([lambda x=x: before(x), lambda x=x: after(x)], x.device)  # type: ignore[misc]
+        found.append(Latency(size, first, second))
+    return found
+
+
+def _alternating(calls: Sequence[Callable[[], Any]], device: torch.device) -> list[float]:
+    """Median milliseconds of each call. In turns, so that a machine that slows down slows both."""
+
+    def timed(call: Callable[[], Any], times: int) -> float:
+        _wait(device)
+        start = time.perf_counter()
+        for _ in range(times):
+            call()
+        _wait(device)
+        return (time.perf_counter() - start) / times
+
+    for call in calls:
+        timed(call, 3)  # warms up
+    times = max(1, round(SECONDS_A_TURN / max(timed(call, 3) for call in calls)))
+    turns = [[timed(call, times) for call in calls] for _ in range(ROUNDS)]
+    return [1000 * statistics.median(column) for column in zip(*turns, strict=True)]
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def exported(model: nn.Module, image: Tensor) -> bytes:
+    """`model` as a torch.export program for batches of any size, which runs without normbench.
+
+    Args:
+        image: one like those that it will get [C, H, W].
+    """
+    example = torch.stack([image, image])
+    batch = torch.export.Dim("batch", min=1)
+    program = torch.export.export(model, (example,), dynamic_shapes=({0: batch},))
+    data = io.BytesIO()
+    torch.export.save(program, data)
+    return data.getvalue()

@@ -1,0 +1,103 @@
+"""What is tried: one block of a scheme, dense or convolutional, with data, all in float64."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from normbench.norms import NormScheme
+from normbench.verify.definitions import DEFINITIONS, Definition, Options
+from normbench.verify.invariance import weight_of
+
+PLACES = ("dense", "convolution")
+INPUTS, UNITS, EXAMPLES, SIDE = 8, 16, 64, 5
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one check found.
+
+    Args:
+        check: its name.
+        place: "dense" or "convolution".
+        passed: None where nothing is expected: the scheme has no reference.
+        error: the largest difference from what was expected, where that is a number.
+        note: what was seen, or what is wrong.
+    """
+
+    check: str
+    place: str
+    passed: bool | None
+    error: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A scheme in one place. Every block that it makes starts from the same numbers."""
+
+    scheme: NormScheme
+    given: Options
+    place: str
+    device: str = "cpu"
+
+    @property
+    def options(self) -> Options:
+        """Those of the scheme's YAML; what it does not say is as usual."""
+        return {"eps": 1e-5, "momentum": 0.1, **self.given}
+
+    @property
+    def corrects(self) -> bool:
+        """Is it batch renormalization that corrects from the first batch on?"""
+        return self.scheme.name == "batch_renorm" and self.options.get("warmup_steps") == 0
+
+    @property
+    def definition(self) -> Definition | None:
+        """What is expected; None for a scheme that is not known. Of batch renormalization the start alone is."""
+        return None if self.corrects else DEFINITIONS.get(self.scheme.name)
+
+    def block(self) -> Any:
+        """In training mode; without activation, unless the scheme has its own. Gains and biases have left 1 and 0."""
+        torch.manual_seed(0)
+        linear = nn.Linear(INPUTS, UNITS) if self.place == "dense" else nn.Conv2d(INPUTS, UNITS, 3)
+        block = self.scheme.block(linear, nn.Identity if self.scheme.activation else None)
+        block = block.to(self.device, torch.float64).train()
+        with torch.no_grad():
+            for parameter in block.parameters():
+                if parameter is not weight_of(block):
+                    parameter.copy_(torch.rand_like(parameter) + 0.5)
+        return block
+
+    def data(self, seed: int = 1) -> Tensor:
+        """Examples whose features have a mean that isn't 0; as many as two ghost batches, where there are some."""
+        count = max(2 * (self.options.get("virtual") or 0), EXAMPLES)
+        count -= count % (self.options.get("virtual") or 1)
+        sides = () if self.place == "dense" else (SIDE, SIDE)
+        drawn = torch.randn(count, INPUTS, *sides, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        return drawn.add_(0.5).to(self.device)
+
+    def network(self) -> nn.Sequential:
+        """Two blocks and a plain output."""
+        torch.manual_seed(0)
+        block = self.scheme.block
+        if self.place == "dense":
+            layers = [block(nn.Linear(INPUTS, UNITS), nn.ReLU), block(nn.Linear(UNITS, UNITS), nn.ReLU)]
+            layers += [block(nn.Linear(UNITS, 5), normalize=False)]
+        else:
+            layers = [block(nn.Conv2d(INPUTS, UNITS, 3), nn.ReLU), block(nn.Conv2d(UNITS, UNITS, 2), nn.ReLU)]
+            layers += [nn.Flatten(), block(nn.Linear(UNITS * 4, 5), normalize=False)]  # type: ignore[list-item]
+        return nn.Sequential(*layers).to(self.device, torch.float64)
+
+
+def passed_through(module: nn.Module, x: Tensor) -> Tensor:
+    """The output, under the same random numbers each time."""
+    torch.manual_seed(2)
+    return module(x)
+
+
+def largest(x: Tensor) -> float:
+    """The largest absolute value; NaN if there is one."""
+    return x.detach().abs().max().item()

@@ -1,0 +1,98 @@
+"""`normbench verify`: its table, its exit code, and a user's own norm."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from normbench.cli import main
+from normbench.listing import choices
+
+TWICE = """\
+from normbench.norms import BatchNorm
+class Mine(BatchNorm):
+    def update(self, mean, var=None, t=None):
+        super().update(mean, var, t)
+        super().update(mean, var, t)
+"""
+HALF = """\
+import torch
+class Mine(torch.nn.Module):
+    def __init__(self, features):
+        super().__init__()
+    def forward(self, x):
+        return x / (1 + x.abs())
+"""
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    path = list(sys.path)
+    yield
+    sys.path[:] = path
+    sys.modules.pop("my_verified", None)
+
+
+def write(code: str, name: str) -> list[str]:
+    Path("my_verified.py").write_text(code)
+    Path("own/norm").mkdir(parents=True)
+    yaml = f"# mine\nname: {name}\nnorm: {{_target_: my_verified.Mine, _partial_: true}}\n"
+    Path("own/norm/mine.yaml").write_text(yaml)
+    return ["verify", "--config-dir", "own", "device=cpu", "norm=mine"]
+
+
+def test_all_schemes_are_verified_where_none_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", "device=cpu", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["passed"] is True
+    assert list(found["schemes"]) == [f"norm={name}" for name in choices("norm")]
+
+
+def test_the_tables(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["verify", "device=cpu", "norm=batch", "norm.eps=0.1"]) == 0
+    printed = capsys.readouterr().out
+    assert "norm=batch norm.eps=0.1" in printed
+    assert "one update of the running mean and variance per pass" in printed
+    assert "22 of 22 checks passed" in printed
+    assert main(["verify", "device=cpu", "norm=none,weight,layer"]) == 0
+    printed = capsys.readouterr().out
+    assert [line.split()[0] for line in printed.splitlines() if line.startswith("norm=")] == [
+        "norm=none", "norm=weight", "norm=layer",
+    ]  # fmt: skip
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_own_norm_that_says_it_is_batch_norm_is_held_to_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(write(TWICE, "batch")) == 1
+    printed = capsys.readouterr().out
+    assert "FAILED norm=mine, dense, statistics: the statistics are updated twice in one pass" in printed
+    assert "checks passed" in printed
+
+
+def test_an_own_norm_without_reference_passes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(write(HALF, "mine")) == 0
+    printed = capsys.readouterr().out
+    assert "no reference" in printed
+    assert "keeps no running mean" in printed  # why it can't be folded
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["norm=bogus"], "norm is one of"),
+        (["norm=batch", "norm.epss=1"], "there is no option norm.epss"),
+        (["norm=group", "norm.groups=5"], "norm.groups must divide the features of each normalised layer: got 5"),
+        (["norm=batch", "norm.momentum=2"], "norm.momentum must be above 0 and at most 1: got 2"),
+        (["--jsn"], "options are written key=value: got --jsn."),
+    ],
+)
+def test_bad_input(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", "device=cpu", *words]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
