@@ -13,8 +13,8 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from normbench.cell import ConfigError
-from normbench.launch import Outcome, View
-from normbench.plan import AGAIN, DONE, UNSUPPORTED, Item, Plan
+from normbench.launch import Outcome, View, begin
+from normbench.plan import AGAIN, RUNNING, Item, Plan
 from normbench.runs import Run
 
 if TYPE_CHECKING:
@@ -25,13 +25,9 @@ SECONDS = 1.0  # between looks at the folders
 
 def run_elsewhere(plan: Plan, view: View, launch: Launch) -> Outcome:
     """As `run_cells`. Raises ConfigError if the launcher itself failed before it started anything."""
-    from normbench.experiment import forget, record_failure, record_unsupported
+    from normbench.experiment import forget, record_failure
 
-    outcome = Outcome(skipped=len(plan.having(DONE)), unsupported=len(plan.having(UNSUPPORTED)))
-    for item in plan.having(UNSUPPORTED):
-        record_unsupported(item.cell, item.reason)
-        view.finished(Run(item.cell.folder))
-    todo = plan.todo
+    outcome, todo = begin(plan, view), plan.todo
     if not todo:
         return outcome
     for item in todo:
@@ -78,7 +74,7 @@ def _watching(todo: list[Item], view: View) -> Iterator[None]:
             if run.summary:
                 waiting.remove(cell)
                 view.finished(run)
-        view.tick([cell for cell in waiting if cell.folder.exists() and Run(cell.folder).status == "running"], 0)
+        view.tick([cell for cell in waiting if cell.folder.exists() and Run(cell.folder).status == RUNNING], 0)
 
     def watch() -> None:
         while not ended.wait(SECONDS):

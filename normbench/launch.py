@@ -10,7 +10,7 @@ from typing import Protocol
 
 from normbench import workers
 from normbench.cell import Cell
-from normbench.plan import AGAIN, DONE, RUNNING, UNSUPPORTED, Item, Plan
+from normbench.plan import AGAIN, DONE, RESUMES, RUNNING, UNSUPPORTED, Item, Plan
 from normbench.runs import Run
 from normbench.signals import requests_to_stop
 from normbench.workers import Worker
@@ -45,16 +45,21 @@ def run_cells(plan: Plan, view: View) -> Outcome:
     Raises: KeyboardInterrupt after SIGINT, SIGTERM or SIGHUP: running cells have written their checkpoints, or, at the
         second signal, were killed.
     """
-    from normbench.experiment import record_unsupported
-
-    outcome = Outcome(skipped=len(plan.having(DONE)), unsupported=len(plan.having(UNSUPPORTED)))
-    for item in plan.having(UNSUPPORTED):
-        record_unsupported(item.cell, item.reason)
-        view.finished(Run(item.cell.folder))
+    outcome = begin(plan, view)
     if plan.todo:
         with requests_to_stop() as signals:
             _Loop(plan.todo, view, outcome, signals).run()
     return outcome
+
+
+def begin(plan: Plan, view: View) -> Outcome:
+    """What is known of a sweep before anything runs; cells that can't be run get their folders."""
+    from normbench.experiment import record_unsupported
+
+    for item in plan.having(UNSUPPORTED):
+        record_unsupported(item.cell, item.reason)
+        view.finished(Run(item.cell.folder))
+    return Outcome(skipped=len(plan.having(DONE)), unsupported=len(plan.having(UNSUPPORTED)))
 
 
 class _Loop:
@@ -125,7 +130,7 @@ class _Loop:
                     self.outcome.elsewhere += 1
                     self.view.finished(run)
                 else:
-                    self.queue.append(Item(cell, "resumes"))
+                    self.queue.append(Item(cell, RESUMES))
 
     def _stop(self) -> None:
         """Let running cells write their checkpoints. A second signal interrupts this."""

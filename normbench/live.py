@@ -18,7 +18,7 @@ from rich.text import Text
 from normbench.cell import Cell
 from normbench.console import err, say, shortened
 from normbench.launch import Outcome, how_many
-from normbench.plan import DONE, Plan
+from normbench.plan import DONE, Plan, together
 from normbench.runs import Run, last_step
 
 SECONDS_BETWEEN_LINES = 30.0  # where there is no live view
@@ -42,6 +42,13 @@ def shared(plan: Plan) -> list[str]:
 
 def without(words: list[str], cell: Cell) -> list[str]:
     return [word for word in cell.words if word not in words] or cell.words
+
+
+def heading(plan: Plan) -> str:
+    """How many runs, where, and what they share."""
+    common = shared(plan)
+    words = " ".join(["", "with", *common]) if common else ""
+    return f"{len(plan.items)} runs in {shortened(plan.items[0].cell.folder.parent)}{words}"
 
 
 @dataclass
@@ -124,15 +131,10 @@ class SweepView:
         """Time left, from what earlier runs tell; otherwise from the pace so far."""
         if not self.open or self.asked:
             return ""
-        known = [seconds for name in self.open if (seconds := self.seconds[name]) is not None]
-        spent, ended = time.monotonic() - self.begun, len(self.plan.todo) - len(self.open)
-        if len(known) == len(self.open):
-            left = max(sum(known) / how_many(self.plan.items[0].cell), *known)
-        elif ended:
-            left = spent / ended * len(self.open)
-        else:
-            return ""
-        return f"about {duration(left)} left  "
+        left = together([self.seconds[name] for name in self.open], how_many(self.plan.items[0].cell))
+        if left is None and (ended := len(self.plan.todo) - len(self.open)):
+            left = (time.monotonic() - self.begun) / ended * len(self.open)
+        return "" if left is None else f"about {duration(left)} left  "
 
     def _compare(self, run: Run) -> None:
         value = run.summary.get("validation_accuracy")
@@ -152,8 +154,7 @@ class SweepView:
 @contextmanager
 def sweep_view(plan: Plan) -> Iterator[SweepView]:
     """A sweep, while it runs."""
-    common = " ".join(["", "with", *shared(plan)]) if shared(plan) else ""
-    say(f"{len(plan.items)} runs in {shortened(plan.items[0].cell.folder.parent)}{common}")
+    say(heading(plan))
     if not err.is_terminal:
         yield SweepView(plan, None)
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -78,8 +78,13 @@ class Plan:
 
     def seconds_left(self, jobs: int) -> float | None:
         """None while the time of some cell is unknown."""
-        known = [item.seconds for item in self.todo if item.seconds is not None]
-        return max(sum(known) / jobs, *known) if known and len(known) == len(self.todo) else None
+        return together([item.seconds for item in self.todo], jobs)
+
+
+def together(seconds: Sequence[float | None], jobs: int) -> float | None:
+    """How long cells take that run `jobs` at a time: no less than the longest. None while one of them is unknown."""
+    known = [one for one in seconds if one is not None]
+    return max(sum(known) / jobs, *known) if known and len(known) == len(seconds) else None
 
 
 def examine(cells: Iterable[Cell], timings: Timings | None = None) -> Plan:

@@ -8,9 +8,9 @@ from collections import Counter
 from rich.markup import escape
 
 from normbench.cell import Cell
-from normbench.console import out, plain_table, say, shortened
+from normbench.console import out, plain_table, say
 from normbench.launch import how_many
-from normbench.live import duration, shared, without
+from normbench.live import duration, heading, shared, without
 from normbench.plan import DONE, UNSUPPORTED, Plan
 from normbench.timing import Timings, measure_cell
 
@@ -36,8 +36,7 @@ def measure(cells: list[Cell], timings: Timings) -> None:
 def print_plan(plan: Plan) -> None:
     todo, jobs = plan.todo, how_many(plan.items[0].cell)
     common = shared(plan)
-    says = " ".join(["", "with", *common]) if common else ""
-    say(f"{len(plan.items)} runs in {shortened(plan.items[0].cell.folder.parent)}{says}")
+    say(heading(plan))
     table = plain_table()
     for name in ("status", "run", "steps", "samples", "seconds left"):
         table.add_column(name, justify="left" if name in ("status", "run") else "right")

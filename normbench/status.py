@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.text import Text
 
 from normbench.console import out, plain_table
-from normbench.runs import Run, Study, last_step, load
+from normbench.runs import FINISHED, Run, Study, last_step, load
 
 ORDER = ("complete", "diverged", "unsupported", "running", "interrupted", "failed", "unreadable")
 SECONDS = 1.0  # between looks
@@ -50,7 +50,7 @@ class Watcher:
                     statuses[folder] = run.status
                 except (OSError, ValueError, KeyError):
                     statuses[folder] = "unreadable"
-                if statuses[folder] in ("complete", "diverged", "unsupported"):
+                if statuses[folder] in FINISHED:
                     self.over[folder] = statuses[folder]
             if folder not in self.records:
                 self.records[folder] = _record(run)

@@ -6,10 +6,12 @@ is tested without touching a test.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -94,6 +96,29 @@ def parts(*words: str) -> Any:
 def cell_of() -> Callable[..., Cell]:
     """`cell_of("norm=batch", "model=mlp")`: that run on made-up images; composed once."""
     return composed
+
+
+@pytest.fixture
+def cell_with(tmp_path: Path, cell_of: Callable[..., Cell]) -> Callable[..., Callable[..., Cell]]:
+    """`cell_with("batch_size=8")("norm=none", jobs=1)`: that cell, in a folder of the test's own."""
+
+    def cell_with(*usual: str) -> Callable[..., Cell]:
+        def cell(*words: str, **config: Any) -> Cell:
+            made = cell_of(*usual, *words)
+            return replace(made, config={**made.config, "results_dir": str(tmp_path / "results"), **config})
+
+        return cell
+
+    return cell_with
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The working folder is one of the test's own, and what is put on Python's path is taken off again."""
+    monkeypatch.chdir(tmp_path)
+    path = list(sys.path)
+    yield
+    sys.path[:] = path
 
 
 def small_values(options: Mapping[str, Any], quiet: bool = False) -> dict[str, Any]:

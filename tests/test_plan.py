@@ -21,12 +21,8 @@ SMALL = ["dataset.size=8", "dataset.examples=600", "dataset.validation=100", "ba
 
 
 @pytest.fixture
-def cell(tmp_path: Path, cell_of: Callable[..., Cell]) -> Callable[..., Cell]:
-    def cell(*words: str, **config: Any) -> Cell:
-        made = cell_of(*SMALL, *words)
-        return replace(made, config={**made.config, "results_dir": str(tmp_path / "results"), **config})
-
-    return cell
+def cell(cell_with: Callable[..., Callable[..., Cell]]) -> Callable[..., Cell]:
+    return cell_with(*SMALL)
 
 
 def test_every_status(cell: Callable[..., Cell]) -> None:

@@ -8,10 +8,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -24,6 +22,7 @@ from normbench.plan import examine
 from normbench.runs import Run, RunFolder
 from normbench.workers import start, wait_for
 
+pytestmark = pytest.mark.usefixtures("elsewhere")
 SMALL = ["dataset.size=8", "dataset.examples=600", "dataset.validation=100", "batch_size=8", "model.hidden=[8]"]
 TINY = ["dataset=synthetic", *SMALL, "device=cpu", "max_steps=40"]
 
@@ -73,21 +72,9 @@ class Silent:
         pass
 
 
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)
-    path = list(sys.path)
-    yield
-    sys.path[:] = path
-
-
 @pytest.fixture
-def cell(tmp_path: Path, cell_of: Callable[..., Cell]) -> Callable[..., Cell]:
-    def cell(*words: str, **config: Any) -> Cell:
-        made = cell_of(*SMALL, *words)
-        return replace(made, config={**made.config, "results_dir": str(tmp_path / "results"), **config})
-
-    return cell
+def cell(cell_with: Callable[..., Callable[..., Cell]]) -> Callable[..., Cell]:
+    return cell_with(*SMALL)
 
 
 def test_a_cell_that_fails_in_any_way_is_told_and_the_others_go_on(

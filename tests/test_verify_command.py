@@ -30,11 +30,8 @@ class Mine(torch.nn.Module):
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)
-    path = list(sys.path)
+def forgotten(elsewhere: None) -> Iterator[None]:
     yield
-    sys.path[:] = path
     sys.modules.pop("my_verified", None)
 
 
