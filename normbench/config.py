@@ -71,11 +71,12 @@ class Schema:
 
 @dataclass
 class SweeperSchema:
-    """`hydra.sweeper`: `params` is how an experiment file says what to sweep over."""
+    """`hydra.sweeper`: `params` is how an experiment file says what to sweep over; `also`: further grids."""
 
     _target_: str = "hydra_plugins.normbench.GridSweeper"
     max_batch_size: int | None = None
     params: dict[str, str] | None = None
+    also: list[dict[str, Any]] | None = None
 
 
 def register() -> None:

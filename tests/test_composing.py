@@ -76,3 +76,37 @@ def test_an_experiment_file_is_a_grid(tmp_path: Path) -> None:
     assert swept
     assert {cell.config["seed"] for cell in cells} == {5, 6}  # the axis on the line replaces that of the file
     assert len(cells) == 5 * 2 * 2
+
+
+EXPERIMENT = """\
+# @package _global_
+# two grids
+hydra:
+  mode: MULTIRUN
+  sweeper:
+    params: {norm: "none,weight", lr: "0.1,1", seed: range(2)}
+    also:
+      - {norm: weight, norm.start_images: 500}
+study: grids
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "plain", "started"),
+    [
+        ([], 8, 4),
+        (["norm=none"], 4, 0),  # the further grid is of weight alone
+        (["norm=weight"], 4, 4),
+        (["lr=3"], 4, 2),
+        (["norm=none,weight", "norm.start_images=0,3"], 16, 0),
+    ],
+)
+def test_an_experiment_may_have_further_grids(words: list[str], plain: int, started: int, tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "grids.yaml").write_text(EXPERIMENT)
+    cells, swept = app.cells("run", ["--config-dir", str(tmp_path), "experiment=grids", *words])
+    assert swept
+    images = [(cell.choices["norm"], cell.config["norm"]["start_images"]) for cell in cells]
+    assert images.count(("weight", 500)) == started
+    assert len(cells) == plain + started
+    assert len({cell.name for cell in cells}) == len(cells)

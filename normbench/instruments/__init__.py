@@ -3,6 +3,7 @@
 from normbench.instruments.activations import Activations
 from normbench.instruments.batch_noise import BatchNoise
 from normbench.instruments.distributions import Distributions
+from normbench.instruments.fit import Fit
 from normbench.instruments.gradient_shift import GradientShift
 from normbench.instruments.gradients import Gradients
 from normbench.instruments.instrument import Instrument, Row, Setting
@@ -22,6 +23,7 @@ __all__ = [
     "Activations",
     "BatchNoise",
     "Distributions",
+    "Fit",
     "GradientShift",
     "Gradients",
     "Instrument",

@@ -10,11 +10,11 @@ import torch
 from looking import assert_same
 from short_run import ShortRun, everything, short_run
 
-from normbench.instruments import Gradients, GradientShift, Instrument, Landscape, Parameters
+from normbench.instruments import Fit, Gradients, GradientShift, Instrument, Landscape, Parameters
 from normbench.optimization import OPTIMIZERS
 from normbench.training import Step, Update
 
-EVERY: list[Callable[[], Instrument]] = [Gradients, GradientShift, Landscape, Parameters]
+EVERY: list[Callable[[], Instrument]] = [Fit, Gradients, GradientShift, Landscape, Parameters]
 
 
 def assert_undisturbed(make: Callable[[], ShortRun]) -> None:
