@@ -27,6 +27,7 @@ from normbench.models import require_method
 from normbench.norms import Unsupported, blocks
 from normbench.provenance import provenance
 from normbench.runs import SCHEMA_VERSION, Locked, Run, RunFolder, Unwritable
+from normbench.shock import shock_of
 from normbench.trainer import Training
 
 KEPT = 2  # data sets stay loaded for the next run in this process: a sweep has few, and each start checks all bytes
@@ -148,6 +149,8 @@ def prepare_cell(cell: Cell) -> Prepared:
     dataset = load_dataset(cell.config, parts)
     total = total_steps(cell.config, len(dataset.train))
     trial = check_supported(cell.config, parts, dataset.shape, len(dataset.classes))
+    if (shock := shock_of(cell.config)) is not None:
+        shock.check(trial.model, total)
     table_bytes = bytes_at_most(parts.instruments, cell.config, trial.model, total)
     weights = size(chain(trial.model.parameters(), trial.model.buffers()))
     return Prepared(cell, parts, dataset, total, table_bytes, weights, trial.saved)

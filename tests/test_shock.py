@@ -1,0 +1,88 @@
+"""A blow in the middle of training: what is multiplied, what is told, and that a resumed run has had it once."""
+
+from __future__ import annotations
+
+import itertools
+from copy import deepcopy
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from normbench.cell import ConfigError, Stopped
+from normbench.experiment import execute
+from normbench.norms import blocks
+from normbench.shock import Shock
+
+WORDS = ["dataset.size=8", "dataset.examples=600", "dataset.validation=100", "batch_size=8", "max_steps=30",
+         "instruments=none"]  # fmt: skip
+
+
+@pytest.fixture
+def small(tmp_path, cell_of):
+    def small(*words, to="a"):
+        cell = cell_of(*WORDS, *words)
+        return replace(cell, config={**cell.config, "results_dir": str(tmp_path / to)})
+
+    return small
+
+
+@pytest.mark.parametrize("factor", [0.1, 10.0])
+def test_the_weight_that_works_is_multiplied_and_the_losses_are_those_on_the_batch(
+    norm_name, factor, network_of, batch_of
+):
+    model, (x, y) = network_of(norm_name, "mlp"), batch_of(16)
+    before, [(name, block), *_] = deepcopy(model), blocks(model)
+    weight = block.linear.weight.detach().clone()
+    told = Shock(3, factor, 0).apply(model, (x, y))
+    torch.testing.assert_close(block.linear.weight.detach(), factor * weight)
+    assert model.training
+    assert told["block"] == name
+    for when, network in (("before", before), ("after", model)):
+        with torch.no_grad():
+            expected = F.cross_entropy(deepcopy(network).eval()(x), y).item()
+        assert told[f"evaluation_{when}"] == pytest.approx(expected, rel=1e-5)
+    changed = dict(before.named_parameters())
+    untouched = [n for n, p in model.named_parameters() if torch.equal(p, changed[n])]
+    assert len(untouched) == len(changed) - 1
+
+
+def test_batch_norm_in_training_does_not_notice_and_its_running_statistics_do(network_of, batch_of):
+    model, batch = network_of("batch", "mlp"), batch_of(64)
+    for _ in range(200):
+        model(batch[0])  # the running statistics settle
+    told = Shock(0, 10.0, 0).apply(model, batch)
+    assert told["training_after"] == pytest.approx(told["training_before"], rel=1e-3)
+    assert told["evaluation_before"] == pytest.approx(told["training_before"], rel=0.1)
+    assert told["evaluation_after"] > 1.5 * told["evaluation_before"]
+
+
+def test_a_resumed_run_is_struck_once(small):
+    words = ["norm=none", "shock_step=15", "shock_factor=3", "lr=0.01"]
+    undisturbed = execute(small(*words))
+    cell = small(*words, to="b")
+    for stop_at in (15, 16, 22):  # 15: with the checkpoint written right after the blow
+        calls = itertools.count()
+        done = 0 if stop_at == 15 else {16: 15, 22: 16}[stop_at]
+        with pytest.raises(Stopped, match=f"step {stop_at}"):
+            execute(cell, stop=lambda calls=calls, at=stop_at - done: next(calls) == (at if at == 15 else at - 1))
+    resumed = execute(cell)
+    assert resumed.summary["shock"] == undisturbed.summary["shock"]
+    a, b = (torch.load(run.folder / "model.pt", weights_only=True) for run in (undisturbed, resumed))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["shock_step=30"], "below the run's 30 updates"),
+        (["shock_step=3", "shock_block=9"], r"one of 0 \(hidden1\), .*: got 9"),
+        (["shock_step=3", "model=rnn", "shock_block=1"], "Recurrent cells can't be struck"),
+        (["shock_step=-1"], "0 or more"),
+        (["shock_factor=0"], "positive"),
+    ],
+)
+def test_a_shock_that_cannot_be_is_refused(words, message, small):
+    with pytest.raises(ConfigError, match=message):
+        execute(small("norm=none", *words))
