@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import fnmatch
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from normbench.cell import ConfigError
@@ -76,6 +77,13 @@ def check_instruments(options: Mapping[str, Any]) -> None:
         if not right or (known and value and set(value) - set(known)):
             example = f"of {', '.join(known)}" if known else "of names or patterns such as [hidden1]"
             raise ConfigError(f"instruments.{key} must be a list {example}, or null: got {as_word(value)}.")
+
+
+def check_layers(patterns: Sequence[str] | None, names: Sequence[str]) -> None:
+    """Raise ConfigError where `instruments.layers` names a block that the network doesn't have."""
+    for pattern in patterns or ():
+        if not fnmatch.filter(names, pattern):
+            raise ConfigError(f"instruments.layers must be of {', '.join(names)}, or patterns of these: got {pattern}.")
 
 
 def check_type(key: str, value: Any, default: Any) -> None:

@@ -16,7 +16,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from normbench.cell import Cell
-from normbench.config import as_number, leaves, make_cell, plain, to_cell, without_hydra
+from normbench.config import as_number, leaves, make_cell, plain, to_cell, use_floats, without_hydra
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ class Composer:
         if words not in self.bases:
             composed = self.loader.load_sweep_config(self.master, list(words))
             cfg, chosen = without_hydra(composed), dict(composed.hydra.runtime.choices)
+            use_floats(cfg, chosen)
             raw = plain(cfg, resolve=False)
             self.bases[words] = _Base(cfg, chosen, raw, plain(cfg), _referred(raw))
         return self.bases[words]

@@ -98,10 +98,15 @@ def to_cell(cfg: DictConfig, chosen: Mapping[str, Any]) -> Cell:
 
     Raises: ConfigError.
     """
+    use_floats(cfg, chosen)
+    return make_cell(plain(cfg, resolve=False), plain(cfg), chosen)
+
+
+def use_floats(cfg: DictConfig, chosen: Mapping[str, Any]) -> None:
+    """Make whole numbers floats in `cfg` where the option's default is one."""
     for key, value in leaves(plain(cfg, resolve=False)):
         if (number := as_number(key, value, chosen)) is not value:
             OmegaConf.update(cfg, key, number)
-    return make_cell(plain(cfg, resolve=False), plain(cfg), chosen)
 
 
 def as_number(key: str, value: Any, chosen: Mapping[str, Any]) -> Any:
@@ -135,7 +140,7 @@ def make_cell(raw: Mapping[str, Any], config: dict[str, Any], chosen: Mapping[st
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
     _, usual = _defaults(())
     words = [f"{group}={choice}" for group, choice in choices.items() if choice != usual[group] or group == "norm"]
-    words += [f"{key}={as_word(value)}" for key, value in changed.items()]
+    words += [f"{'' if key in unchanged else '+'}{key}={as_word(value)}" for key, value in changed.items()]
     readable = [choices["norm"], choices["model"], choices["dataset"]]
     readable += [f"{key.split('.')[-1]}{as_word(value)}" for key, value in changed.items()]
     name = re.sub(r"[^\w.+-]+", "_", "-".join(readable))[:96].strip("_-.")

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from normbench.cell import Cell, ConfigError, Parts, Stop, Stopped, Tell
+from normbench.checks import check_layers
 from normbench.config import build
 from normbench.data import DataError, Dataset, default_data_dir, prepare
 from normbench.measuring import bytes_at_most
@@ -149,6 +150,7 @@ def prepare_cell(cell: Cell) -> Prepared:
     dataset = load_dataset(cell.config, parts)
     total = total_steps(cell.config, len(dataset.train))
     trial = check_supported(cell.config, parts, dataset.shape, len(dataset.classes))
+    check_layers(cell.config["instruments"].get("layers"), [name for name, _ in blocks(trial.model)])
     if (shock := shock_of(cell.config)) is not None:
         shock.check(trial.model, total)
     table_bytes = bytes_at_most(parts.instruments, cell.config, trial.model, total)

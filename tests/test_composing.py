@@ -10,7 +10,6 @@ import pytest
 from normbench import app
 from normbench.cell import ConfigError
 from normbench.config import compose
-from normbench.listing import config_dir
 
 GRIDS = [
     ["norm=none,batch", "lr=1,0.01", "seed=0,1"],
@@ -20,6 +19,7 @@ GRIDS = [
     ["model.build.hidden=[3],[4]", "batch_size=4"],  # takes the place of a reference
     ["momentum=0.5,0.9", "lr=${momentum},1"],
     ["instruments.snapshots=5,6", "~instruments.measure.shift"],
+    ["model=rnn", "model.initial_state_noise=0", "lr=1,0.01"],  # a whole number for a float
     ["norm=group", "norm.groups=2,4", "study=a", "jobs=3", "rerun=all"],
 ]
 
@@ -59,16 +59,6 @@ def test_the_cells_of_a_grid_are_those_of_hydra(words: list[str]) -> None:
 def test_a_wrong_value_in_the_middle_of_a_grid_is_told(words: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         app.cells("run", ["-m", "norm=batch", "max_steps=1,2", *words])
-
-
-@pytest.mark.parametrize("name", sorted(path.stem for path in (config_dir() / "experiment").glob("*.yaml")))
-def test_every_experiment_is_a_grid_of_a_study_of_its_name(name: str) -> None:
-    cells, swept = app.cells("run", [f"experiment={name}"])
-    assert swept
-    assert len(cells) > 1
-    assert {cell.config["study"] for cell in cells} == {name}
-    words = cells[-1].words
-    assert compose(words).name == cells[-1].name, "its words repeat it without the file"
 
 
 def test_an_experiment_file_is_a_grid(tmp_path: Path) -> None:

@@ -228,3 +228,9 @@ class _Stop:
     def __call__(self, progress: Any) -> None:
         if progress.step == self.at:
             raise KeyboardInterrupt
+
+
+def test_a_layer_that_is_not_there_is_told_before_the_run(small: Callable[..., Cell]) -> None:
+    with pytest.raises(ConfigError, match=r"must be of hidden1, hidden2, .*: got hid\?9"):
+        execute(small("max_steps=5", "instruments.layers=[hidden1,hid?9]"))
+    assert not small("max_steps=5", "instruments.layers=[hidden1,hid?9]").folder.exists()

@@ -1,0 +1,50 @@
+"""Every study on disk: each of its cells can be composed, and one of them trained."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from normbench import app
+from normbench.config import compose
+from normbench.experiment import execute
+from normbench.listing import choices, config_dir
+
+EXPERIMENTS = sorted(choices("experiment"))
+SMALL = ["dataset=synthetic", "dataset.examples=700", "dataset.validation=100"]
+RUNS = re.compile(r"^# ([\d,]+) runs[,;]", re.MULTILINE)
+
+
+def test_there_are_experiments():
+    assert {"compare", "demo", "depth", "depth/full"} <= set(EXPERIMENTS)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_cell_is_one_of_a_study_of_its_name(name):
+    cells, swept = app.cells("run", [f"experiment={name}"])
+    assert swept
+    assert len(cells) > 1
+    assert {cell.config["study"] for cell in cells} == {name.replace("/", "_")}
+    for cell in (cells[0], cells[-1]):
+        assert compose(cell.words).name == cell.name, "its words repeat it without the file"
+    if told := RUNS.search((config_dir() / "experiment" / f"{name}.yaml").read_text()):
+        assert int(told[1].replace(",", "")) == len(cells)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_one_cell_is_trained_for_three_steps(name, tmp_path, small_options):
+    cells, _ = app.cells("run", [f"experiment={name}"])
+    cell = min(cells, key=lambda c: (c.choices["norm"] != "batch", c.config["batch_size"] == 1, c.config["batch_size"]))
+    own = ("dataset", "dataset.train_fraction", "max_samples", "max_steps", "shock_step")
+    words = [word for word in cell.words if word.partition("=")[0] not in own]
+    if cell.choices["model"] != "mlp":
+        sizes = small_options(cell.config["model"])
+        words += [f"model.{key}={value}".replace(" ", "") for key, value in sizes.items()]
+    words += [f"shock_step={2 if cell.config['shock_step'] else 'null'}", "max_steps=3", *SMALL]
+    short = compose(words)
+    run = execute(replace(short, config={**short.config, "results_dir": str(tmp_path)}))
+    assert run.status == "complete"
+    assert run.summary["steps"] == 3
+    assert set(run.instruments) == set(cell.config["instruments"]["measure"])
