@@ -13,6 +13,7 @@ from normbench.report.leaderboard import leaderboard
 from normbench.report.learning_rates import at_best, choices, several
 from normbench.report.lr_stability import lr_table
 from normbench.report.own_lr import own_lr_table
+from normbench.report.recommendation import recommendations
 from normbench.report.smallest_batch import smallest_batch_table
 from normbench.report.table import Table
 from normbench.report.tables import leaderboard_table
@@ -84,6 +85,7 @@ def answer(cells: Cells, options: Options | None = None) -> list[str]:
     counted = [f"{len(some)} {word} ({_listed([_name(v) for v in some])})" for word, some in rest.items() if some]
     if counted:
         words.append(f"Of {len(found)} comparison{'s' * (len(found) > 1)}: {'; '.join(counted)}.")
+    words = [*recommendations(cells, reference, margin), *words]
     return [SYNTHETIC, *words] if cells.synthetic else words
 
 

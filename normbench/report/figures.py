@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from types import ModuleType
 
 from normbench.report import (
+    along_option,
     batch_noise,
     batch_sizes,
     cost,
@@ -33,7 +34,8 @@ from normbench.report.cells import Cells
 from normbench.report.drawing import Figure, look
 
 # In the page's order: what comes out of training and what it costs, then why.
-FIGURES: tuple[ModuleType, ...] = (learning_curves, generalisation, batch_sizes, lr_sensitivity, lr_batch, forest, cost)
+FIGURES: tuple[ModuleType, ...] = (learning_curves, generalisation, batch_sizes, along_option, lr_sensitivity, lr_batch)
+FIGURES += (forest, cost)
 FIGURES += (ribbons, ridges, unit_bands, shift, shift_total, pinned_but_moving, batch_noise, noise_and_drift)
 FIGURES += (running_statistics, depth, landscape, time_steps)
 

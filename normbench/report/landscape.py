@@ -40,8 +40,9 @@ def draw(cells: Cells) -> list[Figure]:
         axes[0][j].set_title(scheme, fontweight="bold")
     for row, words in zip(axes, (*BANDS.values(), "lr × smoothness"), strict=True):
         row[0].set_ylabel(words)
-        row[0].set_yscale("log")
-        plain_ticks(row[0].yaxis)
+        if any(ax.dataLim.y1 > 0 for ax in row):  # a torn table may leave nothing that a logarithm shows
+            row[0].set_yscale("log")
+            plain_ticks(row[0].yaxis)
     step_axis(axes[0][0], last)
     canvas.supxlabel("training step", fontsize=9)
     title = TITLE if not chosen.setting else f"{TITLE}: {label(chosen.setting)}"

@@ -35,6 +35,7 @@ SUPPLIED_BY = {  # figures that need more than a plain run: what the note withou
     "lr_sensitivity": "lr=",
     "lr_batch": "two learning rates",
     "batch_sizes": "batch size",
+    "along_option": "nothing was varied",
     "forest": "complete run",
     "cost": "complete",
 }
@@ -43,8 +44,11 @@ by_name = pytest.mark.parametrize("module", FIGURES, ids=lambda module: module.N
 
 def write(add: Add, norms: tuple[str, ...] = ("none", "batch")) -> None:
     for (i, norm), lr, size, seed in product(enumerate(norms, 1), (0.1, 1.0), (4, 64), (0, 1)):
-        path = add(norm=norm, lr=lr, batch_size=size, seed=seed, accuracy=0.9 + seed / 100)
+        path = add(
+            norm=norm, lr=lr, batch_size=size, seed=seed, accuracy=0.9 + seed / 100, options={"model.dropout": 0.0}
+        )
         measure_everything(path, scale=i + seed / 10)
+    measure_everything(add(norm=norms[0], lr=0.1, batch_size=4, seed=0, options={"model.dropout": 0.5}))
 
 
 def draw(module: ModuleType, study: Path) -> Figure:

@@ -70,7 +70,10 @@ def test_a_study_without_a_result(study: Path, add: Add) -> None:
 
 
 def test_the_answer(cells: Cells) -> None:
-    first, second = answer(cells)
+    *recommended, first, second = answer(cells)
+    assert [words[:39] for words in recommended] == [
+        f"Recommended at batch size {n}: batch, 94."[:39] for n in (4, 64)
+    ]
     assert first == (
         "Better than none, each at its own best lr: batch at batch size 4, +4.03 points (95% interval +3.89 to +4.18, "
         "3 pairs, p < 0.001 after Holm); batch at batch size 64, +4.03 points (95% interval +3.89 to +4.18, 3 pairs, "
