@@ -15,6 +15,7 @@ from normbench.instruments.schedule import evenly_spaced, log_spaced, snapshots
 from normbench.instruments.shift import Shift
 from normbench.instruments.statistics import Statistics
 from normbench.instruments.time_steps import TimeSteps
+from normbench.instruments.train_test_shift import TrainTestShift
 from normbench.instruments.units import Units
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "Shift",
     "Statistics",
     "TimeSteps",
+    "TrainTestShift",
     "Units",
     "evenly_spaced",
     "log_spaced",
