@@ -51,6 +51,15 @@ def measure_everything(run: Path, scale: float = 1.0, layers: Sequence[str] = ("
         for kind in ("absolute", "relative"):
             add("landscape", step=step, kind=kind, loss_min=0.5, loss_max=1, change_min=0.1, change_max=2 * scale,
                 lr_smoothness=scale)  # fmt: skip
+    for corruption, severity in (("none", 0), ("noise", 3), ("noise", 5), ("blur", 3), ("blur", 5)):
+        for n in ("", 4, 64):
+            at = {"step": 10, "corruption": corruption, "severity": severity, "images": n,
+                  "statistics": "re-estimated" if n else "training"}  # fmt: skip
+            add("train_test_shift", **at, layer="", tensor="", accuracy=0.9 - 0.1 * severity + 0.001 * (n or 0))
+            for i, layer in enumerate(layers, 1):
+                add("train_test_shift", **at, layer=layer, tensor="linear", w1_scaled_mean=99)
+                add("train_test_shift", **at, layer=layer, tensor="input",
+                    w1_scaled_mean=99 if n else scale * (0.1 + severity / i))  # fmt: skip
     for instrument, rows in table.items():
         measure(run, instrument, rows)
     return run
