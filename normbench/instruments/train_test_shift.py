@@ -14,11 +14,10 @@ from normbench.data import CORRUPTIONS, Corrupted, Split, check_corruption
 from normbench.instruments.distances import NUMBERS, Seen, distances, seen
 from normbench.instruments.drawn import drawn
 from normbench.instruments.instrument import Instrument, Row
-from normbench.instruments.observing import observing
 from normbench.instruments.probe import Key, Probe, ascending, by_unit
-from normbench.instruments.statistics import CHUNK, evaluate
-from normbench.norms import blocks, exact_statistics, images_at_once, load_statistics
-from normbench.training import Examples, Step
+from normbench.instruments.statistics import CHUNK
+from normbench.norms import blocks, exact_statistics, images_at_once, working_with
+from normbench.training import Examples, Step, loss_and_accuracy
 
 COMPARED = tuple(name for name in NUMBERS if not name.startswith("moved"))  # that is of the same images
 PIXELS = 1024  # of an image that are looked at, at most
@@ -34,7 +33,7 @@ class TrainTestShift(Instrument):
     set is read once. Severity 0 ("none") are the same images, uncorrupted: what another choice of images changes.
     The network works as in inference, with two kinds of `statistics`:
 
-        training      its own
+        training      its own, the running averages
         re-estimated  exact ones of n unlabelled images with the same corruption, `images`; no image that they are of
                       is among those that accuracy is measured on. Of schemes with running statistics only
 
@@ -125,18 +124,18 @@ def compare(
         others = corrupted.batch(spare)[0] if counts else images[:0]
         now = probe.of(images[:shown], labels[:shown])
         for n in (0, *counts):
-            row: Row = {"corruption": name, "severity": severity, "statistics": "re-estimated" if n else "training"}
-            with observing(model, "running"):
-                if n:
-                    exact = exact_statistics(model, others[:n].split(images_at_once(model, images[0])))
-                    if not exact:
-                        break
-                    load_statistics(model, exact)
-                    row["images"] = n
-                    now.forget()
-                yield row | {"layer": "", "tensor": "", **evaluate(model, batches)}
-                if n in (0, counts[-1] if counts else 0):
-                    yield from (row | numbers for numbers in between(before, look(model, now), model, sample))
+            row: Row = {"corruption": name, "severity": severity, "statistics": "training"}
+            exact = exact_statistics(model, others[:n].split(images_at_once(model, images[0]))) if n else {}
+            if n:
+                if not exact:  # a scheme without running statistics
+                    break
+                row |= {"statistics": "re-estimated", "images": n}
+                now.forget()
+            with working_with(model, "precise" if n else "ema", exact):
+                loss, accuracy = loss_and_accuracy(model, batches)
+                found = between(before, look(model, now), model, sample) if n in (0, max(counts, default=0)) else []
+            yield row | {"layer": "", "tensor": "", "loss": loss, "accuracy": accuracy}
+            yield from (row | numbers for numbers in found)
 
 
 def look(model: nn.Module, probe: Probe) -> dict[Key, Seen]:
@@ -150,7 +149,7 @@ def look(model: nn.Module, probe: Probe) -> dict[Key, Seen]:
     return {key: seen(pixels, values)._replace(values=None) for key, values in found.items()}
 
 
-def between(before: Mapping[Key, Seen], now: Mapping[Key, Seen], model: nn.Module, sample: int) -> Iterator[Row]:
+def between(before: Mapping[Key, Seen], now: Mapping[Key, Seen], model: nn.Module, sample: int) -> list[Row]:
     """How far each tensor is from what it was, and the input of each block."""
     pairs = [(now[key], z) for key, z in before.items()]
     every = [math.ceil(len(z.mean) / sample) for z in before.values()]
@@ -161,5 +160,4 @@ def between(before: Mapping[Key, Seen], now: Mapping[Key, Seen], model: nn.Modul
     for one, after in pairwise(name for name, _ in blocks(model)):
         if one in last:
             found[after, "input"] = last[one]
-    for (layer, tensor), numbers in found.items():
-        yield {"layer": layer, "tensor": tensor, **numbers}
+    return [{"layer": layer, "tensor": tensor, **numbers} for (layer, tensor), numbers in found.items()]
