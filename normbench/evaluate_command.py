@@ -9,13 +9,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from normbench import evaluate_corrupted
 from normbench.cell import UserError
 
 if TYPE_CHECKING:
     from normbench.data import Dataset
     from normbench.trained import Trained
 
-KEYS = ("norm.statistics", "batch_size", "images", "dataset", "data_dir", "device")
+KEYS = ("norm.statistics", "batch_size", "images", "dataset", "data_dir", "device", *evaluate_corrupted.KEYS)
 HELP = """\
 KEY=VALUE:
   norm.statistics=ema,precise   which kinds: ema, cumulative, averages, precise, batch; left out, all that can be had
@@ -23,6 +24,7 @@ KEY=VALUE:
   images=10000                  training images that averages and precise are taken from; default: all
   dataset=... dataset.KEY=...   the test set of another data set, as in normbench run
 """
+HELP += evaluate_corrupted.HELP
 ERRORS = (
     "\nerror of the statistics, against those of {count:,} training images in float64: of the mean, in standard "
     "deviations (root mean square over units); variance over the exact one (mean over units)"
@@ -63,6 +65,7 @@ class Asked:
     images: str | None
     places: dict[str, str]  # data_dir, device
     dataset: list[str]  # words about another one, --config-dir included
+    corruption: dict[str, str]
     as_json: bool
 
 
@@ -73,11 +76,15 @@ def main(words: Sequence[str]) -> int:
 
     require_complete(asked.folder)  # before torch is imported, which takes seconds
     trained = load_trained(asked.folder, asked.places, own=False)
-    found = _measured(trained, _other(trained, asked) if asked.dataset else trained.dataset, asked)
+    dataset = _other(trained, asked) if asked.dataset else trained.dataset
+    if corruption := asked.corruption:
+        found = evaluate_corrupted.measured(trained, dataset, corruption)
+    else:
+        found = _measured(trained, dataset, asked)
     if asked.as_json:
         print(json.dumps(found, indent=1, allow_nan=False))
     else:
-        _print(found)
+        (evaluate_corrupted.show if corruption else _print)(found)
     return 0
 
 
@@ -95,7 +102,11 @@ def _read(words: Sequence[str]) -> Asked:
         dataset += ["--config-dir", given.config_dir]
     kinds, sizes = (options[key].split(",") if key in options else None for key in ("norm.statistics", "batch_size"))
     places = {key: options[key] for key in ("data_dir", "device") if key in options}
-    return Asked(Path(folders[0]), kinds, sizes, options.get("images"), places, dataset, given.json)
+    corruption = {key: options[key] for key in evaluate_corrupted.KEYS if key in options}
+    if corruption:
+        instead = {"norm.statistics": kinds, "batch_size": sizes, "images": options.get("images")}
+        evaluate_corrupted.check(corruption, instead)
+    return Asked(Path(folders[0]), kinds, sizes, options.get("images"), places, dataset, corruption, given.json)
 
 
 def _other(trained: Trained, asked: Asked) -> Dataset:

@@ -20,6 +20,7 @@ from normbench.norms import blocks, exact_statistics, images_at_once, working_wi
 from normbench.training import Examples, Step, loss_and_accuracy
 
 COMPARED = tuple(name for name in NUMBERS if not name.startswith("moved"))  # that is of the same images
+IMAGES = (16, 64, 256, 1024)  # that statistics are re-estimated with
 PIXELS = 1024  # of an image that are looked at, at most
 Condition = tuple[str, int]  # corruption, severity
 
@@ -64,7 +65,7 @@ class TrainTestShift(Instrument):
         *,
         corruptions: Sequence[str] = CORRUPTIONS,
         severities: Sequence[int] = (1, 3, 5),
-        images: Sequence[int] = (16, 64, 256, 1024),
+        images: Sequence[int] = IMAGES,
         examples: int = 1000,
         sample: int = 16,
     ) -> None:
@@ -91,7 +92,7 @@ def conditions(corruptions: Sequence[str], severities: Sequence[int]) -> list[Co
     for name in corruptions:
         for severity in severities:
             check_corruption(name, severity)
-    return [("none", 0), *((name, severity) for name in corruptions for severity in severities)]
+    return list(dict.fromkeys([("none", 0), *((name, s) for name in corruptions for s in severities)]))
 
 
 def compare(
