@@ -52,7 +52,7 @@ def measure_everything(run: Path, scale: float = 1.0, layers: Sequence[str] = ("
             add("landscape", step=step, kind=kind, loss_min=0.5, loss_max=1, change_min=0.1, change_max=2 * scale,
                 lr_smoothness=scale)  # fmt: skip
     for corruption, severity in (("none", 0), ("noise", 3), ("noise", 5), ("blur", 3), ("blur", 5)):
-        for n in ("", 4, 64):
+        for n in (4, 64, ""):
             at = {"step": 10, "corruption": corruption, "severity": severity, "images": n,
                   "statistics": "re-estimated" if n else "training"}  # fmt: skip
             add("train_test_shift", **at, layer="", tensor="", accuracy=0.9 - 0.1 * severity + 0.001 * (n or 0))
