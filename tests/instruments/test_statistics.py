@@ -20,12 +20,14 @@ from normbench.norms import (
     BatchNorm,
     Block,
     MeanVar,
+    average_statistics,
     exact_statistics,
     load_statistics,
     statistics_of,
     use_batch_statistics,
+    working_with,
 )
-from normbench.training import evaluate
+from normbench.training import evaluate, loss_and_accuracy
 
 CPU = torch.device("cpu")
 TRAIN, VALIDATION = split(60), split(50, seed=1)
@@ -154,6 +156,21 @@ def test_a_batch_of_all_works_with_its_own_exact_statistics(network_of):
     numbers = of_network(looked_at(model, train=VALIDATION, batch_size=1000)[0])
     assert numbers["batch"]["loss"] == pytest.approx(numbers["precise"]["loss"], rel=1e-5)
     assert numbers["batch"]["accuracy"] == numbers["precise"]["accuracy"]
+
+
+def test_averages_are_over_mini_batches_at_the_present_weights(network_of):
+    model = in_training(network_of("batch", "mlp"), TRAIN)
+    found, _ = looked_at(model)
+    wanted = average_statistics(model, [images for images, _ in drawn(TRAIN, 56, 8, CPU)])  # of 60
+    exact = exact_statistics(model, [TRAIN.images])
+    for (name, _), row in of_norms(found, "averages").items():
+        assert [row["mean_error"], row["var_ratio"], row["var_error"]] == pytest.approx(
+            naive(wanted[name], exact[name], 1e-5), rel=1e-4
+        )
+    with working_with(model, "averages", wanted):
+        loss, accuracy = loss_and_accuracy(model, drawn(VALIDATION, 50, 50, CPU))
+    numbers = of_network(found)["averages"]
+    assert [numbers["loss"], numbers["accuracy"]] == pytest.approx([loss, accuracy], rel=1e-5)
 
 
 def test_exact_statistics_have_no_error(network_of):

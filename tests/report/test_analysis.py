@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from measured_study import measure_everything
 
 from normbench.report import read
 from normbench.report.analysis import Options, answer, differences, tables
@@ -14,7 +15,15 @@ from normbench.report.cells import Cells
 from normbench.runs import load
 
 Add = Callable[..., Path]
-NAMES = ["leaderboard", "comparisons", "own_lr", "lr_stability", "smallest_batch", "time_to_target"]
+NAMES = [
+    "leaderboard",
+    "comparisons",
+    "own_lr",
+    "lr_stability",
+    "smallest_batch",
+    "time_to_target",
+    "inference_statistics",
+]
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +34,7 @@ def cells(tmp_path_factory: pytest.TempPathFactory, writer: Add) -> Cells:
             for seed in range(3):
                 at = {"batch_size": batch_size, "lr": lr, "seed": seed}
                 writer(study, norm="none", accuracy=0.90 + seed / 1000, **at)
-                writer(study, norm="batch", accuracy=0.94 + (seed == 1) / 1000 + seed / 1000, **at)
+                measure_everything(writer(study, norm="batch", accuracy=0.94 + (seed == 1) / 1000 + seed / 1000, **at))
                 writer(study, norm="layer", accuracy=0.80 + lr / 10 + (seed == 1) / 100, **at)
                 writer(study, norm="selu", status="diverged", **at)
     return read(load(study))
