@@ -54,7 +54,7 @@ def complete(arguments: list[str]) -> int:
     config.register()
     sweeper.register_sweeper()
     line = os.environ.get("COMP_LINE", "")
-    os.environ["COMP_LINE"] = re.sub(r"^(\s*\S+)\s+(run|plan|describe|explain|verify)\b", r"\1", line)
+    os.environ["COMP_LINE"] = re.sub(r"^(\s*\S+)\s+(run|plan|describe|explain|verify|evaluate)\b", r"\1", line)
     with _hydra(["normbench", *arguments]):
         _application()
     return 0

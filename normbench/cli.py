@@ -11,8 +11,8 @@ from pathlib import Path
 from normbench.fold_command import add_options as add_fold_options
 from normbench.report_command import add_options as add_report_options
 
-COMMANDS = ("run", "plan", "status", "describe", "explain", "list", "report", "fold", "verify", "data")
-WITH_OPTIONS = ("run", "plan", "describe", "explain", "verify")  # key=value words, read by Hydra
+COMMANDS = ("run", "plan", "status", "describe", "explain", "list", "report", "evaluate", "fold", "verify", "data")
+WITH_OPTIONS = ("run", "plan", "describe", "explain", "evaluate", "verify")  # key=value words, read by Hydra
 
 EXAMPLES = """\
 examples:
@@ -23,6 +23,7 @@ examples:
   normbench plan norm=none,batch seed=0,1,2 --measure                     what a sweep would do, and for how long
   normbench status --watch                                                how it is doing, from another terminal
   normbench report results/demo --open                                    its tables and figures, in your browser
+  normbench evaluate results/scratch/RUN norm.statistics=precise          a trained network with other statistics
   normbench fold results/scratch/RUN                                      a trained network without its norms
   normbench verify norm=batch                                             does it do what it is defined to, here?
   normbench data mnist                                                    fetch a data set
@@ -103,6 +104,8 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("explain", help="a scheme's calculation, step by step, on real images", add_help=False)
     commands.add_parser("list", help="schemes, models, data sets and experiments, with their sources")
     add_report_options(commands.add_parser("report", help="build the report of a study"))
+    commands.add_parser("evaluate", help="a trained network on the test set, with each kind of statistics",
+                        add_help=False)  # fmt: skip
     add_fold_options(commands.add_parser("fold", help="a trained network without its norms: the same, and faster"))
     commands.add_parser("verify", help="does every scheme, or norm=..., do what it is defined to, here? --json",
                         add_help=False)  # fmt: skip
@@ -126,6 +129,10 @@ def _with_options(command: str, words: list[str]) -> int:
         from normbench.explain.command import main
 
         return main(words)
+    if command == "evaluate":
+        from normbench import evaluate_command
+
+        return evaluate_command.main(words)
     if {"-h", "--help"} & set(words):
         from normbench.listing import run_help
 

@@ -35,6 +35,11 @@ def run(asked: argparse.Namespace) -> int:
 
     trained = load_trained(asked.folder)
     name = trained.run.choices["norm"]
+    if trained.statistics == "batch":
+        raise UserError(
+            f"{asked.folder} ran with norm.statistics=batch, the statistics of each test batch: no fixed factor and "
+            "shift can replace the norm. Do the run again with another kind."
+        )
     try:
         folded, merges = fold(trained.model)
     except Unfoldable as error:

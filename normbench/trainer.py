@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from normbench import seeding
 from normbench.cell import Cell, Parts, Progress, Stop, Stopped, Tell
-from normbench.data import Dataset
+from normbench.data import Dataset, Split
+from normbench.evaluating import evaluate_own
 from normbench.instruments import evenly_spaced
 from normbench.measuring import Measuring
 from normbench.models import initialize
@@ -24,7 +25,7 @@ from normbench.optimization import first_lr, lr_by_step, make_optimizer
 from normbench.runs import Damaged, RunFolder
 from normbench.shock import shock_of
 from normbench.summary import at_chance, dataset_facts, finite
-from normbench.training import Update, evaluate, mini_batches, steps
+from normbench.training import Update, mini_batches, steps
 
 log = logging.getLogger("normbench")
 ROWS = 1000  # of steps.csv, at most
@@ -145,9 +146,14 @@ class Training:
 
     def _evaluate(self) -> None:
         position = self._position()  # before: its seconds are those of training alone
-        loss, accuracy = evaluate(self.model, self.dataset.validation)
+        loss, accuracy = self._on(self.dataset.validation)
         self.last.update(validation_loss=loss, validation_accuracy=accuracy)
         self.folder.epochs.append([{**position, "validation_loss": loss, "validation_accuracy": accuracy}])
+
+    def _on(self, images: Split) -> tuple[float, float]:
+        """Loss and accuracy with the scheme's kind of statistics."""
+        kind, size = self.parts.scheme.statistics, self.config["batch_size"]
+        return evaluate_own(self.model, kind, self.dataset.train, images, size)
 
     def _finish(self, diverged: int | None) -> None:
         summary: dict[str, Any] = {
@@ -164,7 +170,7 @@ class Training:
         summary.update(self.last)
         if diverged is None:
             with self._timed("evaluating"):
-                loss, accuracy = evaluate(self.model, self.dataset.test)
+                loss, accuracy = self._on(self.dataset.test)
             summary.update(test_loss=loss, test_accuracy=accuracy, at_chance=at_chance(accuracy, self.dataset))
         seconds = self._seconds()
         summary["seconds"] = {**seconds, "total": sum(seconds.values())}

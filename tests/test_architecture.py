@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "optimization": set(),
     "seeding": set(),
     "runs": set(),
-    "instruments": {"memory", "norms", "seeding", "training"},
+    "instruments": {"data", "memory", "norms", "seeding", "training"},
     "memory": set(),
     "report": {"runs"},
     "cell": {"runs"},  # but for types

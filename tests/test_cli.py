@@ -106,7 +106,7 @@ def test_a_flipped_byte_in_the_data(
 
 
 def test_an_unexpected_error_is_no_clear_line_but_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("normbench.trainer.evaluate", lambda *args: 1 / 0)
+    monkeypatch.setattr("normbench.trainer.evaluate_own", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["run", *TINY, "max_steps=2"])
 

@@ -70,7 +70,8 @@ def test_nothing_to_fold_is_one_line(capsys: pytest.CaptureFixture[str]) -> None
     ("words", "message"),
     [
         (["norm=layer"], "norm=layer: LayerNorm in hidden1 can't be folded: it divides by statistics of the example"),
-        (["norm=batch", "save_model=false"], "kept no weights (model.pt): it ran with save_model=false."),
+        (["norm=batch", "save_model=false"], "has no weights (model.pt): it ran with save_model=false, or the file"),
+        (["norm=batch", "norm.statistics=batch"], "norm.statistics=batch, the statistics of each test batch: no fixed"),
         (["norm=none", "lr=1e30", "optimizer=sgd", "log_every=1"], "must be complete to have trained weights:"),
     ],
 )

@@ -1,7 +1,7 @@
 """Data sets as whole uint8 tensors: where they come from (sources, cache) and how they are cut and scaled (splits).
 
 A source is a callable `(data_dir) -> Source`. Reading order: source.py, store.py, synthetic.py, cut.py, split.py,
-augment.py, whitening.py; idx.py and cifar.py hold what the data sets of one format share.
+augment.py, whitening.py, corruptions.py; idx.py and cifar.py hold what the data sets of one format share.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -11,9 +11,12 @@ from normbench.data.source import DataError, Source, canonical
 from normbench.data.store import cached, default_data_dir
 
 if TYPE_CHECKING:
+    from normbench.data.corruptions import CORRUPTIONS, Corrupted, check_corruption
     from normbench.data.split import Dataset, Split, prepare
 
 __all__ = [
+    "CORRUPTIONS",
+    "Corrupted",
     "DataError",
     "Dataset",
     "Listing",
@@ -21,6 +24,7 @@ __all__ = [
     "Split",
     "cached",
     "canonical",
+    "check_corruption",
     "default_data_dir",
     "describe",
     "fetch",
@@ -35,4 +39,8 @@ def __getattr__(name: str) -> Any:
         from normbench.data import split
 
         return getattr(split, name)
+    if name in ("CORRUPTIONS", "Corrupted", "check_corruption"):
+        from normbench.data import corruptions
+
+        return getattr(corruptions, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -57,13 +57,17 @@ class Split:
         images = self.images.index_select(0, rows)
         if self.augment is not None:
             images = shift_and_mirror(images, *self.augment, generator)
+        return self.scaled(images), self.labels.index_select(0, rows)
+
+    def scaled(self, images: Tensor) -> Tensor:
+        """Images of the file as a network gets them. Shape: uint8 [B, C, H, W] -> float32"""
         images = images.float()
         if self.binarize:
             images.gt_(127)  # in place: 12 times as fast as through bools
         images.sub_(self.shift).mul_(self.scale)
         if self.whitening is not None:
             images = (images.flatten(1) @ self.whitening).view_as(images)
-        return images, self.labels.index_select(0, rows)
+        return images
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -15,13 +14,12 @@ from torch import Tensor, nn
 
 from normbench import app, seeding
 from normbench.cell import ConfigError, UserError
-from normbench.checks import resolve_device
 from normbench.config import build
 from normbench.data import Dataset
-from normbench.experiment import check_supported, load_dataset, prepare_cell
+from normbench.experiment import check_supported, prepare_cell
 from normbench.norms import Unsupported
 from normbench.optimization import first_lr, lr_by_step, make_optimizer
-from normbench.runs import Run
+from normbench.trained import load_trained, require_complete
 from normbench.trainer import new_model, start
 from normbench.training import Update, mini_batches, steps
 
@@ -81,8 +79,7 @@ def fresh(words: Sequence[str]) -> Subject | None:
 
 def of_run(folder: Path, words: Sequence[str]) -> Subject:
     """The network that a run has trained; nothing in its folder changes. Raises UserError."""
-    run = _finished(folder)
-    config, choices = dict(run.config), run.choices
+    choices, config = require_complete(folder).choices, dict[str, Any]()
     for word in words:
         key, _, value = word.partition("=")
         if key not in BESIDES:
@@ -94,49 +91,19 @@ def of_run(folder: Path, words: Sequence[str]) -> Subject:
         if key != "norm":
             config[key] = value
     try:
-        config["batch_size"] = int(config["batch_size"] if any(w.startswith("batch_size=") for w in words) else 4)
+        config["batch_size"] = int(config.get("batch_size", 4))
     except ValueError:
         config["batch_size"] = 0
     if config["batch_size"] < 1:
         raise UserError("batch_size must be a whole number, 1 or more.")
-    config["device"] = resolve_device(config["device"] if any(w.startswith("device=") for w in words) else "auto")
-    parts = build(config)
-    dataset = load_dataset(config, parts)
+    config.setdefault("device", "auto")
+    trained = load_trained(folder, config)
     try:
-        check_supported(config, parts, dataset.shape, len(dataset.classes))
+        check_supported(trained.config, build(trained.config), trained.dataset.shape, len(trained.dataset.classes))
     except Unsupported as error:
         raise UserError(str(error)) from error
-    model = new_model(config, parts, dataset)
-    weights = _weights(folder / "model.pt")
-    try:
-        model.load_state_dict(weights)
-    except (RuntimeError, TypeError) as error:
-        raise UserError(f"{folder}/model.pt does not fit the network of its config.yaml. Do the run again.") from error
-    return _subject(model, dataset, choices, config, f"as trained in {folder}")
-
-
-def _finished(folder: Path) -> Run:
-    run = Run(folder)
-    if not (folder / "config.yaml").is_file():
-        found = sorted(path.parent.as_posix() for path in Path("results").glob("*/*/model.pt"))[:3]
-        words = f" There are, for instance: {', '.join(found)}." if found else ""
-        raise UserError(f"there is no run in {folder}: a run's folder has a config.yaml.{words}")
-    try:
-        status, _ = run.status, run.config
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder} can't be read: {error}") from error
-    if status != "complete":
-        raise UserError(f"{folder} has no trained network: it is {status}. Use a run that is complete.")
-    if not (folder / "model.pt").is_file():
-        raise UserError(f"{folder} has no model.pt: it was run with save_model=false, or the file was removed.")
-    return run
-
-
-def _weights(path: Path) -> dict[str, Any]:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise UserError(f"{path} can't be read: it is damaged, or not what a run writes.") from error
+    kind = "" if trained.statistics == "ema" else f", norm.statistics={trained.statistics}"
+    return _subject(trained.model, trained.dataset, choices, trained.config, f"as trained in {folder}{kind}")
 
 
 def _subject(

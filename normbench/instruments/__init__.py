@@ -16,6 +16,7 @@ from normbench.instruments.schedule import evenly_spaced, log_spaced, snapshots
 from normbench.instruments.shift import Shift
 from normbench.instruments.statistics import Statistics
 from normbench.instruments.time_steps import TimeSteps
+from normbench.instruments.train_test_shift import TrainTestShift
 from normbench.instruments.units import Units
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "Shift",
     "Statistics",
     "TimeSteps",
+    "TrainTestShift",
     "Units",
     "evenly_spaced",
     "log_spaced",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+from torch import Tensor
 
 from normbench import seeding
 from normbench.training import Batch, Examples
@@ -13,6 +16,31 @@ def drawn(examples: Examples, count: int, batch_size: int, device: torch.device)
 
     Splits are kept in an order that mixes the classes evenly: neighbours differ more than those of a training batch.
     """
-    order = torch.randperm(len(examples), generator=seeding.generator(0, "drawn"))[:count].to(device)
     augment = torch.Generator(device).manual_seed(0)
-    return [examples.batch(positions, augment) for positions in order.split(batch_size)]
+    return [examples.batch(positions, augment) for positions in _positions(examples, count, batch_size, device)]
+
+
+class DrawnImages(Sequence[Tensor]):
+    """The images of `drawn`, each batch made when it is asked for: a whole data set takes the memory of one batch.
+
+    Augmentation draws anew for each batch, and the same each time.
+    """
+
+    def __init__(
+        self, examples: Examples, count: int, batch_size: int, device: torch.device, dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.examples, self.dtype = examples, dtype
+        self.positions = _positions(examples, count, batch_size, device)
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, index: int) -> Tensor:  # type: ignore[override]
+        positions = self.positions[index]
+        augment = torch.Generator(positions.device).manual_seed(index)
+        return self.examples.batch(positions, augment)[0].to(self.dtype)
+
+
+def _positions(examples: Examples, count: int, batch_size: int, device: torch.device) -> Sequence[Tensor]:
+    order = torch.randperm(len(examples), generator=seeding.generator(0, "drawn"))[:count].to(device)
+    return order.split(batch_size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from fnmatch import fnmatch
 from functools import partial
 
@@ -57,6 +58,13 @@ class Probe:
     def ways(self) -> tuple[str, ...]:
         """How to look: if any layer uses the batch, the statistics that it works with make a difference."""
         return WAYS if any(uses_batch(module) for module in self.model.modules()) else WAYS[:1]
+
+    def of(self, images: Tensor, labels: Tensor) -> Probe:
+        """The same look, at other images."""
+        other = copy(self)
+        other.images, other.labels, other.batch_size = images, labels, min(self.batch_size, len(images))
+        other._seen, other._ordered, other._pools = {}, {}, {}
+        return other
 
     def forget(self) -> None:
         """The model has changed: run it anew when asked."""

@@ -8,46 +8,46 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from normbench.instruments.drawn import drawn
+from normbench.instruments.drawn import DrawnImages, drawn
 from normbench.instruments.instrument import Instrument, Row
-from normbench.instruments.observing import observing
 from normbench.instruments.probe import Probe
 from normbench.norms import (
+    KINDS,
     MeanVar,
+    average_statistics,
     blocks,
     exact_statistics,
     images_at_once,
-    keep_buffers,
-    load_statistics,
     statistics_of,
     varies,
+    working_with,
 )
-from normbench.training import Batch, Step, loss_and_accuracy
+from normbench.training import Step, loss_and_accuracy
 
-KINDS = ("running", "average")  # those that norms keep: exponential and plain averages
 ERRORS = ("mean_error", "var_ratio", "var_error")
+AVERAGED = 200  # mini-batches that the averages are taken over, at most
 CHUNK = 2**24  # bytes of the largest tensor where the size of a batch has no meaning: larger ones are slower on a CPU
 
 
 class Statistics(Instrument):
-    """Of each norm that keeps running statistics, those beside the exact ones (m, v), over its units:
+    """Of each norm that keeps running statistics, each kind of statistics beside the exact ones (m, v), over its units:
 
         mean_error  root mean square of (mean - m) / sqrt(v + eps)
         var_ratio   mean of (var + eps) / (v + eps)
         var_error   root mean square of (var + eps) / (v + eps) - 1
 
-    with the norm's own eps, because it divides by sqrt(var + eps). `statistics` says which: "running", the exponential
-    average that inference works with, or "average", the plain average over all batches so far. Exact are those of
-    training images at the present weights without dropout and noise, the norms before being on their exact statistics
-    already: as many `images` as the run allows and fit through at once. Units that don't vary are left out. A norm of
-    the mean alone has NaN for the variance.
+    with the norm's own eps, because it divides by sqrt(var + eps). `statistics` says which: "ema", the exponential
+    average over training, "cumulative", the plain one, or "averages", over up to 200 mini-batches at the present
+    weights. Exact are those of training images at the present weights without dropout and noise, the norms before
+    being on their exact statistics already: as many `images` as the run allows and fit through at once. Units that
+    don't vary are left out. A norm of the mean alone has NaN for the variance.
 
     `layer` is where the norm is and `norm` its name there. In recurrent cells there are rows for time steps, and one
     (`time` empty) with the medians over all steps: blank rows of images, and the noise of the first state in training,
     make the first ones extreme (a var_ratio of 500, measured).
 
-    And of the network as a whole (`layer` empty), loss and accuracy on the validation set with the running, average,
-    exact statistics, and with those of mini-batches of the run's own size ("batch"), drawn at random.
+    And of the network as a whole (`layer` empty), loss and accuracy on the validation set with these, the exact
+    ("precise") statistics, and those of mini-batches of the run's own size ("batch"), drawn at random.
 
     Schemes without running statistics have no rows.
 
@@ -67,15 +67,19 @@ class Statistics(Instrument):
         self._result: dict[str, dict[str, float]] = {}
 
     def rows(self, tensors: int, times: int) -> int:
-        return 2 * tensors * (times + 1) + 4
+        return 3 * tensors * (times + 1) + len(KINDS)
 
     def measure(self, step: Step, model: nn.Module, probe: Probe) -> Iterator[Row]:
-        if not statistics_of(model, "running"):
+        if not statistics_of(model, "ema"):
             return
+        train, size, device = self.setting.train, self.setting.batch_size, probe.images.device
         count = min(self.setting.images, images_at_once(model, probe.images[0]))
-        exact = exact_statistics(model, [drawn(self.setting.train, count, count, probe.images.device)[0][0]])
+        exact = exact_statistics(model, [drawn(train, count, count, device)[0][0]])
+        whole = min(AVERAGED, self.setting.images // size) * size
         empty: Row = dict.fromkeys(("layer", "tensor", *self.columns), "") | {"images": count}
-        kept = {kind: statistics_of(model, kind) for kind in KINDS}
+        kept = {kind: statistics_of(model, kind) for kind in ("ema", "cumulative")}
+        if whole:
+            kept["averages"] = average_statistics(model, DrawnImages(train, whole, size, device))
         skipped = {name for name, _ in blocks(model)} - {layer for layer, _ in probe.tensors()}
         for kind, found in kept.items():
             for name in found:
@@ -84,7 +88,7 @@ class Statistics(Instrument):
                     row = empty | {"layer": layer, "norm": norm, "statistics": kind}
                     eps = getattr(model.get_submodule(name), "eps", 0.0)
                     yield from rows_of(row, found[name], exact[name], eps, probe.times(layer))
-        self._result = self._evaluate(model, kept | {"exact": exact}, probe)
+        self._result = self._evaluate(model, kept | {"precise": exact}, probe)
         for kind, numbers in self._result.items():
             yield empty | {"statistics": kind, **numbers}
 
@@ -99,13 +103,11 @@ class Statistics(Instrument):
         fit = images_at_once(model, images[0], CHUNK)
         chunks = list(zip(images.split(fit), labels.split(fit), strict=True))
         found = {}
-        with observing(model, "running"):
-            for kind, statistics in kinds.items():
-                if statistics:
-                    load_statistics(model, statistics)
-                    found[kind] = evaluate(model, chunks)
-        with observing(model, "batch"):
-            found["batch"] = evaluate(model, [batch for batch in batches if len(batch[1]) == size])
+        for kind, statistics in [*kinds.items(), ("batch", {})]:
+            if statistics or kind == "batch":
+                shown = [batch for batch in batches if len(batch[1]) == size] if kind == "batch" else chunks
+                with working_with(model, kind, statistics):
+                    found[kind] = dict(zip(("loss", "accuracy"), loss_and_accuracy(model, shown), strict=True))
         return found
 
     def result(self) -> Mapping[str, Any]:
@@ -132,15 +134,3 @@ def errors(found: MeanVar, exact: MeanVar, eps: float) -> tuple[Tensor, Tensor]:
     ratio = torch.where(kept, (var + eps) / (v + eps), torch.nan)
     numbers = square.nanmean(1).sqrt(), ratio.nanmean(1), (ratio - 1).square().nanmean(1).sqrt()
     return kept.sum(1), torch.stack(numbers, 1)
-
-
-def evaluate(model: nn.Module, batches: Sequence[Batch]) -> dict[str, float]:
-    """Loss and accuracy of `model` in the mode that it is in; its buffers are the same at the start of each batch."""
-    restore = keep_buffers(model)
-
-    def one_by_one() -> Iterator[Batch]:
-        for batch in batches:
-            yield batch
-            restore()  # batch renorm works with its running statistics in training, too
-
-    return dict(zip(("loss", "accuracy"), loss_and_accuracy(model, one_by_one()), strict=True))

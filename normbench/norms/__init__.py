@@ -9,6 +9,7 @@ from normbench.norms.every_step import EveryStep
 from normbench.norms.fold import Merge, Unfoldable, fold
 from normbench.norms.ghost_batch import GhostBatchNorm, RecurrentGhostBatchNorm
 from normbench.norms.group import GroupNorm
+from normbench.norms.inference import KINDS, Batches, average_statistics, statistics_for, working_with
 from normbench.norms.instance import InstanceNorm
 from normbench.norms.layer import LayerNorm, RecurrentLayerNorm
 from normbench.norms.layer2d import LayerNorm2d
@@ -30,8 +31,10 @@ from normbench.norms.weight import weight_norm
 from normbench.norms.weight_standardization import weight_standardization
 
 __all__ = [
+    "KINDS",
     "BatchNorm",
     "BatchRenorm",
+    "Batches",
     "Block",
     "DynamicTanh",
     "EveryStep",
@@ -53,6 +56,7 @@ __all__ = [
     "RecurrentMeanOnlyBatchNorm",
     "Unfoldable",
     "Unsupported",
+    "average_statistics",
     "blocks",
     "data_dependent_start",
     "exact_statistics",
@@ -63,6 +67,7 @@ __all__ = [
     "mean_and_var",
     "recurrent_mean_only",
     "show_both_sides",
+    "statistics_for",
     "statistics_of",
     "untouched",
     "use_batch_statistics",
@@ -71,4 +76,5 @@ __all__ = [
     "watching",
     "weight_norm",
     "weight_standardization",
+    "working_with",
 ]

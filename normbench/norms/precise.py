@@ -15,6 +15,7 @@ from normbench.norms.statistics import RunningStatistics
 from normbench.norms.untouched import untouched
 
 LARGEST = 2**28  # bytes of the largest tensor when many images go through at once
+KEPT = {"ema": "running", "cumulative": "average"}  # kind -> how a norm calls what it keeps of it
 PART = 128  # images whose moments are taken in float32 in one go, and then merged in float64
 
 
@@ -44,15 +45,15 @@ def exact_statistics(model: nn.Module, batches: Sequence[Tensor]) -> dict[str, M
 
 
 def statistics_of(model: nn.Module, kind: str) -> dict[str, MeanVar]:
-    """{name of a norm: the exponential ("running") or plain ("average") averages that it keeps}, of norms that do.
+    """{name of a norm: the exponential ("ema") or plain ("cumulative") averages that it keeps}, of norms that do.
 
     A norm that keeps no variance shows NaN for it.
     """
-    found = {}
+    found, kept = {}, KEPT[kind]
     for name, norm in norms_with_statistics(model).items():
-        if hasattr(norm, f"{kind}_mean"):
-            mean = getattr(norm, f"{kind}_mean").double()
-            var = getattr(norm, f"{kind}_var").double() if keeps_variance(norm) else torch.full_like(mean, torch.nan)
+        if hasattr(norm, f"{kept}_mean"):
+            mean = getattr(norm, f"{kept}_mean").double()
+            var = getattr(norm, f"{kept}_var").double() if keeps_variance(norm) else torch.full_like(mean, torch.nan)
             found[name] = MeanVar(mean, var)
     return found
 
@@ -129,12 +130,16 @@ class _Search:
             _row(norm.running_var, key[1]).copy_(var)
 
     def _of(self, name: str) -> MeanVar:
-        found = [self.known[name, call] for call in range(self.calls[name])]
-        mean, var = (torch.stack(part) for part in zip(*found, strict=True))  # [calls, C]
-        shape = self.norms[name].running_mean.shape
-        if mean.shape != shape:  # one set of statistics for all calls
-            mean, var = mean.mean(0), var.mean(0)
-        return MeanVar(mean.view(shape), var.view(shape))
+        return of_calls(self.norms[name], [self.known[name, call] for call in range(self.calls[name])])
+
+
+def of_calls(norm: Any, found: Sequence[MeanVar]) -> MeanVar:
+    """The statistics of each call of `norm` in a pass, in the shape of its own: their mean where it keeps one set."""
+    mean, var = (torch.stack(part) for part in zip(*found, strict=True))  # [calls, C]
+    shape = norm.running_mean.shape
+    if mean.shape != shape:
+        mean, var = mean.mean(0), var.mean(0)
+    return MeanVar(mean.view(shape), var.view(shape))
 
 
 def _row(statistics: Any, call: int) -> Tensor:

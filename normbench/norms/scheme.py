@@ -9,6 +9,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from normbench.norms.block import Block
+from normbench.norms.inference import KINDS
 
 
 def _as_it_is(module: nn.Module) -> nn.Module:
@@ -32,8 +33,9 @@ class NormScheme:
         placement: norm "before" or "after" the activation; recurrent cells have places of their own.
         start: (model, images) -> None: adjusts the weights to the first images, once, before training.
         start_images: how many training images `start` is given; 0: it isn't called.
+        statistics: what norms over the batch work with in inference; see `statistics_for`.
 
-    Raises: ValueError if `placement` or `start_images` is none of these.
+    Raises: ValueError if `placement`, `start_images` or `statistics` is none of these.
     """
 
     name: str = "none"
@@ -46,6 +48,7 @@ class NormScheme:
     placement: Literal["before", "after"] = "before"
     start: Callable[[nn.Module, Tensor], None] | None = None
     start_images: int = 0
+    statistics: Literal["ema", "cumulative", "averages", "precise", "batch"] = "ema"
 
     def __post_init__(self) -> None:
         if self.placement not in ("before", "after"):
@@ -54,6 +57,8 @@ class NormScheme:
             raise ValueError(
                 f"norm.start_images must be 2 or more, for they must vary, or 0 for none: got {self.start_images}."
             )
+        if self.statistics not in KINDS:
+            raise ValueError(f"norm.statistics must be one of {', '.join(KINDS)}: got {self.statistics}.")
 
     def block(
         self,

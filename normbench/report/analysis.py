@@ -9,6 +9,7 @@ from normbench.report.cells import Cells, label
 from normbench.report.columns import probability
 from normbench.report.comparisons import Versus, comparisons
 from normbench.report.differences import differences
+from normbench.report.inference_statistics import inference_table
 from normbench.report.leaderboard import leaderboard
 from normbench.report.learning_rates import at_best, choices, several
 from normbench.report.lr_stability import lr_table
@@ -56,6 +57,7 @@ def tables(cells: Cells, options: Options | None = None) -> list[Table]:
         lr_table(cells),
         smallest_batch_table(cells, best, reference, margin),
         time_table(cells, options.targets),
+        inference_table(cells),
     ]
     return [replace(t, caption=f"{SYNTHETIC} {t.caption}") if cells.synthetic and t.rows else t for t in found]
 

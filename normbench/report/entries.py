@@ -77,6 +77,7 @@ def read_run(run: Run) -> Entry:
     for group, choice in run.choices.items():
         settings |= {group: choice, **flat(run.config.get(group) or {}, f"{group}.")}
     settings["norm"], settings["model"], settings["dataset"] = (run.choices[g] for g in ("norm", "model", "dataset"))
+    settings.setdefault("norm.statistics", "ema")  # of runs from before there was a choice
     if "device" in settings:
         settings["device"] = str(settings["device"]).partition(":")[0]  # which of several GPUs makes no difference
     counting = {k: v for k, v in settings.items() if k not in NOT_SETTINGS and not k.startswith(OBSERVING)}

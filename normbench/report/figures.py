@@ -28,6 +28,7 @@ from normbench.report import (
     shift,
     shift_total,
     time_steps,
+    train_test_shift,
     unit_bands,
 )
 from normbench.report.cells import Cells
@@ -35,9 +36,8 @@ from normbench.report.drawing import Figure, look
 
 # In the page's order: what comes out of training and what it costs, then why.
 FIGURES: tuple[ModuleType, ...] = (learning_curves, generalisation, batch_sizes, along_option, lr_sensitivity, lr_batch)
-FIGURES += (forest, cost)
-FIGURES += (ribbons, ridges, unit_bands, shift, shift_total, pinned_but_moving, batch_noise, noise_and_drift)
-FIGURES += (running_statistics, depth, landscape, time_steps)
+FIGURES += (forest, cost, ribbons, ridges, unit_bands, shift, shift_total, train_test_shift, pinned_but_moving)
+FIGURES += (batch_noise, noise_and_drift, running_statistics, depth, landscape, time_steps)
 
 
 def draw_all(cells: Cells, against: tuple[str, float] = ("none", 0.5), part: slice = slice(None)) -> list[Figure]:

@@ -15,7 +15,7 @@ from normbench.report.palette import palette
 
 NAME, TITLE = "running_statistics", "Running statistics: their error, and the gap between training and inference"
 SIZES = 3
-KINDS = ("running", "average", "exact", "batch")
+KINDS = ("ema", "cumulative", "averages", "precise", "batch")
 ERRORS = {"mean_error": "error of the running mean", "var_error": "error of the running variance"}
 
 
@@ -48,11 +48,11 @@ def draw(cells: Cells) -> list[Figure]:
         f"After the last step, from {counts} complete runs. Dots: seeds; lines: means. Left and middle, by layer:",
         "root mean square over units of how far the running mean is from the exact one, in standard deviations, and",
         "of how far the running variance is from it, as a share (0.1: 10 percent), logarithmic. Exact: of training",
-        "images at the present weights. Right: error on the validation set with the running statistics (what",
-        "inference works with), plain averages of all batches so far, the exact ones, and those of each mini-batch",
-        "of the run's own size, as in training: what falls from batch to running is the gap between training and",
-        "inference; where exact is much lower than running, the averages are to blame, not the batch. Schemes",
-        "without running statistics have none.",
+        "images at the present weights. Right: error on the validation set with the running statistics (ema: what",
+        "inference usually works with), plain averages over training (cumulative) or over mini-batches at the present",
+        "weights (averages), the exact ones (precise), and those of each mini-batch of the run's own size, as in",
+        "training: what falls from batch to ema is the gap between training and inference; where precise is much",
+        "lower than ema, the averages are to blame, not the batch. Schemes without running statistics have none.",
         omitted(len(shown), sizes, "batch sizes"),
     ]
     title = TITLE if not rest else f"{TITLE}: {label(rest)}"
@@ -62,7 +62,7 @@ def draw(cells: Cells) -> list[Figure]:
 def norm_errors(entry: Entry, column: str) -> pd.Series:
     """Norm -> error of its running statistics at the last snapshot (of a recurrent one: the median over time steps)."""
     table = _last(entry, column)
-    table = table[(table.statistics == "running") & table.layer.notna() & table.time.isna() & (table[column] > 0)]
+    table = table[(table.statistics == "ema") & table.layer.notna() & table.time.isna() & (table[column] > 0)]
     # A layer with several norms, such as a recurrent cell, has a place for each.
     names = [
         layer if norm == "norm" else f"{layer}.{norm}" for layer, norm in zip(table.layer, table.norm, strict=True)

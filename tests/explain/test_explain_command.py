@@ -88,17 +88,17 @@ def test_bad_input(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         (["--json", "--worksheet"], "not allowed with argument"),
         (
             ["--run", "nowhere"],
-            "there is no run in nowhere: a run's folder has a config.yaml. There are, for instance:",
+            "a run's folder is needed, results/<study>/<run>: nowhere is no folder. There are, for instance: results/",
         ),
         (["--run", str(run), "batch_size=1"], "BatchNorm needs two values per feature to train: got a batch of 1."),
         (["--run", str(run), "batch_size=0"], "batch_size must be a whole number, 1 or more"),
         (["--run", str(run), "batch_size=4000"], "batch_size must be at most the 500 training images: got 4000."),
         (["--run", str(run), "norm=layer"], "is a run of norm=batch: got norm=layer. Leave it out."),
         (["--run", str(run), "model=cnn"], "with --run, the network is the run's"),
-        (["--run", str(without)], "has no model.pt: it was run with save_model=false, or the file was removed."),
-        (["--run", str(damaged)], "model.pt can't be read: it is damaged, or not what a run writes."),
-        (["--run", str(other)], "model.pt does not fit the network of its config.yaml"),
-        (["--run", str(unfinished)], "has no trained network: it is interrupted. Use a run that is complete."),
+        (["--run", str(without)], "has no weights (model.pt): it ran with save_model=false, or the file was removed."),
+        (["--run", str(damaged)], "model.pt does not fit the run's network: "),
+        (["--run", str(other)], "model.pt does not fit the run's network: Error(s) in loading state_dict"),
+        (["--run", str(unfinished)], "a run must be complete to have trained weights: "),
     ]:
         assert main(["explain", *words]) == 2, words
         printed = capsys.readouterr()

@@ -20,12 +20,14 @@ from normbench.norms import (
     BatchNorm,
     Block,
     MeanVar,
+    average_statistics,
     exact_statistics,
     load_statistics,
     statistics_of,
     use_batch_statistics,
+    working_with,
 )
-from normbench.training import evaluate
+from normbench.training import evaluate, loss_and_accuracy
 
 CPU = torch.device("cpu")
 TRAIN, VALIDATION = split(60), split(50, seed=1)
@@ -75,7 +77,7 @@ def test_numbers_are_those_of_a_naive_implementation(norm, network, network_of):
     model = in_training(network_of(norm, network), TRAIN)
     found, _ = looked_at(model)
     exact = exact_statistics(model, [TRAIN.images])
-    for kind in ("running", "average"):
+    for kind in ("ema", "cumulative"):
         by_norm, kept = of_norms(found, kind), statistics_of(model, kind)
         assert {name for name, _ in by_norm} == kept.keys() == exact.keys()
         for (name, t), row in by_norm.items():
@@ -106,8 +108,8 @@ def test_averages_of_batch_variances(batch_size, tolerance):
     torch.testing.assert_close(exact.var, population, rtol=1e-6, atol=0)
     ratio = torch.stack(biased).double().mean(0) / population
     assert ratio.mean().item() == pytest.approx(1 - 1 / batch_size, abs=tolerance * (1 - 1 / batch_size))
-    average = errors(statistics_of(model, "average")["1"], exact, norm.eps)[1][0]
-    running = errors(statistics_of(model, "running")["1"], exact, norm.eps)[1][0]
+    average = errors(statistics_of(model, "cumulative")["1"], exact, norm.eps)[1][0]
+    running = errors(statistics_of(model, "ema")["1"], exact, norm.eps)[1][0]
     assert average[1].item() == pytest.approx(1, abs=tolerance)
     assert average[2] < tolerance
     assert running[2] > 3 * average[2]  # it looks back over the last ten batches or so
@@ -116,16 +118,16 @@ def test_averages_of_batch_variances(batch_size, tolerance):
 def test_accuracy_is_that_of_evaluation(norm_name, network_of):
     model = in_training(network_of(norm_name, "cnn"), TRAIN)
     found, instrument = looked_at(model)
-    if not statistics_of(model, "running"):
+    if not statistics_of(model, "ema"):
         assert found == []
         assert instrument.result() == {}
         return
     numbers = of_network(found)
-    assert list(numbers) == ["running", "average", "exact", "batch"]
-    for kind in ("running", "average", "exact"):
+    assert list(numbers) == ["ema", "cumulative", "averages", "precise", "batch"]
+    for kind in ("ema", "cumulative", "precise"):
         other = copy.deepcopy(model)
         load_statistics(
-            other, exact_statistics(model, [TRAIN.images]) if kind == "exact" else statistics_of(model, kind)
+            other, exact_statistics(model, [TRAIN.images]) if kind == "precise" else statistics_of(model, kind)
         )
         loss, accuracy = evaluate(other, VALIDATION)
         assert numbers[kind]["loss"] == pytest.approx(loss, rel=1e-4)
@@ -152,27 +154,42 @@ def test_batches_are_those_of_training(network_of):
 def test_a_batch_of_all_works_with_its_own_exact_statistics(network_of):
     model = in_training(network_of("batch", "mlp"), TRAIN)
     numbers = of_network(looked_at(model, train=VALIDATION, batch_size=1000)[0])
-    assert numbers["batch"]["loss"] == pytest.approx(numbers["exact"]["loss"], rel=1e-5)
-    assert numbers["batch"]["accuracy"] == numbers["exact"]["accuracy"]
+    assert numbers["batch"]["loss"] == pytest.approx(numbers["precise"]["loss"], rel=1e-5)
+    assert numbers["batch"]["accuracy"] == numbers["precise"]["accuracy"]
+
+
+def test_averages_are_over_mini_batches_at_the_present_weights(network_of):
+    model = in_training(network_of("batch", "mlp"), TRAIN)
+    found, _ = looked_at(model)
+    wanted = average_statistics(model, [images for images, _ in drawn(TRAIN, 56, 8, CPU)])  # of 60
+    exact = exact_statistics(model, [TRAIN.images])
+    for (name, _), row in of_norms(found, "averages").items():
+        assert [row["mean_error"], row["var_ratio"], row["var_error"]] == pytest.approx(
+            naive(wanted[name], exact[name], 1e-5), rel=1e-4
+        )
+    with working_with(model, "averages", wanted):
+        loss, accuracy = loss_and_accuracy(model, drawn(VALIDATION, 50, 50, CPU))
+    numbers = of_network(found)["averages"]
+    assert [numbers["loss"], numbers["accuracy"]] == pytest.approx([loss, accuracy], rel=1e-5)
 
 
 def test_exact_statistics_have_no_error(network_of):
     model = in_training(network_of("batch", "mlp"), TRAIN)
     load_statistics(model, exact_statistics(model, [TRAIN.images]))
     found, _ = looked_at(model)
-    for row in of_norms(found, "running").values():
+    for row in of_norms(found, "ema").values():
         assert row["mean_error"] == pytest.approx(0, abs=1e-5)
         assert row["var_ratio"] == pytest.approx(1, abs=1e-5)
         assert row["var_error"] == pytest.approx(0, abs=1e-5)
         assert row["images"] == 60
     numbers = of_network(found)
-    assert numbers["running"]["loss"] == pytest.approx(numbers["exact"]["loss"])
+    assert numbers["ema"]["loss"] == pytest.approx(numbers["precise"]["loss"])
 
 
 def test_before_the_first_batch(network_of):
     found, _ = looked_at(network_of("batch", "mlp"))
     exact = next(iter(exact_statistics(network_of("batch", "mlp"), [TRAIN.images]).values()))
-    for kind in ("running", "average"):
+    for kind in ("ema", "cumulative"):
         row = of_norms(found, kind)["hidden1.norm", ""]
         wanted = naive(MeanVar(torch.zeros(12), torch.ones(12)), exact, 1e-5)
         assert [row["mean_error"], row["var_ratio"], row["var_error"]] == pytest.approx(wanted, rel=1e-4)
@@ -183,6 +200,6 @@ def test_torchs_own_batch_norm_has_no_plain_average():
     model = nn.Sequential(nn.Flatten(), Block(nn.Linear(64, 6), nn.BatchNorm1d(6), nn.ReLU()), Block(nn.Linear(6, 5)))
     model(TRAIN.images)
     found, _ = looked_at(model)
-    assert list(of_network(found)) == ["running", "exact", "batch"]
-    assert list(of_norms(found, "running")) == [("1.norm", "")]
-    assert of_norms(found, "average") == {}
+    assert list(of_network(found)) == ["ema", "averages", "precise", "batch"]
+    assert list(of_norms(found, "ema")) == [("1.norm", "")]
+    assert of_norms(found, "cumulative") == {}

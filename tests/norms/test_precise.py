@@ -69,7 +69,7 @@ def test_exact_is_what_all_images_in_one_batch_have(norm_name, model_name, netwo
     wanted = naive(model, images)
     for batches in ([images], list(images.split(11)), list(images.split(20))):
         assert_close(exact_statistics(model, batches), wanted, 1e-7)
-    assert wanted.keys() == statistics_of(model, "running").keys()
+    assert wanted.keys() == statistics_of(model, "ema").keys()
 
 
 @pytest.mark.parametrize("network", ["mlp", "cnn"])
@@ -139,8 +139,8 @@ def test_torchs_own_batch_norms(batch_of):
     model = nn.Sequential(*layers).double()
     images = batch_of(50, dtype=torch.float64)[0]
     assert_close(exact_statistics(model, list(images.split(20))), {"2": naive(model, images)["2"]}, 1e-9)
-    assert statistics_of(model, "average") == {}
-    assert statistics_of(nn.Linear(2, 2), "running") == {}
+    assert statistics_of(model, "cumulative") == {}
+    assert statistics_of(nn.Linear(2, 2), "ema") == {}
 
 
 def test_cells_that_share_their_statistics_between_time_steps(network_of, batch_of):
@@ -160,10 +160,10 @@ def test_both_averages_can_be_had():
     batches = torch.randn(4, 10, 3, generator=torch.Generator().manual_seed(0))
     for x in batches:
         model(x)
-    plain = statistics_of(model, "average")["0"]
+    plain = statistics_of(model, "cumulative")["0"]
     torch.testing.assert_close(plain.mean, batches.mean((0, 1)).double())
     torch.testing.assert_close(plain.var, batches.var(1).mean(0).double())
-    assert torch.equal(statistics_of(model, "running")["0"].var, norm.running_var.double())
+    assert torch.equal(statistics_of(model, "ema")["0"].var, norm.running_var.double())
 
 
 @pytest.mark.parametrize(("network", "floats"), [("mlp", 64), ("cnn", 4 * 8 * 8), ("rnn", 8 * 4 * 7)])

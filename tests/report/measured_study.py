@@ -38,19 +38,28 @@ def measure_everything(run: Path, scale: float = 1.0, layers: Sequence[str] = ("
                         moved_scaled_mean=0.4, drift_scaled_mean=0.1)  # fmt: skip
             for lower in ("population", "training"):
                 add("batch_noise", **at, tensor="linear", lower=lower, noise_mean=0.5, step_drift=0.05 * i)
-            add("statistics", **at, norm="norm", time="", statistics="running", mean_error=0.1 * i, var_error=0.2)
+            add("statistics", **at, norm="norm", time="", statistics="ema", mean_error=0.1 * i, var_error=0.2)
             counts = {f"h{k:02}": 1 if k == 32 else 0 for k in range(64)}
             add("distributions", **at, tensor="linear", way="probe", unit="", low=-scale, high=scale, **counts)
             for unit in ("", *range(5)):
                 add("activations", **at, tensor="linear", way="probe", unit=unit, p01=-2, p15=-1, p50=0, p85=1, p99=2)
             for time in (0, 1, 2):
                 add("time_steps", **at, tensor="linear", way="probe", time=time, mean=time, std=scale)
-        for kind in ("running", "average", "exact", "batch"):
+        for kind in ("ema", "cumulative", "averages", "precise", "batch"):
             add("statistics", step=step, statistics=kind, accuracy=0.9)
         add("memory_time", step=step, saved=1000 * scale)
         for kind in ("absolute", "relative"):
             add("landscape", step=step, kind=kind, loss_min=0.5, loss_max=1, change_min=0.1, change_max=2 * scale,
                 lr_smoothness=scale)  # fmt: skip
+    for corruption, severity in (("none", 0), ("noise", 3), ("noise", 5), ("blur", 3), ("blur", 5)):
+        for n in (4, 64, ""):
+            at = {"step": 10, "corruption": corruption, "severity": severity, "images": n,
+                  "statistics": "re-estimated" if n else "training"}  # fmt: skip
+            add("train_test_shift", **at, layer="", tensor="", accuracy=0.9 - 0.1 * severity + 0.001 * (n or 0))
+            for i, layer in enumerate(layers, 1):
+                add("train_test_shift", **at, layer=layer, tensor="linear", w1_scaled_mean=99)
+                add("train_test_shift", **at, layer=layer, tensor="input",
+                    w1_scaled_mean=99 if n else scale * (0.1 + severity / i))  # fmt: skip
     for instrument, rows in table.items():
         measure(run, instrument, rows)
     return run

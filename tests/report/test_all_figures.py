@@ -22,6 +22,7 @@ SUPPLIED_BY = {  # figures that need more than a plain run: what the note withou
     "ridges": "distributions",
     "shift": "shift",
     "shift_total": "gradient_shift",
+    "train_test_shift": "train_test_shift",
     "pinned_but_moving": "shift",
     "batch_noise": "batch_noise",
     "noise_and_drift": "batch_noise",

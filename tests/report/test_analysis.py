@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from measured_study import measure_everything
 
 from normbench.report import read
 from normbench.report.analysis import Options, answer, differences, tables
@@ -14,7 +15,15 @@ from normbench.report.cells import Cells
 from normbench.runs import load
 
 Add = Callable[..., Path]
-NAMES = ["leaderboard", "comparisons", "own_lr", "lr_stability", "smallest_batch", "time_to_target"]
+NAMES = [
+    "leaderboard",
+    "comparisons",
+    "own_lr",
+    "lr_stability",
+    "smallest_batch",
+    "time_to_target",
+    "inference_statistics",
+]
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +34,7 @@ def cells(tmp_path_factory: pytest.TempPathFactory, writer: Add) -> Cells:
             for seed in range(3):
                 at = {"batch_size": batch_size, "lr": lr, "seed": seed}
                 writer(study, norm="none", accuracy=0.90 + seed / 1000, **at)
-                writer(study, norm="batch", accuracy=0.94 + (seed == 1) / 1000 + seed / 1000, **at)
+                measure_everything(writer(study, norm="batch", accuracy=0.94 + (seed == 1) / 1000 + seed / 1000, **at))
                 writer(study, norm="layer", accuracy=0.80 + lr / 10 + (seed == 1) / 100, **at)
                 writer(study, norm="selu", status="diverged", **at)
     return read(load(study))
@@ -71,9 +80,7 @@ def test_a_study_without_a_result(study: Path, add: Add) -> None:
 
 def test_the_answer(cells: Cells) -> None:
     *recommended, first, second = answer(cells)
-    assert [words[:39] for words in recommended] == [
-        f"Recommended at batch size {n}: batch, 94."[:39] for n in (4, 64)
-    ]
+    assert [words[:39] for words in recommended] == [f"Recommended at batch size {n}: batch, 94."[:39] for n in (4, 64)]
     assert first == (
         "Better than none, each at its own best lr: batch at batch size 4, +4.03 points (95% interval +3.89 to +4.18, "
         "3 pairs, p < 0.001 after Holm); batch at batch size 64, +4.03 points (95% interval +3.89 to +4.18, 3 pairs, "

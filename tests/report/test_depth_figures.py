@@ -74,13 +74,13 @@ def test_errors_of_running_statistics(study: Path, add: Add) -> None:
         return {"step": step, "layer": layer, "norm": norm, "time": time, "statistics": kind, "mean_error": error,
                 "var_error": 2 * error, "accuracy": ""}  # fmt: skip
 
-    rows = [row("a", "norm", "running", 0.1), row("a", "norm", "average", 9), row("a", "norm", "running", 9, step=0)]
-    rows += [row("cell", "input_norm", "running", 0.2), row("cell", "input_norm", "running", 9, time="3")]
-    rows += [{"step": 9, "statistics": kind, "accuracy": a} for kind, a in (("running", 0.9), ("exact", 0.95))]
+    rows = [row("a", "norm", "ema", 0.1), row("a", "norm", "cumulative", 9), row("a", "norm", "ema", 9, step=0)]
+    rows += [row("cell", "input_norm", "ema", 0.2), row("cell", "input_norm", "ema", 9, time="3")]
+    rows += [{"step": 9, "statistics": kind, "accuracy": a} for kind, a in (("ema", 0.9), ("precise", 0.95))]
     found = entry(study, add, "statistics", rows)
     assert running_statistics.norm_errors(found, "mean_error").to_dict() == {"a": 0.1, "cell.input_norm": 0.2}
     assert running_statistics.norm_errors(found, "var_error").to_dict() == {"a": 0.2, "cell.input_norm": 0.4}
-    assert running_statistics.by_kind(found).to_dict() == pytest.approx({"running": 10, "exact": 5})
+    assert running_statistics.by_kind(found).to_dict() == pytest.approx({"ema": 10, "precise": 5})
 
 
 def test_a_line_by_layer_leaves_gaps_and_shows_seeds() -> None:

@@ -1,0 +1,188 @@
+"""`train_test_shift` beside loops of its own: distances by numpy, accuracies and statistics by plain passes."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from looking import assert_same, everything
+from small_run import at
+from torch import nn
+
+from normbench.data import CORRUPTIONS, canonical, prepare
+from normbench.data.corruptions import corrupt
+from normbench.instruments import Probe, Row, Setting, TrainTestShift
+from normbench.instruments.drawn import drawn
+from normbench.measuring import bytes_at_most
+from normbench.norms import statistics_of
+from normbench.training import Update
+
+RNG = np.random.default_rng(0)
+SOURCE = canonical(
+    "x",
+    "abcde",
+    (RNG.integers(0, 256, (200, 1, 8, 8), dtype=np.uint8), np.arange(200) % 5),
+    (RNG.integers(0, 256, (20, 1, 8, 8), dtype=np.uint8), np.arange(20) % 5),
+)
+DATA = prepare(SOURCE, name="x", validation=100)
+TRAIN, VALIDATION = DATA.train, DATA.validation
+FEW: dict[str, Any] = {"corruptions": ["brightness", "noise"], "severities": [3], "images": [4, 40, 400]}
+
+
+def trained(network: nn.Module) -> nn.Module:
+    """Weights and statistics a little moved."""
+    torch.manual_seed(0)
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
+    for _ in range(5):
+        optimizer.zero_grad()
+        x, y = TRAIN.batch(torch.arange(32))
+        nn.functional.cross_entropy(network(x), y).backward()
+        optimizer.step()
+    optimizer.zero_grad()
+    return network
+
+
+def looked_at(instrument: TrainTestShift, model: nn.Module, probe: int = 30, device: Any = "cpu") -> list[Row]:
+    data = DATA if str(device) == "cpu" else prepare(SOURCE, name="x", validation=100, device=device)
+    places = torch.arange(probe, device=device)
+    setting = Setting(total=10, snapshots=frozenset(), batch_size=8, train=data.train, validation=data.validation,
+                      images=100, optimizer=torch.optim.SGD(model.parameters()), update=Update(),
+                      seconds=dict)  # fmt: skip
+    instrument.prepare(setting)
+    assert [index for index in range(11) if instrument.due(index)] == [10]
+    return list(instrument.measure(at(10), model, Probe(model, *data.validation.batch(places), 8)))
+
+
+def corrupted(name: str, severity: int, places: Any) -> torch.Tensor:
+    rows = VALIDATION.index[torch.as_tensor(places)]
+    return VALIDATION.scaled(corrupt(VALIDATION.images[rows], name, severity, rows))
+
+
+def w1_scaled(now: np.ndarray, then: np.ndarray) -> float:
+    """Mean over the units of [N, units] that vary in either."""
+    found = []
+    for a, b in zip(now.T.astype(float), then.T.astype(float), strict=True):
+        if scale := np.sqrt((a.var() + b.var()) / 2):
+            found.append(np.abs(np.sort(a) - np.sort(b)).mean() / scale)
+    return float(np.mean(found))
+
+
+def inside(model: nn.Module, images: torch.Tensor) -> dict[str, np.ndarray]:
+    """What goes into each linear layer, in evaluation."""
+    seen: dict[str, np.ndarray] = {}
+    hooks = [
+        block.linear.register_forward_hook(lambda m, x, y, name=name: seen.update({name: x[0].numpy().copy()}))
+        for name, block in model.named_children()
+        if hasattr(block, "linear")
+    ]
+    with torch.no_grad():
+        copy_of = model.eval()(images)
+    model.train()
+    for hook in hooks:
+        hook.remove()
+    assert len(copy_of) == len(images)
+    return seen
+
+
+def with_statistics_of(model: nn.Module, images: torch.Tensor) -> nn.Module:
+    """In training mode each norm works with the mean and the biased variance of all these images: keep those."""
+    model = copy.deepcopy(model).train()
+
+    def keep(norm: Any, inputs: Any, output: Any) -> None:
+        norm.kept = inputs[0].mean(0), inputs[0].var(0, unbiased=False)
+
+    norms = [block.norm for block in model.children() if hasattr(getattr(block, "norm", None), "running_mean")]
+    for norm in norms:
+        norm.register_forward_hook(keep)
+    with torch.no_grad():
+        model(images)
+    for norm in norms:
+        norm.running_mean.copy_(norm.kept[0])
+        norm.running_var.copy_(norm.kept[1])
+        norm._forward_hooks.clear()
+    return model
+
+
+@pytest.mark.parametrize("norm", ["batch", "layer", "none"])
+def test_numbers_are_those_of_plain_loops(norm, network_of):
+    model = trained(network_of(norm, "mlp"))
+    rows = looked_at(TrainTestShift(**FEW), model)
+    training = drawn(TRAIN, 30, 30, torch.device("cpu"))[0][0]
+    n_values = [0, 4, 40] if norm == "batch" else [0]  # 400 exceeds half of the validation images
+    measured, spare = list(range(60)), list(range(60, 100))
+    for name, severity in (("none", 0), ("brightness", 3), ("noise", 3)):
+        these = [r for r in rows if (r["corruption"], r["severity"]) == (name, severity)]
+        whole = {r["images"] or 0: r for r in these if not r["layer"]}
+        assert list(whole) == n_values
+        for n, row in whole.items():
+            assert row["statistics"] == ("re-estimated" if n else "training")
+            used = with_statistics_of(model, corrupted(name, severity, spare[:n])) if n else model
+            with torch.no_grad():
+                logits = used.eval()(corrupted(name, severity, measured))
+            labels = VALIDATION.labels[VALIDATION.index[measured]]
+            assert row["accuracy"] == pytest.approx((logits.argmax(1) == labels).float().mean().item())
+            assert row["loss"] == pytest.approx(nn.functional.cross_entropy(logits, labels).item(), rel=1e-5)
+            inputs = {r["layer"]: r for r in these if r["tensor"] == "input" and (r["images"] or 0) == n}
+            if n in (0, n_values[-1]):
+                now, then = inside(used, corrupted(name, severity, range(30))), inside(model, training)
+                assert inputs.keys() == now.keys() == {"hidden1", "hidden2", "output"}
+                for layer, row_of in inputs.items():
+                    wanted = w1_scaled(now[layer], then[layer])
+                    assert row_of["w1_scaled_mean"] == pytest.approx(wanted, rel=1e-4), (name, layer, n)
+                    assert row_of["units"] == now[layer].shape[1]
+            else:
+                assert not inputs
+        model.train()
+
+
+def test_the_input_of_the_first_layer_is_the_images(network_of):
+    rows = looked_at(TrainTestShift(corruptions=["brightness"], severities=[1, 5]), network_of("none", "mlp"))
+    then = drawn(TRAIN, 30, 30, torch.device("cpu"))[0][0].flatten(1).numpy()
+    pixels = VALIDATION.images[VALIDATION.index[:30]].numpy()
+    for severity, light in ((1, 0.6), (5, 0.1)):
+        now = (pixels * np.float32(light)).astype(np.uint8).astype(np.float32).reshape(30, -1)
+        now = (now - VALIDATION.shift.item()) * VALIDATION.scale.item()
+        (row,) = [r for r in rows if (r["layer"], r["tensor"], r["severity"]) == ("hidden1", "input", severity)]
+        assert row["w1_scaled_mean"] == pytest.approx(w1_scaled(now, then), rel=1e-5)
+        assert row["w1_mean"] == pytest.approx(np.abs(np.sort(now, 0) - np.sort(then, 0)).mean(), rel=1e-5)
+
+
+def test_it_only_looks(norm_name, model_name, network_of, device):
+    model = trained(network_of(norm_name, model_name, dropout=0.25)).to(device)
+    instrument = TrainTestShift(corruptions=["noise"], severities=[2], images=[4, 8])
+    before = everything(model)
+    rows = looked_at(instrument, model, probe=8, device=device)
+    assert_same(before, everything(model))
+    assert all(row.keys() == {"layer", "tensor", *instrument.columns} for row in rows)
+    estimated = {row["images"] for row in rows if row["statistics"] == "re-estimated"}
+    assert estimated == ({4, 8} if statistics_of(model, "ema") else set())
+    assert len([row for row in rows if not row["layer"]]) == 2 * (1 + len(estimated))
+    tensors = 3 * len({row["layer"] for row in rows if row["layer"]})
+    assert len(rows) <= instrument.rows(tensors, 8)
+
+
+def test_its_rows_are_bounded(network_of, cell_of):
+    model, instrument = network_of("batch", "mlp"), TrainTestShift()
+    rows = looked_at(instrument, model)
+    assert len({(r["corruption"], r["severity"]) for r in rows}) == 1 + 3 * len(CORRUPTIONS)
+    assert len(rows) <= instrument.rows(9, 1) == 19 * (2 * (9 + 3) + 5)
+    config = cell_of("norm=batch", "instruments=standard").config
+    width = 14 * len(instrument.columns)
+    assert bytes_at_most([instrument], config, model, 10) >= instrument.rows(9, 1) * width
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"corruptions": ["fog"]}, r"corruption must be contrast, .* or invert: got fog"),
+        ({"severities": [0]}, r"corruption.severity must be a whole number, 1 to 5: got 0"),
+        ({"images": [1]}, r"TrainTestShift.images are whole numbers, 2 or more: got \[1\]"),
+        ({"examples": 1}, "needs examples=2"),
+    ],
+)
+def test_bad_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        TrainTestShift(**options)
