@@ -97,6 +97,8 @@ def print_run(run: Run, cell: Cell, finished_before: bool) -> None:
     table.add_row("time", f"{seconds['total']:.1f} s ({spent})")
     table.add_row("steps, samples", f"{summary['steps']:,}, {summary['samples']:,}")
     out.print(table)
+    if words := summary.get("remark"):
+        say(f"note: {words}")
     if shift := summary.get("measured", {}).get("shift"):
         moved = plain_table()
         moved.add_column("block")

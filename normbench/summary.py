@@ -6,7 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from torch import nn
+
 from normbench.data import Dataset
+from normbench.norms import uses_batch
 
 
 def dataset_facts(dataset: Dataset) -> dict[str, Any]:
@@ -22,6 +25,13 @@ def at_chance(accuracy: float, dataset: Dataset) -> bool:
     labels = dataset.test.labels[dataset.test.index]
     commonest = labels.bincount().max().item() / len(labels)
     return accuracy <= commonest + 3 * math.sqrt(commonest * (1 - commonest) / len(labels))
+
+
+def remark(model: nn.Module, batch_size: int) -> str | None:
+    """What a reader of the results must know of this network at this batch size; None: nothing."""
+    if batch_size > 1 or not any(uses_batch(module) for module in model.modules()):
+        return None
+    return "batches of one: each image is normalised alone, over its positions"
 
 
 def finite(value: Any) -> Any:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from normbench import seeding
 from normbench.cell import Cell, Parts, Progress, Stop, Stopped, Tell
@@ -20,33 +20,15 @@ from normbench.data import Dataset, Split
 from normbench.evaluating import evaluate_own
 from normbench.instruments import evenly_spaced
 from normbench.measuring import Measuring
-from normbench.models import initialize
+from normbench.network import new_model, start
 from normbench.optimization import first_lr, lr_by_step, make_optimizer
 from normbench.runs import Damaged, RunFolder
 from normbench.shock import shock_of
-from normbench.summary import at_chance, dataset_facts, finite
+from normbench.summary import at_chance, dataset_facts, finite, remark
 from normbench.training import Update, mini_batches, steps
 
 log = logging.getLogger("normbench")
 ROWS = 1000  # of steps.csv, at most
-
-
-def new_model(config: Mapping[str, Any], parts: Parts, dataset: Dataset) -> nn.Module:
-    """The network before training, its weights drawn, on its device; torch's own generators start anew, too."""
-    seed, options = config["seed"], config["model"]
-    seeding.seed_everything_else(seed)
-    model: nn.Module = parts.model(parts.scheme, dataset.shape, len(dataset.classes))
-    drawn = {name: options[f"init_{name}"] for name in ("std", "scale") if f"init_{name}" in options}
-    initialize(model, parts.scheme, options["init"], lambda name: seeding.generator(seed, "weights", name), **drawn)
-    return model.to(config["device"])
-
-
-def start(model: nn.Module, parts: Parts, dataset: Dataset) -> None:
-    """Let the scheme set the network up from a first batch, where it does and is asked to."""
-    scheme, train = parts.scheme, dataset.train
-    if scheme.start is not None and scheme.start_images > 0:
-        count = min(scheme.start_images, len(train))
-        scheme.start(model, train.batch(torch.arange(count, device=train.images.device))[0])
 
 
 class Training:
@@ -168,6 +150,8 @@ class Training:
             "dataset": dataset_facts(self.dataset),
         }  # fmt: skip
         summary.update(self.last)
+        if (words := remark(self.model, self.config["batch_size"])) is not None:
+            summary["remark"] = words
         if diverged is None:
             with self._timed("evaluating"):
                 loss, accuracy = self._on(self.dataset.test)

@@ -234,3 +234,11 @@ def test_a_layer_that_is_not_there_is_told_before_the_run(small: Callable[..., C
     with pytest.raises(ConfigError, match=r"must be of hidden1, hidden2, .*: got hid\?9"):
         execute(small("max_steps=5", "instruments.layers=[hidden1,hid?9]"))
     assert not small("max_steps=5", "instruments.layers=[hidden1,hid?9]").folder.exists()
+
+
+@pytest.mark.parametrize(("norm", "size", "alone"), [("batch", 1, True), ("batch", 2, False), ("layer", 1, False)])
+def test_batch_norm_on_one_image_at_a_time_is_said(
+    small: Callable[..., Cell], norm: str, size: int, alone: bool
+) -> None:
+    run = execute(small("model=cnn", "model.channels=[4]", f"norm={norm}", f"batch_size={size}", "max_steps=3"))
+    assert ("each image is normalised alone" in run.summary.get("remark", "")) == alone

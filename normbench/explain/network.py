@@ -17,10 +17,10 @@ from normbench.cell import ConfigError, UserError
 from normbench.config import build
 from normbench.data import Dataset
 from normbench.experiment import check_supported, prepare_cell
+from normbench.network import new_model, start
 from normbench.norms import Unsupported
 from normbench.optimization import first_lr, lr_by_step, make_optimizer
 from normbench.trained import load_trained, require_complete
-from normbench.trainer import new_model, start
 from normbench.training import Update, mini_batches, steps
 
 STEPS = 200  # of training on the spot

@@ -77,10 +77,11 @@ def _row(cell: Cell, seeds: set[object]) -> Row:
 
 
 def _remarks(cell: Cell, counts: dict[str, int], seeds: set[object]) -> str:
-    words = []
+    words, complete = [], cell.having("complete")
     if counts["diverged"]:
         steps = ", ".join(str(entry.summary.get("diverged_step")) for entry in cell.having("diverged"))
         words.append(f"{counts['diverged']} of {len(cell.entries)} diverged (at step {steps})")
+    words += dict.fromkeys(str(remark) for entry in complete if (remark := entry.summary.get("remark")))
     if counts["at_chance"]:
         words.append(f"{counts['at_chance']} at chance")
     for status in ("unsupported", "failed"):
