@@ -15,6 +15,7 @@ from normbench.report.learning_rates import at_best, choices, several
 from normbench.report.lr_stability import lr_table
 from normbench.report.own_lr import own_lr_table
 from normbench.report.recommendation import recommendations
+from normbench.report.scale_shock import shock_table
 from normbench.report.smallest_batch import smallest_batch_table
 from normbench.report.table import Table
 from normbench.report.tables import leaderboard_table
@@ -59,6 +60,7 @@ def tables(cells: Cells, options: Options | None = None) -> list[Table]:
         time_table(cells, options.targets),
         inference_table(cells),
     ]
+    found += [table] if (table := shock_table(cells)) is not None else []
     return [replace(t, caption=f"{SYNTHETIC} {t.caption}") if cells.synthetic and t.rows else t for t in found]
 
 
