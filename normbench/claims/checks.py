@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from normbench.claims.claim import Check, Claim
 from normbench.claims.metrics import Number, apart
 from normbench.claims.sides import NoAnswer, effects
+from normbench.claims.verdicts import INCONCLUSIVE, combined, verdict
 from normbench.report.cells import Cells
 from normbench.report.statistics import estimate
 
-SUPPORTED, CONTRADICTED, MIXED, INCONCLUSIVE = "supported", "contradicted", "mixed", "inconclusive"
 ENOUGH = 3  # pairs without any spread, from which on the number itself decides
-Calculated = Mapping[str, Mapping[str, float]]  # by calculation, its numbers
+Calculated = Mapping[str, Mapping[str, float | list[float]]]  # by calculation, its numbers; lists: measured again
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Answer:
 
     Args:
         values: by seed.
-        exact: without spread, or calculated: there is no interval, the number itself decides.
+        exact: without spread, or calculated once: there is no interval, the number itself decides.
         remarks: runs without a number, and what kind of numbers the others have.
     """
 
@@ -66,7 +66,9 @@ def _answer(claim: Claim, check: Check, cells: Cells | None, calculated: Calcula
         value = calculated.get(check.calculation, {}).get(check.metric["number"])  # type: ignore[index]
         if value is None:
             return Answer(check, remarks=f"not calculated yet: normbench claims --run {claim.id}")
-        return decided(check, {"": apart(Number(value), Number(check.than), check.ratio)}, level=claim.level)
+        values = value if isinstance(value, list) else [value]
+        found = {i: apart(Number(each), Number(check.than), check.ratio) for i, each in enumerate(values)}
+        return decided(check, found, level=claim.level)
     if cells is None:
         return Answer(check, remarks=f"no runs yet: normbench run experiment={claim.study}")
     try:
@@ -91,7 +93,7 @@ def decided(check: Check, found: Mapping[Any, Number], remarks: Sequence[str] = 
         return Answer(check, remarks=words)
     values, middle = {seed: check.shown(size) for seed, size in sizes.items()}, estimated.mean
     same = max(sizes.values()) - min(sizes.values()) <= 1e-12 * (1 + abs(middle))
-    exact = bool(check.calculation) or (same and estimated.n >= ENOUGH)
+    exact = (same and estimated.n >= ENOUGH) or (bool(check.calculation) and estimated.n == 1)
     low, high = (middle, middle) if exact else (estimated.low, estimated.high)
     if low is None or high is None or (same and not exact):
         return Answer(check, values=values, number=check.shown(middle), remarks=words)
@@ -100,28 +102,3 @@ def decided(check: Check, found: Mapping[Any, Number], remarks: Sequence[str] = 
     ends = [check.shown(end) if math.isfinite(end) else end for end in (low, high)]
     word = verdict(check.expect, check.limits, low, high)
     return Answer(check, word, values, check.shown(middle), ends[0], ends[1], exact, words)
-
-
-def verdict(expect: str, limits: Sequence[float], low: float, high: float) -> str:
-    """What an interval of effects says of what is expected; an end may be infinite.
-
-    higher: supported if all of it is at or above the margin, contradicted if all is below; lower: the mirror image;
-    equal: supported if all is within the margin, contradicted if all is beyond it on one side. Otherwise inconclusive.
-    """
-    low, high = round(low, 12), round(high, 12)  # 0.945 - 0.94 is less than 0.005
-    first, last = round(limits[0], 12), round(limits[-1], 12)
-    if expect == "higher":
-        return SUPPORTED if low >= first else CONTRADICTED if high < first else INCONCLUSIVE
-    if expect == "lower":
-        return SUPPORTED if high <= first else CONTRADICTED if low > first else INCONCLUSIVE
-    if first <= low and high <= last:
-        return SUPPORTED
-    return CONTRADICTED if low > last or high < first else INCONCLUSIVE
-
-
-def combined(verdicts: Collection[str]) -> str:
-    """The verdict on a statement that needs all of its checks."""
-    found = set(verdicts)
-    if {SUPPORTED, CONTRADICTED} <= found:
-        return MIXED
-    return found.pop() if len(found) == 1 else INCONCLUSIVE

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from normbench.claims.checks import Answer, Judged, combined, judge, verdict
+from normbench.claims.checks import Answer, Judged, judge
 from normbench.claims.claim import Claim
+from normbench.claims.verdicts import combined, verdict
 
 Add = Callable[..., Path]
 Check = Callable[..., dict[str, Any]]
