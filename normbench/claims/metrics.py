@@ -16,7 +16,7 @@ from normbench.runs.study import flat
 if TYPE_CHECKING:
     import pandas as pd
 
-NEVER = "never gets there: a lower bound"
+NEVER, NEITHER = "never gets there: a lower bound", "neither gets there"
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def apart(a: Number, b: Number, ratio: bool = False) -> Number:
         return Number(None, a.note or b.note)
     bounds = {a.bound, -b.bound} - {0}
     if len(bounds) > 1:
-        return Number(None, "neither gets there")
+        return Number(None, NEITHER)
     if ratio and not (a.value > 0 and b.value > 0):
         return Number(None, "no ratio of numbers that are not above 0")
     note = "; ".join(dict.fromkeys(filter(None, (a.note, b.note))))

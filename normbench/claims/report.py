@@ -6,8 +6,8 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from normbench.claims.checks import Calculated, judge
-from normbench.claims.claim import STATEMENTS, claims
+from normbench.claims.checks import Answer, Calculated, Judged, judge
+from normbench.claims.claim import STATEMENTS, Claim, claims
 from normbench.claims.standing import record
 from normbench.claims.wording import counted
 from normbench.report.cells import Cells
@@ -27,7 +27,8 @@ def answers(study: str) -> Callable[[Cells], Extra] | None:
         from normbench.claims import figure, tables
         from normbench.report.drawing import Figure, look
 
-        found = [judge(claim, cells, calculated(cells.folder.parent)) for claim in its]
+        known = calculated(cells.folder.parent)
+        found = [_judged(claim, cells, known) for claim in its]
         try:
             with look():
                 figures = figure.draw(found, cells.synthetic)
@@ -45,6 +46,16 @@ def answers(study: str) -> Callable[[Cells], Extra] | None:
         return Extra(made, figures, words)
 
     return extra
+
+
+def _judged(claim: Claim, cells: Cells, known: Calculated) -> Judged:
+    """`judge`; where that breaks, such as at a damaged table, the answers say so and the report goes on."""
+    try:
+        return judge(claim, cells, known)
+    except Exception as error:
+        logging.getLogger(__name__).exception("claim %s could not be answered", claim.id)
+        why = f"could not be answered: {type(error).__name__}: {error}"
+        return Judged(claim, tuple(Answer(check, remarks=why) for check in claim.checks))
 
 
 def calculated(results: Path) -> Calculated:

@@ -10,7 +10,7 @@ import numpy as np
 
 from normbench.claims.claim import Check
 from normbench.claims.grammar import Filter, kind, said
-from normbench.claims.metrics import Number, apart, number
+from normbench.claims.metrics import NEITHER, Number, apart, number
 from normbench.report.cells import Cell, Cells, show
 from normbench.report.learning_rates import choose
 from normbench.report.selection import has
@@ -36,8 +36,9 @@ def effects(cells: Cells, check: Check) -> tuple[dict[Any, Number], list[str]]:
         found = {seed: apart(ours[seed], theirs[seed], check.ratio) for seed in ours if seed in theirs}
         if alone := set(ours) ^ set(theirs):
             remarks.append(f"no partner for seed {', '.join(sorted(map(str, alone)))}")
-    lost = Counter(f"{each.note}: no pair" for each in found.values() if each.value is None)
-    return found, remarks + [f"{n} {why}" for why, n in lost.items() if not any(why[:-9] in said for said in remarks)]
+    lost = Counter(each.note for each in found.values() if each.value is None)
+    told = " ".join(remarks)
+    return found, remarks + [f"{n} {note}: no pair" for note, n in lost.items() if note not in told]
 
 
 def _numbers(cells: Cells, check: Check, only: Filter) -> tuple[dict[Any, Number], list[str]]:
@@ -94,6 +95,8 @@ def _mean(numbers: Sequence[Number]) -> Number:
     if lost := [each for each in numbers if each.value is None]:
         return lost[0]
     bounds = {each.bound for each in numbers} - {0}
+    if len(bounds) > 1:
+        return Number(None, NEITHER)
     return Number(sum(each.value or 0.0 for each in numbers) / len(numbers), bound=sum(bounds))
 
 

@@ -101,6 +101,13 @@ def test_a_picture_that_fails_costs_no_table(built: Report, study: Path, monkeyp
     assert len(rows(again, "claims")) == 2
 
 
+def test_an_answer_that_breaks_costs_no_report(built: Report, study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "judge", lambda *_: 1 / 0)
+    again = build(study, extra=report.answers("first"))
+    assert {row["verdict"] for row in rows(again, "claims")} == {"inconclusive"}
+    assert rows(again, "claim_checks")[0]["remarks"] == "could not be answered: ZeroDivisionError: division by zero"
+
+
 def test_a_check_of_every_kind_is_drawn(study: Path, add: Add, claim_of: Callable[..., Claim], check: Check,
                                         monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     for seed in range(3):
