@@ -8,10 +8,24 @@ import os
 import sys
 from pathlib import Path
 
+from normbench.claims_command import add_options as add_claims_options
 from normbench.fold_command import add_options as add_fold_options
 from normbench.report_command import add_options as add_report_options
 
-COMMANDS = ("run", "plan", "status", "describe", "explain", "list", "report", "evaluate", "fold", "verify", "data")
+COMMANDS = (
+    "run",
+    "plan",
+    "status",
+    "describe",
+    "explain",
+    "list",
+    "report",
+    "claims",
+    "evaluate",
+    "fold",
+    "verify",
+    "data",
+)
 WITH_OPTIONS = ("run", "plan", "describe", "explain", "evaluate", "verify")  # key=value words, read by Hydra
 
 EXAMPLES = """\
@@ -24,6 +38,7 @@ examples:
   normbench status --watch                                                how it is doing, from another terminal
   normbench report results/demo --open                                    its tables and figures, in your browser
   normbench evaluate results/scratch/RUN norm.statistics=precise          a trained network with other statistics
+  normbench claims --run small_batch_fails                                what a textbook says, and what our runs do
   normbench fold results/scratch/RUN                                      a trained network without its norms
   normbench verify norm=batch                                             does it do what it is defined to, here?
   normbench data mnist                                                    fetch a data set
@@ -57,7 +72,8 @@ def _command(words: list[str]) -> int:
         return _with_options(words[0], words[1:])
     if words[:1] == ["-sc"]:
         return _complete(words)
-    options = _parser().parse_args(words or ["--help"])
+    cut = words.index("--") if words[:1] == ["claims"] and "--" in words else len(words)
+    options = _parser().parse_args(words[:cut] or ["--help"])
     if options.completion:
         from normbench.completion import SCRIPTS
 
@@ -74,6 +90,10 @@ def _command(words: list[str]) -> int:
         from normbench import report_command
 
         return report_command.run(options, _study(options.study))
+    if options.command == "claims":
+        from normbench import claims_command
+
+        return claims_command.run(options, words[cut + 1 :])
     if options.command == "fold":
         from normbench import fold_command
 
@@ -106,6 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     add_report_options(commands.add_parser("report", help="build the report of a study"))
     commands.add_parser("evaluate", help="a trained network on the test set, with each kind of statistics",
                         add_help=False)  # fmt: skip
+    add_claims_options(commands.add_parser("claims", help="what textbooks claim, and what our runs say; --run them"))
     add_fold_options(commands.add_parser("fold", help="a trained network without its norms: the same, and faster"))
     commands.add_parser("verify", help="does every scheme, or norm=..., do what it is defined to, here? --json",
                         add_help=False)  # fmt: skip

@@ -137,12 +137,14 @@ def _run(plan: Plan, view: View, launch: Launch | None) -> Outcome:
 def _report(cell: Cell, code: int) -> int:
     """Build the report of the cell's study, if there is a run to report on. Returns `code`."""
     from normbench import report
+    from normbench.claims.report import answers
     from normbench.listing import question
 
     study = cell.folder.parent
     if any(study.glob("*/summary.json")):
         try:
-            console.print_report(report.build(study, question=question(study.name), jobs=None))
+            built = report.build(study, question=question(study.name), jobs=None, extra=answers(study.name))
+            console.print_report(built)
         except OSError as error:  # a full disk: the runs are what matters
             raise UserError(f"the runs are over, but the report can't be written: {error}.") from error
     return code

@@ -26,7 +26,7 @@ def choices(group: str) -> dict[str, str]:
     """The options of a group with their one-line descriptions: {"batch": "batch normalization ...", ...}."""
     root = config_dir() / group
     files = sorted(root.rglob("*.yaml"))
-    return {path.relative_to(root).with_suffix("").as_posix(): _description(path) for path in files}
+    return {path.relative_to(root).with_suffix("").as_posix(): description(path) for path in files}
 
 
 def question(study: str) -> str:
@@ -36,11 +36,12 @@ def question(study: str) -> str:
     root = config_dir() / "experiment"
     for path in sorted(root.rglob("*.yaml")):
         if (yaml.safe_load(path.read_bytes()) or {}).get("study") == study:
-            return _description(path)
+            return description(path)
     return ""
 
 
-def _description(path: Path) -> str:
+def description(path: Path) -> str:
+    """The first comment line of a YAML file."""
     comments = [line.lstrip("# ").strip() for line in path.read_text().splitlines()[:2] if line.startswith("#")]
     return next((line for line in comments if not line.startswith("@package")), "")
 

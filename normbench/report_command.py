@@ -22,11 +22,14 @@ def run(asked: argparse.Namespace, folder: Path) -> int:
     """Build the report of the study in `folder` and print it in short. Raises UserError."""
     from normbench import console, report
     from normbench.cell import UserError
+    from normbench.claims.report import answers
     from normbench.listing import question
 
+    name = folder.resolve().name
     try:
         options = report.Options(asked.reference, **_numbers(asked.margin, asked.target))
-        built = report.build(folder, options, report.parse(asked.filter), question(folder.resolve().name), jobs=None)
+        only = report.parse(asked.filter)
+        built = report.build(folder, options, only, question(name), jobs=None, extra=answers(name))
     except FileNotFoundError as error:
         raise UserError(f"{error}{_studies(folder)}") from error
     except report.ReportError as error:

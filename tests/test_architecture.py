@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "instruments": {"data", "memory", "norms", "seeding", "training"},
     "memory": set(),
     "report": {"runs"},
+    "claims": {"cell", "data", "folding", "listing", "models", "norms", "report", "runs"},
     "cell": {"runs"},  # but for types
     "summary": {"data", "norms"},
     "folding": {"data", "norms"},
@@ -73,6 +74,16 @@ def test_reports_are_built_without_torch(name: str) -> None:
     for path in FILES:
         if part(path) == name:
             assert not {module.split(".")[0] for module in imports(path)} & {"torch", "torchvision"}, path.name
+
+
+def test_claims_are_answered_without_torch_but_for_calculations() -> None:
+    for path in PACKAGE.glob("claims/*.py"):
+        calculates = path.stem == "calculations"
+        torch = {name for name in imports(path) if name.split(".")[0] in ("torch", "torchvision")}
+        heavy = {
+            name for name in imports(path) if name.split(".")[1:2] in (["data"], ["folding"], ["models"], ["norms"])
+        }
+        assert calculates or not torch | heavy, path.name
 
 
 def test_instantiate_is_called_in_one_place() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ from normbench.report.tables import print_leaderboard
 from normbench.runs import load
 
 if TYPE_CHECKING:
-    from normbench.report.content import Content
+    from normbench.report.content import Content, Extra
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +41,7 @@ def build(
     only: Filter | None = None,
     question: str = "",
     jobs: int | None = 1,
+    extra: Callable[[Cells], Extra] | None = None,
 ) -> Report:
     """Write `report/` into a study's folder: page, tables, figures. The same runs give the same bytes.
 
@@ -49,6 +50,7 @@ def build(
         only: the runs with one of these values for each key alone, {"norm": ["batch"]}; the report says so.
         question: that the study answers, for the head of the page.
         jobs: processes that draw the figures of a study of many runs; None: one per core.
+        extra: tables, figures and sentences of others, which come first; not where `only` leaves a part of the runs.
 
     Raises:
         FileNotFoundError: there is no run in `folder`.
@@ -58,16 +60,23 @@ def build(
     from normbench.report.page import render
 
     folder = Path(folder)
-    content = compile_content(folder, options or Options(), only or {}, question, jobs)
+    content = compile_content(folder, options or Options(), only or {}, question, jobs, extra)
     files = content.files()
     files["report.html"] = render(content).encode()  # last: whoever sees a new page finds what it links to
     written = write_files(folder / "report", files)
     return Report(folder / "report" / "report.html", written, content)
 
 
-def compile_content(folder: Path, options: Options, only: Filter, question: str, jobs: int | None) -> Content:
+def compile_content(
+    folder: Path,
+    options: Options,
+    only: Filter,
+    question: str,
+    jobs: int | None,
+    extra: Callable[[Cells], Extra] | None = None,
+) -> Content:
     """Read, count, draw: everything but writing. Arguments and errors are those of `build`."""
-    from normbench.report.content import Content
+    from normbench.report.content import Content, Extra
     from normbench.report.every_run import every_run
     from normbench.report.side_by_side import drawing  # matplotlib takes half a second that tables alone don't need
 
@@ -81,18 +90,19 @@ def compile_content(folder: Path, options: Options, only: Filter, question: str,
     filtered = ""
     if only:
         filtered = f"Filtered: {worded(only)}. {len(cells.entries)} of the study's {len(list(everything))} runs."
+    first = extra(cells) if extra is not None and not only else Extra()
     with drawing(cells, (reference, options.margin), jobs) as figures:
         return Content(
             board=leaderboard(cells),
-            tables=analysis.tables(cells, options),
+            tables=[*first.tables, *analysis.tables(cells, options)],
             runs=every_run(cells),
             question=next((str(q) for e in cells.entries if (q := e.run.config.get("question"))), question),
-            answer=analysis.answer(cells, options),
+            answer=[*analysis.answer(cells, options), *first.answer],
             differences=differences(cells),
             filtered=filtered,
             command=_command(folder, options, only),
             unread={**cells.foreign, **_strangers(folder)},
-            figures=figures(),  # last: drawn while the rest is counted
+            figures=[*first.figures, *figures()],  # last: drawn while the rest is counted
         )
 
 

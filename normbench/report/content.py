@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from normbench.report.cells import Cells
 from normbench.report.drawing import Figure
@@ -11,6 +12,15 @@ from normbench.report.leaderboard import Leaderboard
 from normbench.report.table import Table, escape
 from normbench.report.tables import to_csv, to_markdown
 from normbench.report.wording import constants
+
+
+@dataclass(frozen=True, eq=False)
+class Extra:
+    """What stands before everything else in a study's report, and its sentences after the answer's."""
+
+    tables: Sequence[Table] = ()
+    figures: Sequence[Figure] = ()
+    answer: Sequence[str] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +56,11 @@ class Content:
     def leaderboard(self) -> Table | None:
         """As a plain table, every number beside the other."""
         return next((table for table in self.tables if table.name == "leaderboard"), None)
+
+    @property
+    def first(self) -> list[Table]:
+        """Those before the leaderboard."""
+        return list(takewhile(lambda table: table.name != "leaderboard", self.tables))
 
     @property
     def others(self) -> list[Table]:

@@ -53,7 +53,7 @@ def select(study: Study, only: Filter) -> Study:
         return study  # whoever reads it says what is wrong
     for key, words in only.items():
         _check(key, words, [values for _, values in found], study.folder.name)
-    kept = [run for run, values in found if all(_has(values, key, words) for key, words in only.items())]
+    kept = [run for run, values in found if has(values, only)]
     if not kept:
         raise ReportError(f"no run of {study.folder.name} has all of {worded(only)}. Ask for less at a time.")
     return Study(study.folder, tuple(sorted([*kept, *unreadable], key=lambda run: run.folder)))
@@ -74,8 +74,9 @@ def _check(key: str, words: Sequence[str], rows: Sequence[Mapping[str, Any]], st
             raise ReportError(f"no run of {study} has {key}={word}. There are: {_listed(sorted(there, key=_order))}.")
 
 
-def _has(values: Mapping[str, Any], key: str, words: Sequence[str]) -> bool:
-    return key in values and any(_same(show(values[key]), word) for word in words)
+def has(values: Mapping[str, Any], only: Filter) -> bool:
+    """Whether, of each key, the value is one of those asked for."""
+    return all(key in values and any(_same(show(values[key]), word) for word in only[key]) for key in only)
 
 
 def _same(text: str, word: str) -> bool:

@@ -1,0 +1,63 @@
+"""What claims add to the report of their study."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from normbench.claims.checks import Answer, Calculated, Judged, judge
+from normbench.claims.claim import STATEMENTS, Claim, claims
+from normbench.claims.standing import record
+from normbench.claims.wording import counted
+from normbench.report.cells import Cells
+from normbench.report.content import Extra
+from normbench.report.wording import SYNTHETIC
+
+
+def answers(study: str) -> Callable[[Cells], Extra] | None:
+    """The claims of a study, answered from its runs; None where it has none. Raises ClaimError."""
+    its = [claim for claim in claims() if claim.study == study]
+    if not its:
+        return None
+
+    def extra(cells: Cells) -> Extra:
+        from dataclasses import replace
+
+        from normbench.claims import figure, tables
+        from normbench.report.drawing import Figure, look
+
+        known = calculated(cells.folder.parent)
+        found = [_judged(claim, cells, known) for claim in its]
+        try:
+            with look():
+                figures = figure.draw(found, cells.synthetic)
+        except Exception as error:  # a picture must not cost a study its tables
+            logging.getLogger(__name__).exception("the claims could not be drawn")
+            figures = [Figure(figure.NAME, figure.TITLE, f"Could not be drawn: {type(error).__name__}: {error}")]
+        made = [tables.statements(found), tables.checks(found)]
+        if cells.synthetic:
+            made = [replace(table, caption=f"{SYNTHETIC} {table.caption}") for table in made]
+        words = [
+            f"Claim {judged.claim.id}, {STATEMENTS[key]}: {judged.verdict(key)} ({counted(judged, key)})."
+            for judged in found
+            for key in judged.claim.statements
+        ]
+        return Extra(made, figures, words)
+
+    return extra
+
+
+def _judged(claim: Claim, cells: Cells, known: Calculated) -> Judged:
+    """`judge`; where that breaks, such as at a damaged table, the answers say so and the report goes on."""
+    try:
+        return judge(claim, cells, known)
+    except Exception as error:
+        logging.getLogger(__name__).exception("claim %s could not be answered", claim.id)
+        why = f"could not be answered: {type(error).__name__}: {error}"
+        return Judged(claim, tuple(Answer(check, remarks=why) for check in claim.checks))
+
+
+def calculated(results: Path) -> Calculated:
+    """The numbers of calculations that were made so far."""
+    return {name: dict(made.get("numbers") or {}) for name, made in record(results)["calculations"].items()}

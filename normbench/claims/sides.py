@@ -1,0 +1,112 @@
+"""The two sides of a check: which runs they are, and the number that each seed has on them."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from normbench.claims.claim import Check
+from normbench.claims.grammar import Filter, kind, said
+from normbench.claims.metrics import NEITHER, Number, apart, number
+from normbench.report.cells import Cell, Cells, show
+from normbench.report.learning_rates import choose
+from normbench.report.selection import has
+
+FEWEST = 3  # to correlate
+
+
+class NoAnswer(ValueError):
+    """A check can't be made with these runs. The message says why."""
+
+
+def effects(cells: Cells, check: Check) -> tuple[dict[Any, Number], list[str]]:
+    """A number for each seed, `of` against `against` or the number `than`; and what a reader has to know of the runs.
+
+    Raises: NoAnswer.
+    """
+    ours, remarks = _numbers(cells, check, check.of)
+    if check.against is None:
+        found = {seed: apart(value, Number(check.than), check.ratio) for seed, value in ours.items()}
+    else:
+        theirs, more = _numbers(cells, check, check.against)
+        remarks += more
+        found = {seed: apart(ours[seed], theirs[seed], check.ratio) for seed in ours if seed in theirs}
+        if alone := set(ours) ^ set(theirs):
+            remarks.append(f"no partner for seed {', '.join(sorted(map(str, alone)))}")
+    lost = Counter(each.note for each in found.values() if each.value is None)
+    told = " ".join(remarks)
+    return found, remarks + [f"{n} {note}: no pair" for note, n in lost.items() if note not in told]
+
+
+def _numbers(cells: Cells, check: Check, only: Filter) -> tuple[dict[Any, Number], list[str]]:
+    """One side: a number for each seed, and what became of runs that are not simply complete."""
+    metric, correlated = check.metric, kind(check.metric) == "correlate"
+    parts: Sequence[Any] = metric["correlate"] if correlated else [metric]  # type: ignore[index]
+    over = {str(metric.get("over") or "norm")} if correlated and isinstance(metric, Mapping) else set(check.mean_over)
+    groups = chosen(cells, only, over)
+    notes: Counter[str] = Counter()
+    found: dict[Any, Number] = {}
+    for seed in dict.fromkeys(entry.seed for cell in groups for entry in cell.entries):
+        entries = [next((e for e in cell.entries if e.seed == seed), None) for cell in groups]
+        values = [[number(part, e) if e else Number(None, "missing") for e in entries] for part in parts]
+        notes.update(note for of_run in zip(*values, strict=True) for note in {v.note for v in of_run} if note)
+        found[seed] = _correlation(*values) if correlated else _mean(values[0])
+    words = [f"{n} of {len(found) * len(groups)} {note}" for note, n in notes.items()]
+    if "lr" in cells.varying and not {"lr"} & {*only, *over}:
+        words.append("lr " + ", ".join(dict.fromkeys(show(cell.entries[0].settings.get("lr")) for cell in groups)))
+    return found, [f"{said(only)}: {', '.join(words)}"] if words else []
+
+
+def chosen(cells: Cells, only: Filter, over: Collection[str] = ()) -> list[Cell]:
+    """The cells that a filter leaves: one, or one for each value of the options `over`.
+
+    Where the filter leaves several lrs, each has that with the highest validation accuracy; lrs that diverge are last.
+
+    Args:
+        over: "norm" stands for the schemes, with their options.
+
+    Raises: NoAnswer: none, or several that differ in another option.
+    """
+    groups: dict[tuple[Any, ...], dict[float, Cell]] = defaultdict(dict)
+    best = not {"lr"} & {*only, *over}
+    for setting, by_scheme in cells.settings.items():
+        for scheme, cell in by_scheme.items():
+            settings = cell.entries[0].settings
+            if has(settings, only):
+                rest = [item for item in setting if not (best and item[0] == "lr")]
+                groups[scheme, *rest][float(settings.get("lr") or 0.0)] = cell
+    if not groups:
+        raise NoAnswer(f"no run has {said(only)}")
+    firsts = [next(iter(by_lr.values())).entries[0].settings for by_lr in groups.values()]
+    inside = [key for key in firsts[0] if key.startswith("norm.") and key.count(".") == 1]
+    for key in ("norm", *inside, *cells.varying):
+        values = dict.fromkeys(show(first.get(key)) for first in firsts)
+        wanted = key in over or (best and key == "lr") or ("norm" in over and key.partition(".")[0] == "norm")
+        if len(values) > 1 and not wanted:
+            raise NoAnswer(f"{said(only)} leaves {key} open: {', '.join(values)}. Name one, or average (mean_over)")
+    return [choose(key[1:], key[0], by_lr).shown for key, by_lr in groups.items()]
+
+
+def _mean(numbers: Sequence[Number]) -> Number:
+    """Over the groups of a seed; without one of them there is none."""
+    if lost := [each for each in numbers if each.value is None]:
+        return lost[0]
+    bounds = {each.bound for each in numbers} - {0}
+    if len(bounds) > 1:
+        return Number(None, NEITHER)
+    return Number(sum(each.value or 0.0 for each in numbers) / len(numbers), bound=sum(bounds))
+
+
+def _correlation(a: Sequence[Number], b: Sequence[Number]) -> Number:
+    """Spearman's, of ranks; equal values share their mean rank; a run that never gets there is behind all."""
+    pairs = [(x.value, y.value) for x, y in zip(a, b, strict=True) if x.value is not None and y.value is not None]
+    if len(pairs) < FEWEST:
+        return Number(None, f"only {len(pairs)} to correlate")
+    columns = np.asarray(pairs, dtype=float).T
+    ranks = [[((v < x).sum() + (v <= x).sum() + 1) / 2 for x in v] for v in columns]
+    if any(np.ptp(each) == 0 for each in ranks):
+        return Number(None, "no spread to correlate")
+    return Number(float(np.corrcoef(ranks)[0, 1]))

@@ -1,0 +1,93 @@
+"""How claims stand: commands, times, and the verdicts in the reports so far. Reads small files alone."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from normbench.claims.claim import STATEMENTS, Claim
+from normbench.listing import config_dir
+from normbench.runs import write_atomically
+
+OUT_OF_DATE = "out of date"  # the claim's file has changed since the report was built
+RECORD = "record.json"  # {"calculations": {name: {"numbers", "seconds", "machine"}}, "studies": {name: {...}}}
+
+
+def folder(results: Path) -> Path:
+    return results / "claims" / "report"
+
+
+def record(results: Path) -> dict[str, dict[str, Any]]:
+    """What `normbench claims --run` has calculated and timed so far; nothing where the file is missing or damaged."""
+    try:
+        known = json.loads((folder(results) / RECORD).read_text())
+        return {part: dict(known.get(part, {})) for part in ("calculations", "studies")}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {"calculations": {}, "studies": {}}
+
+
+def write_record(results: Path, known: Mapping[str, Any]) -> None:
+    """Raises OSError."""
+    folder(results).mkdir(parents=True, exist_ok=True)
+    write_atomically(folder(results) / RECORD, (json.dumps(known, indent=1) + "\n").encode())
+
+
+def command(claim: Claim) -> str:
+    return f"normbench run experiment={claim.study}" if claim.study else f"normbench claims --run {claim.id}"
+
+
+def minutes(claim: Claim) -> str:
+    """What the experiment's file says that it takes, "15"; "" where it does not."""
+    if not claim.study:
+        return "< 1"
+    path = config_dir() / "experiment" / f"{claim.study}.yaml"
+    said = [line for line in path.read_text().splitlines()[:4] if line.startswith("#")] if path.is_file() else []
+    found = re.search(r"([\d.]+) min", " ".join(said))
+    return found[1] if found else ""
+
+
+def standing(claims: Iterable[Claim], results: Path) -> list[dict[str, Any]]:
+    """A row for each statement: its verdict so far ("" for none), and the check that leads it."""
+    known, tables = record(results), {}
+    rows: list[dict[str, Any]] = []
+    for claim in claims:
+        if claim.study not in tables:
+            where = (results / claim.study / "report" if claim.study else folder(results)) / "tables"
+            tables[claim.study] = (_read(where / "claims.csv"), _read(where / "claim_checks.csv"))
+        answers, checks = tables[claim.study]
+        parts = [known["studies"].get(claim.study), *(known["calculations"].get(name) for name in claim.calculations)]
+        made = [part for part in parts if isinstance(part, dict)]
+        for key, sentence in claim.statements.items():
+            name = STATEMENTS[key]
+            answer = _first(answers, claim.id, "statement", name)
+            leading = _first(checks, claim.id, "answers", name)
+            fresh = answer.get("digest") == claim.digest
+            rows.append({
+                "claim": claim.id, "statement": name, "sentence": sentence,
+                "verdict": answer.get("verdict", "") if fresh else OUT_OF_DATE if answer else "",
+                "checks": answer.get("checks", "") if fresh else "",
+                **{part: leading.get(part, "") if fresh else "" for part in ("check", "measured", "expected")},
+                "command": command(claim), "minutes": minutes(claim),
+                "wall_seconds": sum(float(part.get("seconds", 0)) for part in made) if made else None,
+                "machine": next((str(part["machine"]) for part in made if part.get("machine")), ""),
+                "figure": f"results/{claim.study}/report/figures/{claim.figure}.png" if claim.figure else "",
+                "source": claim.source,
+            })  # fmt: skip
+    return rows
+
+
+def _first(rows: Sequence[Mapping[str, str]], claim: str, column: str, name: str) -> Mapping[str, str]:
+    found = (row for row in rows if row.get("claim") == claim and name in (row.get(column) or "").split(", "))
+    return next(found, {})
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    try:
+        with path.open(newline="") as file:
+            return list(csv.DictReader(file))
+    except (OSError, ValueError, csv.Error):
+        return []

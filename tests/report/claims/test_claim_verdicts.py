@@ -1,0 +1,231 @@
+"""Verdicts, computed by hand: closed forms of Student's t with 2 degrees of freedom."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from normbench.claims.checks import Answer, Judged, judge
+from normbench.claims.claim import Claim
+from normbench.claims.verdicts import combined, verdict
+
+Add = Callable[..., Path]
+Check = Callable[..., dict[str, Any]]
+S, C, M, I = "supported", "contradicted", "mixed", "inconclusive"  # noqa: E741
+
+
+def t2(level: float) -> float:
+    """The quantile of Student's t with 2 degrees of freedom that bounds an interval of this level."""
+    return level * math.sqrt(2 / (1 - level**2))
+
+
+def three(add: Add, norm: str, *accuracies: float, **settings: Any) -> None:
+    for seed, accuracy in enumerate(accuracies):
+        add(norm=norm, seed=seed, accuracy=accuracy, **settings)
+
+
+@pytest.mark.parametrize(
+    ("expect", "limits", "low", "high", "expected"),
+    [
+        ("higher", [0.1], 0.1, 0.3, S), ("higher", [0.1], 0.09, 0.3, I), ("higher", [0.1], -1, 0.09, C),
+        ("lower", [-0.1], -0.3, -0.1, S), ("lower", [-0.1], -0.3, -0.09, I), ("lower", [-0.1], -0.09, 1, C),
+        ("equal", [-0.1, 0.1], -0.1, 0.1, S), ("equal", [-0.1, 0.1], 0.11, 0.3, C), ("equal", [-0.1, 0.1], 0.0, 0.3, I),
+        ("equal", [-0.1, 0.1], -0.3, -0.11, C), ("equal", [-0.1, 0.1], -0.3, 0.3, I),
+        ("higher", [0.1], 0.2, math.inf, S), ("higher", [0.1], -math.inf, 0.2, I), ("higher", [0.1], 0.0, math.inf, I),
+        ("higher", [0.005], 0.945 - 0.94, 1, S),
+    ],
+)  # fmt: skip
+def test_intervals(expect: str, limits: list[float], low: float, high: float, expected: str) -> None:
+    assert verdict(expect, limits, low, high) == expected
+
+
+@given(st.floats(-2, 2), st.floats(0, 2), st.floats(1e-6, 1))
+def test_swapping_the_sides_swaps_higher_and_lower(low: float, width: float, margin: float) -> None:
+    high = low + width
+    assert verdict("higher", [margin], low, high) == verdict("lower", [-margin], -high, -low)
+    limits = [-margin, margin]
+    assert verdict("equal", limits, low, high) == verdict("equal", limits, -high, -low)
+    assert not (verdict("higher", [margin], low, high) == S == verdict("lower", [-margin], low, high))
+
+
+@given(st.floats(-2, 2), st.floats(0, 2), st.floats(0, 1), st.floats(0, 1))
+def test_a_wider_interval_never_turns_a_verdict_round(low: float, width: float, margin: float, more: float) -> None:
+    for expect, limits in (("higher", [margin]), ("lower", [-margin]), ("equal", [-margin, margin])):
+        narrow, wide = (
+            verdict(expect, limits, low, low + width),
+            verdict(expect, limits, low - more, low + width + more),
+        )
+        assert wide in (narrow, I)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "expected"),
+    [([S, S], S), ([C], C), ([S, C], M), ([S, C, I], M), ([S, I], I), ([C, I], I), ([I], I), ([], I)],
+)
+def test_a_statement_needs_all_of_its_checks(verdicts: list[str], expected: str) -> None:
+    assert combined(verdicts) == expected
+
+
+def test_a_difference_by_hand(add: Add, judged: Callable[..., Judged], check: Check) -> None:
+    three(add, "none", 0.90, 0.92, 0.91)
+    three(add, "batch", 0.92, 0.95, 0.92)  # differences 0.02, 0.03, 0.01: mean 0.02, sd 0.01
+    half = t2(0.975) * 0.01 / math.sqrt(3)  # two checks: 97.5% each
+    first, second = (
+        found := judged(check(margin=0.03, answers=["as_stated"]), check(expect="equal"), restated="x")
+    ).answers
+    assert (first.n, first.number, first.low, first.high) == pytest.approx((3, 0.02, 0.02 - half, 0.02 + half))
+    assert [first.verdict, second.verdict, found.verdict("as_stated"), found.verdict("restated")] == [I, I, I, I]
+    assert dict(first.values) == pytest.approx({0: 0.02, 1: 0.03, 2: 0.01})
+    assert found.answers[0].remarks == ""
+
+
+@pytest.mark.parametrize(
+    ("expect", "margin", "expected"),
+    [("higher", 0.019, S), ("higher", 0.0201, I), ("higher", 0.021, C), ("higher", 0.05, C), ("lower", 0.0, C),
+     ("equal", 0.05, S), ("equal", 0.001, C)],
+)  # fmt: skip
+def test_verdicts_of_a_study(
+    add: Add, answer: Callable[..., Answer], expect: str, margin: float, expected: str
+) -> None:
+    three(add, "none", 0.90, 0.92, 0.91)
+    three(add, "batch", 0.9201, 0.94, 0.9299)
+    assert answer(expect=expect, margin=margin).verdict == expected
+
+
+def test_a_ratio_by_hand(add: Add, answer: Callable[..., Answer]) -> None:
+    for seed, factor in enumerate((2.0, 4.0, 8.0)):
+        add(norm="none", seed=seed, summary={"steps": 10})
+        add(norm="batch", seed=seed, summary={"steps": 10 * factor})
+    half = t2(0.95) * math.log(2) / math.sqrt(3)
+    found = answer(metric="steps", scale="ratio", margin=1.1)
+    low, high = 4 * math.exp(-half), 4 * math.exp(half)
+    assert (found.number, found.low, found.high) == pytest.approx((4, low, high))
+    assert (found.verdict, found.check.words) == (I, "steps: norm=batch over norm=none")
+    alone = answer(metric="steps", scale="ratio", margin=1.1, against=None, than=20)
+    assert (alone.number, dict(alone.values)) == (pytest.approx(40), pytest.approx({0: 20, 1: 40, 2: 80}))
+
+
+def test_without_spread_the_number_decides_from_three_pairs_on(add: Add, answer: Callable[..., Answer]) -> None:
+    for seed in range(2):
+        add(norm="none", seed=seed, accuracy=0.90 + seed / 100)
+        add(norm="batch", seed=seed, accuracy=0.92 + seed / 100)
+    assert (answer().verdict, answer().low, answer().n) == (I, None, 2)
+    add(norm="none", seed=2, accuracy=0.95)
+    add(norm="batch", seed=2, accuracy=0.97)
+    found = answer(margin=0.02)
+    assert (found.verdict, found.exact, found.low) == (S, True, pytest.approx(0.02))
+
+
+def test_runs_without_a_number_make_no_pair_and_are_told(add: Add, answer: Callable[..., Answer]) -> None:
+    three(add, "none", 0.9, 0.92, 0.91, 0.93)
+    three(add, "batch", 0.92, 0.95, 0.92)
+    add(norm="batch", seed=3, status="diverged")
+    add(norm="batch", seed=4, status="failed")
+    found = answer()
+    assert found.n == 3
+    assert found.remarks == "norm=batch: 1 of 5 diverged, 1 of 5 failed; no partner for seed 4"
+    counted = answer(metric={"accuracy": "test"})
+    assert (counted.n, counted.values[3]) == (4, pytest.approx(0.1 - 0.93))
+    assert "1 of 5 diverged: counts at chance" in counted.remarks
+    assert (answer(metric="nothing").n, answer(metric="nothing").verdict) == (0, I)
+
+
+def test_one_pair_is_inconclusive(add: Add, answer: Callable[..., Answer]) -> None:
+    three(add, "none", 0.1)
+    three(add, "batch", 0.9)
+    assert (answer().verdict, answer().n, answer().number) == (I, 1, pytest.approx(0.8))
+
+
+def test_each_side_has_its_own_best_lr(add: Add, answer: Callable[..., Answer]) -> None:
+    three(add, "none", 0.90, 0.92, 0.91, lr=0.1)
+    three(add, "none", 0.1, 0.1, 0.1, lr=1.0)
+    three(add, "batch", 0.1, 0.1, 0.1, lr=0.1)
+    three(add, "batch", 0.9201, 0.94, 0.9299, lr=1.0)
+    found = answer()
+    assert (found.verdict, found.number) == (S, pytest.approx(0.02))
+    assert found.remarks == "norm=batch: lr 1; norm=none: lr 0.1"
+    assert answer(of={"norm": "batch", "lr": "1e-1"}).number == pytest.approx(0.1 - 0.91)  # for both
+    assert answer(against={"norm": "none", "lr": 1}, of={"norm": "batch", "lr": 1.0}).number == pytest.approx(0.83)
+
+
+def test_an_option_left_open(add: Add, answer: Callable[..., Answer]) -> None:
+    for size in (2, 4):
+        three(add, "none", 0.90, 0.92, 0.91, batch_size=size)
+        three(add, "batch", 0.90 + size / 100, 0.92 + size / 100, 0.91 + size / 200, batch_size=size)
+    assert answer().remarks == "norm=batch leaves batch_size open: 2, 4. Name one, or average (mean_over)"
+    assert answer(of={"batch_size": 2}).remarks.startswith("batch_size=2 leaves norm open: none, batch")
+    assert answer(of={"norm": "rms"}).remarks == "no run has norm=rms"
+    mean = answer(mean_over=["batch_size"])
+    assert (mean.n, mean.number) == (3, pytest.approx((0.03 + 0.03 + 0.015) / 3))
+
+
+def test_options_of_a_scheme(add: Add, answer: Callable[..., Answer]) -> None:
+    for place, gain in (("before", 0.0), ("after", 0.01)):
+        three(add, "batch", 0.90 + gain, 0.92 + gain, 0.91 + gain, options={"norm.placement": place})
+    three(add, "none", 0.9, 0.9, 0.9)
+    assert "norm=batch leaves norm.placement open: after, before" in answer().remarks
+    after = {"norm": "batch", "norm.placement": "after"}
+    assert answer(of=after, against={"norm.placement": "before"}).number == pytest.approx(0.01)
+    assert answer(of=after).n == 3  # none has no such option
+
+
+def test_a_run_that_never_gets_there_leaves_its_side_open(add: Add, answer: Callable[..., Answer]) -> None:
+    """`none` never gets there in one seed: how many times faster batch is has no upper end."""
+    for seed in range(3):
+        add(norm="none", seed=seed, curve=(0.1,) * 5 + ((0.95,) if seed else ()))
+        add(norm="batch", seed=seed, curve=(0.1, 0.95))
+    steps: dict[str, Any] = {"metric": {"steps_to": 0.9}, "scale": "ratio"}
+    found = answer(**steps, expect="lower", margin=1.1)
+    assert dict(found.values) == pytest.approx({0: 0.1, 1: 0.2, 2: 0.2})
+    assert (found.low, found.verdict) == (-math.inf, S)
+    assert found.remarks == "norm=none: 1 of 3 never gets there: a lower bound"
+    assert answer(**steps, expect="lower", margin=100).verdict == I  # and not contradicted
+    assert answer(**steps, expect="higher", margin=1).verdict == C
+    never = answer(metric={"steps_to": 0.99}, expect="equal", margin=5)
+    assert (never.n, never.verdict) == (0, I)
+    assert "3 neither gets there: no pair" in never.remarks
+
+
+def test_a_correlation_over_schemes(add: Add, answer: Callable[..., Answer]) -> None:
+    shifts = {"none": (3, 3, 4), "batch": (1, 2, 3), "layer": (2, 1, 2), "rms": (4, 4, 1)}
+    for norm, values in shifts.items():
+        for seed, shift in enumerate(values):
+            add(
+                norm=norm,
+                seed=seed,
+                summary={"shift": shift, "cost": {"none": 3, "batch": 1, "layer": 2, "rms": 4}[norm]},
+            )
+    words: dict[str, Any] = {"of": {"dataset": "mnist"}, "against": None, "margin": 0}
+    found = answer(metric={"correlate": ["shift", "cost"], "over": "norm"}, **words)
+    assert dict(found.values) == pytest.approx({0: 1, 1: 0.8, 2: -0.4})  # 1 - 6 sum(d^2) / (n^3 - n)
+    flat = answer(metric={"correlate": ["shift", "steps"]}, **words)
+    assert (flat.n, flat.remarks) == (0, "3 no spread to correlate: no pair")
+    few = answer(metric={"correlate": ["shift", "cost"]}, **{**words, "of": {"norm": ["none", "batch"]}})
+    assert "3 only 2 to correlate: no pair" in few.remarks
+
+
+def test_calculations_decide_by_their_number(claim_of: Callable[..., Claim], check: Check) -> None:
+    one = {
+        "metric": {"calculation": "c", "number": "a"},
+        "of": None,
+        "against": None,
+        "expect": "equal",
+        "margin": 1e-10,
+    }
+    claim = claim_of(check(**one), check(**{**one, "expect": "higher", "than": 1}), study=None)
+    assert (claim.study, claim.calculations) == ("", ["c"])
+    found = judge(claim, None, {"c": {"a": 1e-12}})
+    assert [(a.verdict, a.exact, a.n) for a in found.answers] == [(S, True, 1), (C, True, 1)]
+    assert found.answers[1].number == pytest.approx(1e-12)  # as it is, not minus 1
+    assert found.verdict("as_stated") == M
+    assert judge(claim, None, {}).answers[0].remarks == "not calculated yet: normbench claims --run helps"
+
+
+def test_no_runs_yet(claim_of: Callable[..., Claim]) -> None:
+    assert judge(claim_of(), None, {}).answers[0].remarks == "no runs yet: normbench run experiment=first"

@@ -1,0 +1,118 @@
+"""`normbench claims`, in a copy of the package with one small claim and one small study."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from normbench.cli import main
+from normbench.listing import config_dir
+
+ROOT = Path(__file__).parent.parent
+EXPERIMENT = """\
+# @package _global_
+# Is it smaller? 6 runs, 0.2 minutes.
+defaults: [{override /dataset: synthetic}, _self_]
+hydra: {mode: MULTIRUN, sweeper: {params: {norm: "none,batch", seed: "0,1,2"}}}
+study: tiny
+dataset: {examples: 600, validation: 100, size: 8}
+batch_size: 8
+max_steps: 6
+instruments: {snapshots: 2}
+"""
+CLAIM = """\
+# batch normalization has more parameters
+order: 1
+as_stated: Batch normalization adds parameters.
+restated: A network without a norm has a bias in its place.
+source: counted
+study: tiny
+figure: forest
+checks:
+  - {metric: parameters, of: {norm: batch}, against: {norm: none}, expect: higher, margin: 1}
+  - {metric: {calculation: bias_is_useless, number: change}, expect: equal, margin: 1.0e-10, answers: [restated]}
+"""
+
+
+@pytest.fixture
+def normbench(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`normbench("claims", "--run")`: the command, from a copy of the package."""
+    site = tmp_path / "site"
+    skip = shutil.ignore_patterns("__pycache__", "claims", "experiment")
+    shutil.copytree(ROOT / "normbench", site / "normbench", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(config_dir(), site / "configs", ignore=skip)
+    for folder, name, text in (("experiment", "tiny", EXPERIMENT), ("claims", "more_parameters", CLAIM)):
+        (site / "configs" / folder).mkdir()
+        (site / "configs" / folder / f"{name}.yaml").write_text(text)
+    env = {**os.environ, "PYTHONPATH": str(site), "NORMBENCH_DATA": str(tmp_path / "none")}
+
+    def call(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "normbench", *words]
+        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+
+    return call
+
+
+def test_claims_are_listed_run_and_scored(
+    normbench: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    listed = normbench("claims")
+    assert listed.returncode == 0, listed.stderr
+    assert "normbench run experiment=tiny" in listed.stdout
+    assert "0.2" in listed.stdout
+    assert listed.stdout.count("not run") == 2
+    assert list(tmp_path.iterdir()) == [tmp_path / "site"], "nothing is written"
+
+    done = normbench("claims", "--run", "more_parameters", "--", "device=cpu", "jobs=1", "seed=0,1,2")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.index("calculating bias_is_useless") < done.stdout.index(
+        "normbench run experiment=tiny device=cpu"
+    )
+    assert "6 runs: 6 ran" in done.stdout
+    assert "Claim more_parameters, restated: supported (2 supported)." in done.stdout
+    assert done.stdout.count("✓ supported") == 2
+    report = tmp_path / "results" / "claims" / "report"
+    assert sorted(path.stem for path in report.iterdir()) == ["record", "scoreboard", "scoreboard", "scoreboard"]
+    assert "2 statements: 2 supported." in (report / "scoreboard.md").read_text()
+
+    assert normbench("claims").stdout.count("✓ supported") == 2
+    more = normbench("claims", "--run", "--", "device=cpu", "jobs=1", "seed=0,1,2,7", "cell_timeout=0.001")
+    assert more.returncode == 1, more.stderr
+    assert "6 were finished before" in more.stdout
+    assert "scoreboard: results/claims/report/scoreboard.md" in more.stdout
+    wrong = normbench("claims", "--run", "--", "bacth_size=4")
+    assert wrong.returncode == 2
+    assert "Did you mean batch_size?" in wrong.stderr
+    assert "experiment=tiny was not run: see above." in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--run", "small_batch_fail"], "there is no claim small_batch_fail. There is: small_batch_fails"),
+        (["--run", "--", "study=mine"], "a claim has its own study: leave out study=..."),
+        (["--run", "ln_ignores_batch", "--", "results_dir=file/in"], "can't be written"),
+    ],
+)
+def test_bad_input(words: list[str], message: str, elsewhere: None, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("file").touch()
+    assert main(["claims", *words]) == 2
+    assert message in capsys.readouterr().err
+    assert [path.name for path in Path().iterdir()] == ["file"]
+
+
+def test_the_list_answers_at_once() -> None:
+    code = (
+        "import sys\nfrom normbench.cli import main\ncode = main(['claims'])\n"
+        "heavy = {'torch', 'pandas', 'hydra', 'matplotlib', 'numpy'} & set(sys.modules)\n"
+        "sys.exit(f'imports {heavy}' if heavy else code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "normbench claims --run ln_ignores_batch" in done.stdout
