@@ -15,7 +15,7 @@ from normbench.claims.wording import measured
 from normbench.report.drawing import Figure, finish, grid, panels, plain_ticks
 
 NAME, TITLE = "claims", "Claims: what was found, and what they expect"
-WIDTH = 46  # signs in a line
+WIDTH = 54  # signs in a line
 
 
 def draw(found: Sequence[Judged], synthetic: bool) -> list[Figure]:
@@ -76,5 +76,5 @@ def _panel(ax: Axes, answer: Answer) -> None:
     ax.yaxis.set_major_locator(NullLocator())
     if ax.get_xscale() == "log":
         plain_ticks(ax.xaxis)
-    words = "\n".join(textwrap.wrap(check.words, WIDTH)[:3])
+    words = "\n".join(textwrap.wrap(check.words, WIDTH, max_lines=3, placeholder=" …"))
     ax.set_xlabel(f"{words}\n{measured(answer)}", fontsize=7.5)

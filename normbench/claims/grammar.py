@@ -99,16 +99,14 @@ def words(metric: Metric) -> str:
         only = said(filter_of(metric.get("where") or {}, "where"))
         how = f"{metric.get('at', AT[0])} snapshot, {metric.get('over', OVER[0])}"
         return f"{metric['column'].replace('_', ' ')} ({', '.join(filter(None, (value, only, how)))})"
-    if name in ("minus", "ratio"):
-        return f"({words(value[0])}) {'minus' if name == 'minus' else 'over'} ({words(value[1])})"
+    if name in ("minus", "ratio", "correlate"):
+        a, b = map(words, value)
+        if name == "correlate":
+            return f"rank correlation over {metric.get('over', 'norm')}: {a} with {b}"
+        return f"({a}) {'minus' if name == 'minus' else 'over'} ({b})"
     return {
         "trained": "trained (1) or not (0)",
         "accuracy": f"{value} accuracy (diverged: chance)",
         "gap_at": f"validation minus training loss where the training loss is {value}",
-        "correlate": f"rank correlation over {metric.get('over', 'norm')}: {' with '.join(map(_part, value))}",
-        "calculation": f"{str(value).replace('_', ' ')}: {str(metric.get('number', '')).replace('_', ' ')}",
+        "calculation": f"{value}: {metric.get('number')}".replace("_", " "),
     }[name]
-
-
-def _part(metric: Any) -> str:
-    return words(metric) if isinstance(metric, str | Mapping) else ""

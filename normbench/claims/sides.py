@@ -56,7 +56,8 @@ def _numbers(cells: Cells, check: Check, only: Filter) -> tuple[dict[Any, Number
         found[seed] = _correlation(*values) if correlated else _mean(values[0])
     words = [f"{n} of {len(found) * len(groups)} {note}" for note, n in notes.items()]
     if "lr" in cells.varying and not {"lr"} & {*only, *over}:
-        words.append("lr " + ", ".join(dict.fromkeys(show(cell.entries[0].settings.get("lr")) for cell in groups)))
+        best = [f"{cell.scheme} " * correlated + show(cell.entries[0].settings.get("lr")) for cell in groups]
+        words.append("lr " + ", ".join(dict.fromkeys(best)))
     return found, [f"{said(only)}: {', '.join(words)}"] if words else []
 
 

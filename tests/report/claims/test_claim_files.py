@@ -12,7 +12,7 @@ import pytest
 
 from normbench import app
 from normbench.claims.claim import Claim, ClaimError, claims, find, read
-from normbench.claims.grammar import kind
+from normbench.claims.grammar import kind, words
 from normbench.claims.sides import chosen
 from normbench.listing import choices, config_dir
 from normbench.report import figures
@@ -78,6 +78,27 @@ def test_what_is_left_out(claim_of: Callable[..., Claim], check: Callable[..., d
                            "lr=1,1e-1 minus norm=none")  # fmt: skip
     assert second.words == "so"
     assert (claim.title, claim.level, claim.statements["restated"]) == ("it helps", 0.975, "It helps a bit.")
+
+
+@pytest.mark.parametrize(
+    ("metric", "said"),
+    [
+        ("seconds.training", "seconds training"),
+        ({"steps_to": 0.95}, "updates to 95% validation accuracy"),
+        ({"seconds_to": 0.9}, "seconds of training to 90% validation accuracy"),
+        ({"trained": True}, "trained (1) or not (0)"),
+        ({"accuracy": "test"}, "test accuracy (diverged: chance)"),
+        ({"gap_at": 0.1}, "validation minus training loss where the training loss is 0.1"),
+        ({"minus": ["test_loss", "train_loss"]}, "(test loss) minus (train loss)"),
+        ({"ratio": [{"steps_to": 0.5}, "steps"]}, "(updates to 50% validation accuracy) over (steps)"),
+        ({"table": "shift", "column": "a_b", "where": {"unit": None, "layer": ["x", "y"]}, "at": "max"},
+         "a b (shift, unit=null layer=x,y, max snapshot, mean)"),
+        ({"correlate": ["a", {"trained": True}]}, "rank correlation over norm: a with trained (1) or not (0)"),
+        ({"calculation": "ln_ignores_batch", "number": "layer"}, "ln ignores batch: layer"),
+    ],
+)  # fmt: skip
+def test_metrics_in_words(metric: Any, said: str) -> None:
+    assert words(metric) == said
 
 
 @pytest.mark.parametrize(
