@@ -30,9 +30,10 @@ ERRORS = (
     "deviations (root mean square over units); variance over the exact one (mean over units)"
 )
 BIASED = """\
-averages: ± is its standard error. Behind the first norm it is biased, as ema and cumulative are: the images of a
-mini-batch are coupled there. What was standardised has variance 1 divided by m, so that m/(m-1) makes it too large; and
-the mean over mini-batches of a non-linear function of their statistics is not that function of their mean."""
+averages is biased behind the first norm, as ema and cumulative are: the images of a mini-batch are coupled there. The
+mean over mini-batches of a non-linear function of their statistics is not that function of their mean."""
+BIASED_VARIANCE = """\
+And what was standardised has variance 1 divided by m already, so that m/(m-1) makes it too large. ±: standard error."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -202,6 +203,8 @@ def _print(found: dict[str, Any]) -> None:
     console.out.print(table)
     if "averages" in kinds and len({norm for norm, _ in errors}) > 1:
         console.say(BIASED)
+        if any(e["noise"] is not None for e in found["errors"]):
+            console.say(BIASED_VARIANCE)
 
 
 def _error(error: dict[str, Any]) -> str:

@@ -24,6 +24,8 @@ def worded(error: Exception) -> str:
         if cause and "not in" not in cause[0] and "struct" not in cause[0]:
             return f"{cause[0]}"
         known = _keys()
+        if key in known:
+            return f"this {key.partition('.')[0]} has no option {key}; another has. See normbench run --help."
         near = difflib.get_close_matches(key, known, 1) or difflib.get_close_matches(key.split(".")[-1], known, 1)
         hint = f" Did you mean {near[0]}?" if near else ""
         return f"there is no option {key}.{hint} See normbench run --help."

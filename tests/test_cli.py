@@ -33,6 +33,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
         (["norm=bogus"], "norm is one of batch, "),
         (["bacth_size=4"], "there is no option bacth_size. Did you mean batch_size? See normbench run --help."),
         (["norm.epss=1"], "there is no option norm.epss. Did you mean norm.eps? See normbench run --help."),
+        (["norm=layer", "norm.statistics=ema"], "this norm has no option norm.statistics; another has."),
         (["model.hiden=[3]"], "there is no option model.hiden. Did you mean model.hidden? See normbench run --help."),
         (["batch_size=abc"], "batch_size=abc: Value 'abc' of type 'str' could not be converted to Integer"),
         (["batch_size=0"], "batch_size must be 1 or more: got 0."),

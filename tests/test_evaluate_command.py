@@ -102,7 +102,7 @@ def test_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
         "averages",
         "accuracy %",
         "80 training images",
-        "Behind the first norm",
+        "biased behind the first norm",
     ):
         assert words in printed
     assert "without" not in printed
