@@ -11,8 +11,8 @@ from normbench.claims.wording import counted, expected, finding, measured
 from normbench.report.table import Column, Table
 
 HOW = (
-    "A claim and its margins are fixed in `configs/claims` before the numbers are seen. Each check is one number per "
-    "seed, with a Student t interval of 95% for all checks of the claim together (Bonferroni: 1 - 0.05/k for k). "
+    "Statements, checks and margins are those of `configs/claims`. Each check is one number per seed, with a "
+    "Student t interval of 95% for all checks of the claim together (Bonferroni: 1 - 0.05/k for k). "
     "supported: all of the interval is where the claim wants it, by the margin or more; contradicted: none of it is; "
     "inconclusive: neither. A statement needs all of its checks; mixed: some are supported and some contradicted."
 )
