@@ -8,19 +8,21 @@ from matplotlib.axes import Axes
 
 from normbench.report.cells import Cell, Cells, Setting, label, show
 from normbench.report.columns import without
-from normbench.report.drawing import Figure, finish, grid, legend, omitted, panels, plural
+from normbench.report.drawing import Figure, finish, grid, legend, omitted, panels, plain_ticks, plural
 from normbench.report.errors import draw_line, error_axis, errors, gone_marks, gone_words, limits
 from normbench.report.learning_rates import choices, several
+from normbench.report.measured import rows
 from normbench.report.palette import Style, palette
 
 NAME, TITLE = "along_option", "Test error against what was varied"
 PANELS, OPTIONS = 8, 2
 ELSEWHERE = ("model", "dataset", "lr", "batch_size", "max_steps", "max_samples", "epochs")  # other figures have these
 Lines = dict[str, dict[object, Cell]]  # scheme -> value -> its cell
+Rates = dict[str, dict[object, list[float]]]  # the same, with the effective lr of each run
 
 
 def draw(cells: Cells) -> list[Figure]:
-    """A figure per option: a panel for each of the other settings."""
+    """A figure per option: a panel for each of the other settings, and below it what lr the weights really had."""
     options = [key for key in cells.varying if key not in ELSEWHERE and not key.endswith(".name")]
     if not options:
         return [Figure(NAME, TITLE, "Not drawn: besides scheme, lr and batch size, nothing was varied.")]
@@ -43,20 +45,28 @@ def _draw(cells: Cells, option: str, name: str) -> Figure | None:
     shown = list(lines)[:PANELS]
     if not shown:
         return None
-    rows, columns = grid(len(shown))
-    canvas, axes = panels(rows, columns, 6.0 if columns == 1 else max(2.9, 11 / columns), 3.2, sharey=True)
-    flat = [ax for row in axes for ax in row]
+    lines_of_panels, columns = grid(len(shown))
+    rates = {rest: _rates(lines[rest]) for rest in shown}
+    each = 1 + any(rates.values())  # rows of axes for a row of panels
+    wide = 6.0 if columns == 1 else max(2.9, 11 / columns)
+    canvas, axes = panels(each * lines_of_panels, columns, wide, 3.2 if each == 1 else 2.6, sharex="col", sharey="row")
+    flat = [ax for row in axes[::each] for ax in row]
     found = [e for rest in shown for line in lines[rest].values() for cell in line.values() for e in errors(cell)]
     bounds, gone = limits(found), set[str]()
     for ax, rest in zip(flat, shown, strict=False):
         gone |= _panel(ax, lines[rest], styles, bounds)
         ax.set_title(label(rest, ""))
-    for ax in flat[len(shown) :]:
+    for row in axes[::each]:
+        error_axis(row[0], bounds)
+        row[0].set_ylabel("test error (%)")
+    below = [ax for row in axes[1::each] for ax in row] if each > 1 else []
+    for ax, rest in zip(below, shown, strict=False):
+        _draw_rates(ax, rates[rest], _values(lines[rest]), styles)
+        ax.set_ylabel("effective lr" if ax in [row[0] for row in axes] else "")
+    for ax in [*flat[len(shown) :], *below[len(shown) :]]:
         ax.set_visible(False)
-    error_axis(flat[0], bounds)
     words = option.rpartition(".")[2].replace("_", " ")
     canvas.supxlabel(option if "." in option else words, fontsize=9)
-    canvas.supylabel("test error (%)", fontsize=9)
     legend(canvas, {scheme: styles[scheme] for scheme in styles if any(scheme in lines[rest] for rest in shown)},
            gone_marks(gone))  # fmt: skip
     own = "each scheme at its own best lr (chosen on validation data); " if several(choices(cells)) else ""
@@ -65,6 +75,8 @@ def _draw(cells: Cells, option: str, name: str) -> Figure | None:
         f"{own}lower is better. The values of {option} are evenly spaced, whatever their size. Small dots: seeds.",
         "Lines join their means; bars are the 95% Student t interval of the mean. Schemes are moved apart sideways.",
         gone_words(gone),
+        "Below: effective lr at the start, lr / |w|^2 for SGD (README, instrument gradients), median over the layers "
+        "whose weights a norm makes free of scale; dots: seeds. Others have none." * (each > 1),
         omitted(PANELS, lines, "settings"),
     ]
     title = f"{TITLE}: {words}"
@@ -72,7 +84,7 @@ def _draw(cells: Cells, option: str, name: str) -> Figure | None:
 
 
 def _panel(ax: Axes, lines: Lines, styles: Mapping[str, Style], bounds: tuple[float, float]) -> set[str]:
-    values = sorted({value for line in lines.values() for value in line}, key=_order)
+    values = _values(lines)
     gone = set[str]()
     for i, (scheme, line) in enumerate(lines.items()):
         aside = 0.05 * (i - (len(lines) - 1) / 2)
@@ -81,6 +93,34 @@ def _panel(ax: Axes, lines: Lines, styles: Mapping[str, Style], bounds: tuple[fl
     ax.set_xticks(range(1, len(values) + 1), [show(value) for value in values])
     ax.set_xlim(0.5, len(values) + 0.5)
     return gone
+
+
+def _values(lines: Lines) -> list[object]:
+    return sorted({value for line in lines.values() for value in line}, key=_order)
+
+
+def _rates(lines: Lines) -> Rates:
+    """Where the instrument gradients has looked."""
+    found: Rates = {}
+    for scheme, line in lines.items():
+        for value, cell in line.items():
+            tables = [rows(entry, "gradients", "step", "effective_lr") for entry in cell.having("complete")]
+            firsts = [table[table.step == table.step.min()].effective_lr.dropna() for table in tables]
+            if medians := [float(first.median()) for first in firsts if len(first)]:
+                found.setdefault(scheme, {})[value] = medians
+    return found
+
+
+def _draw_rates(ax: Axes, rates: Rates, values: list[object], styles: Mapping[str, Style]) -> None:
+    for i, (scheme, line) in enumerate(rates.items()):
+        aside = 1 + 0.05 * (i - (len(rates) - 1) / 2)
+        known = {values.index(value) + aside: line[value] for value in values if value in line}
+        dots = [(at, rate) for at, found in known.items() for rate in found]
+        ax.plot([x for x, _ in dots], [y for _, y in dots], ".", color=styles[scheme].color, markersize=3.5, alpha=0.6)
+        ax.plot(list(known), [sum(found) / len(found) for found in known.values()], **styles[scheme].drawn)
+    if rates:
+        ax.set_yscale("log")
+        plain_ticks(ax.yaxis)
 
 
 def _order(value: object) -> tuple[int, float, str]:
