@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from matplotlib.axes import Axes
 
 from normbench.report.cells import Cell, Cells, Setting, label, show
 from normbench.report.columns import without
 from normbench.report.drawing import Figure, finish, grid, legend, omitted, panels, plain_ticks, plural
+from normbench.report.entries import Entry
 from normbench.report.errors import draw_line, error_axis, errors, gone_marks, gone_words, limits
 from normbench.report.learning_rates import choices, several
 from normbench.report.measured import rows
 from normbench.report.palette import Style, palette
+from normbench.runs.study import flat
 
 NAME, TITLE = "along_option", "Test error against what was varied"
 PANELS, OPTIONS = 8, 2
-ELSEWHERE = ("model", "dataset", "lr", "batch_size", "max_steps", "max_samples", "epochs")  # other figures have these
+ELSEWHERE = ("model", "dataset", "lr", "max_steps", "max_samples", "epochs")  # say how much, or of what
+BELOW_LR = (
+    "Below: effective lr at the start, lr / |w|^2 for SGD (README, instrument gradients), median over the layers whose "
+    "weights a norm makes free of scale; dots: seeds. Others have none."
+)
+BELOW_SPEED = "Below: images per second of training alone, on the machine at hand; dots: seeds."
 Lines = dict[str, dict[object, Cell]]  # scheme -> value -> its cell
 Rates = dict[str, dict[object, list[float]]]  # the same, with the effective lr of each run
 
 
 def draw(cells: Cells) -> list[Figure]:
     """A figure per option: a panel for each of the other settings, and below it what lr the weights really had."""
-    options = [key for key in cells.varying if key not in ELSEWHERE and not key.endswith(".name")]
+    elsewhere = ELSEWHERE if several(choices(cells)) else (*ELSEWHERE, "batch_size")  # has a figure of its own
+    options = [key for key in cells.varying if key not in elsewhere and not key.endswith(".name")]
     if not options:
         return [Figure(NAME, TITLE, "Not drawn: besides scheme, lr and batch size, nothing was varied.")]
     drawn = [_draw(cells, option, NAME if i == 0 else f"{NAME}_{i + 1}") for i, option in enumerate(options[:OPTIONS])]
@@ -46,7 +54,8 @@ def _draw(cells: Cells, option: str, name: str) -> Figure | None:
     if not shown:
         return None
     lines_of_panels, columns = grid(len(shown))
-    rates = {rest: _rates(lines[rest]) for rest in shown}
+    speed = option == "batch_size"
+    rates = {rest: _rates(lines[rest], images_per_second if speed else effective_lr) for rest in shown}
     each = 1 + any(rates.values())  # rows of axes for a row of panels
     wide = 6.0 if columns == 1 else max(2.9, 11 / columns)
     canvas, axes = panels(each * lines_of_panels, columns, wide, 3.2 if each == 1 else 2.6, sharex="col", sharey="row")
@@ -62,7 +71,8 @@ def _draw(cells: Cells, option: str, name: str) -> Figure | None:
     below = [ax for row in axes[1::each] for ax in row] if each > 1 else []
     for ax, rest in zip(below, shown, strict=False):
         _draw_rates(ax, rates[rest], _values(lines[rest]), styles)
-        ax.set_ylabel("effective lr" if ax in [row[0] for row in axes] else "")
+        if ax in [row[0] for row in axes]:
+            ax.set_ylabel("images per second" if speed else "effective lr")
     for ax in [*flat[len(shown) :], *below[len(shown) :]]:
         ax.set_visible(False)
     words = option.rpartition(".")[2].replace("_", " ")
@@ -75,8 +85,7 @@ def _draw(cells: Cells, option: str, name: str) -> Figure | None:
         f"{own}lower is better. The values of {option} are evenly spaced, whatever their size. Small dots: seeds.",
         "Lines join their means; bars are the 95% Student t interval of the mean. Schemes are moved apart sideways.",
         gone_words(gone),
-        "Below: effective lr at the start, lr / |w|^2 for SGD (README, instrument gradients), median over the layers "
-        "whose weights a norm makes free of scale; dots: seeds. Others have none." * (each > 1),
+        (BELOW_SPEED if speed else BELOW_LR) * (each > 1),
         omitted(PANELS, lines, "settings"),
     ]
     title = f"{TITLE}: {words}"
@@ -99,16 +108,26 @@ def _values(lines: Lines) -> list[object]:
     return sorted({value for line in lines.values() for value in line}, key=_order)
 
 
-def _rates(lines: Lines) -> Rates:
-    """Where the instrument gradients has looked."""
+def _rates(lines: Lines, rate: Callable[[Entry], float | None]) -> Rates:
+    """Of the runs that have one."""
     found: Rates = {}
     for scheme, line in lines.items():
         for value, cell in line.items():
-            tables = [rows(entry, "gradients", "step", "effective_lr") for entry in cell.having("complete")]
-            firsts = [table[table.step == table.step.min()].effective_lr.dropna() for table in tables]
-            if medians := [float(first.median()) for first in firsts if len(first)]:
-                found.setdefault(scheme, {})[value] = medians
+            if known := [one for entry in cell.having("complete") if (one := rate(entry)) is not None]:
+                found.setdefault(scheme, {})[value] = known
     return found
+
+
+def effective_lr(entry: Entry) -> float | None:
+    """Median over layers at the first snapshot; None where no weight is free of scale, or nobody looked."""
+    table = rows(entry, "gradients", "step", "effective_lr")
+    first = table[table.step == table.step.min()].effective_lr.dropna()
+    return float(first.median()) if len(first) else None
+
+
+def images_per_second(entry: Entry) -> float | None:
+    seconds = flat(entry.summary).get("seconds.training")
+    return entry.summary["samples"] / seconds if seconds else None
 
 
 def _draw_rates(ax: Axes, rates: Rates, values: list[object], styles: Mapping[str, Style]) -> None:
