@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from normbench.claims.claim import Check, Claim
+from normbench.claims.grammar import kind
 from normbench.claims.metrics import Number, apart
 from normbench.claims.sides import NoAnswer, effects
 from normbench.claims.verdicts import INCONCLUSIVE, combined, verdict
@@ -97,6 +98,8 @@ def decided(check: Check, found: Mapping[Any, Number], remarks: Sequence[str] = 
     low, high = (middle, middle) if exact else (estimated.low, estimated.high)
     if low is None or high is None or (same and not exact):
         return Answer(check, values=values, number=check.shown(middle), remarks=words)
+    if kind(check.metric) == "correlate" and not check.against:  # of which there is none beyond 1
+        low, high = max(low, -1.0 - check.than), min(high, 1.0 - check.than)
     bounds = {each.bound for seed, each in found.items() if seed in sizes}
     low, high = -math.inf if -1 in bounds else low, math.inf if 1 in bounds else high
     ends = [check.shown(end) if math.isfinite(end) else end for end in (low, high)]

@@ -204,6 +204,7 @@ def test_a_correlation_over_schemes(add: Add, answer: Callable[..., Answer]) -> 
     words: dict[str, Any] = {"of": {"dataset": "mnist"}, "against": None, "margin": 0}
     found = answer(metric={"correlate": ["shift", "cost"], "over": "norm"}, **words)
     assert dict(found.values) == pytest.approx({0: 1, 1: 0.8, 2: -0.4})  # 1 - 6 sum(d^2) / (n^3 - n)
+    assert found.high is None or found.high <= 1
     flat = answer(metric={"correlate": ["shift", "steps"]}, **words)
     assert (flat.n, flat.remarks) == (0, "3 no spread to correlate: no pair")
     few = answer(metric={"correlate": ["shift", "cost"]}, **{**words, "of": {"norm": ["none", "batch"]}})
