@@ -7,10 +7,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from normbench import evaluate_corrupted
 from normbench.cell import UserError
+from normbench.parsing import Parser
 
 if TYPE_CHECKING:
     from normbench.data import Dataset
@@ -36,13 +37,8 @@ BIASED_VARIANCE = """\
 And what was standardised has variance 1 divided by m already, so that m/(m-1) makes it too large. ±: standard error."""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}. See normbench evaluate --help.")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="normbench evaluate",
         usage="normbench evaluate RUN [KEY=VALUE ...] [--json]",
         description="A trained network on the test set, with each kind of statistics. Nothing in the run changes.",

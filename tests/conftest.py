@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from normbench import seeding
 from normbench.cell import Cell, Parts
+from normbench.cli import main
 from normbench.config import build, compose
 from normbench.instruments import Probe
 from normbench.listing import config_dir
@@ -119,6 +120,23 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     path = list(sys.path)
     yield
     sys.path[:] = path
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Callable[[list[str], str], None]:
+    """`refused(["fold", "nowhere"], "is no folder")`: bad input has exit code 2, a line or two with these words on
+    standard error, and nothing on standard output.
+    """
+
+    def check(words: list[str], message: str) -> None:
+        assert main(words) == 2, words
+        printed = capsys.readouterr()
+        assert printed.out == "", words
+        assert message in printed.err, words
+        assert printed.err.startswith("normbench: error: ")
+        assert len(printed.err.strip().splitlines()) <= 2
+
+    return check
 
 
 def small_values(options: Mapping[str, Any], quiet: bool = False) -> dict[str, Any]:

@@ -6,9 +6,8 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
-from normbench.cell import UserError
+from normbench.parsing import Parser
 
 DESCRIPTION = """\
 What a normalization scheme computes, step by step, on real images: a mini-batch (of 4, unless batch_size= says
@@ -23,13 +22,8 @@ examples:
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}. See normbench explain --help.")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="normbench explain",
         usage="normbench explain [KEY=VALUE ...] [--layer L] [--unit U] [--run RUN] [--worksheet | --json]",
         description=DESCRIPTION,

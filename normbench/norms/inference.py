@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,8 @@ from normbench.norms.precise import (
 )
 from normbench.norms.untouched import keep_buffers, untouched, use_batch_statistics
 
-KINDS = ("ema", "cumulative", "averages", "precise", "batch")
+Kind = Literal["ema", "cumulative", "averages", "precise", "batch"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 Batches = Callable[[int], Sequence[Tensor]]  # size -> the same training images [N, C, H, W], in batches of that size
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from normbench.norms.block import Block
-from normbench.norms.inference import KINDS
+from normbench.norms.inference import KINDS, Kind
 
 
 def _as_it_is(module: nn.Module) -> nn.Module:
@@ -48,7 +48,7 @@ class NormScheme:
     placement: Literal["before", "after"] = "before"
     start: Callable[[nn.Module, Tensor], None] | None = None
     start_images: int = 0
-    statistics: Literal["ema", "cumulative", "averages", "precise", "batch"] = "ema"
+    statistics: Kind = "ema"
 
     def __post_init__(self) -> None:
         if self.placement not in ("before", "after"):

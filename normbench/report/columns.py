@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from normbench.report.cells import Cells, Setting, show
+from normbench.report.cells import Cell, Cells, Setting, show
 from normbench.report.table import Column
 
 SCHEME = Column("scheme", "scheme", numeric=False)
@@ -23,6 +23,12 @@ percent, points = number("{:.2f}", 100), number("{:+.2f}", 100)
 
 def probability(value: float | None, equals: str = "") -> str:
     return "–" if value is None else "< 0.001" if value < 0.001 else f"{equals}{value:.3f}"
+
+
+def without_result(cell: Cell) -> list[str]:
+    """What became of the runs that did not complete: ["1 diverged", "2 failed"]."""
+    statuses = ("diverged", "unsupported", "failed", "running", "interrupted")
+    return [f"{n} {status}" for status in statuses if (n := len(cell.having(status)))]
 
 
 def without(setting: Setting, *names: str) -> Setting:

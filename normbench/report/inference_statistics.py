@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from normbench.report.cells import Cell, Cells
-from normbench.report.columns import REMARKS, SCHEME, setting_columns, where
+from normbench.report.columns import REMARKS, SCHEME, setting_columns, where, without_result
 from normbench.report.entries import Entry
 from normbench.report.measured import has_rows, rows
 from normbench.report.statistics import estimate
@@ -70,8 +70,7 @@ def _row(cell: Cell, found: dict[Any, dict[str, float]], none: Cell | None) -> d
         row |= _numbers(kind, [own[kind] for own in found.values() if kind in own])
     for part in PARTS:
         row |= _numbers(part, [one[part] for one in split], sign="+")
-    statuses = ("diverged", "unsupported", "failed", "running", "interrupted")
-    words = [f"{n} {status}" for status in statuses if (n := len(cell.having(status)))]
+    words = without_result(cell)
     if missing := len(cell.having("complete")) - len(found):
         words.append(f"{missing} not measured")
     return row | {"remarks": ", ".join(words)}

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from normbench.report.cells import Cells, Setting, label
-from normbench.report.comparisons import accuracies
-from normbench.report.learning_rates import Choice, choices
-from normbench.report.statistics import Comparison, compare, estimate, holm
+from normbench.report.comparisons import LEVEL, accuracies, compare_all
+from normbench.report.learning_rates import Choice, choices, pair
+from normbench.report.statistics import Comparison, estimate
 from normbench.runs.study import flat
 
 SETTINGS, SCHEMES = 3, 3  # at most so many sentences; from so many schemes on there is something to recommend
-LEVEL = 0.05
 
 
 def recommendations(cells: Cells, reference: str, margin: float) -> list[str]:
     """A sentence for each setting but the lr, where there are few of them and enough schemes; each at its own best lr.
 
     The scheme is the one of the highest mean validation accuracy, so that its test accuracy was not what chose it.
-    Schemes are "not told apart" from it by the paired t test over the seeds, at 5% after Holm.
+    Schemes are "not told apart" from it by the paired t test over the seeds, at 5% after Holm; pairs are those of the
+    table of own best lrs, fresh seeds included.
 
     Args:
         margin: of equivalence, as a fraction.
@@ -42,7 +42,8 @@ def _recommend(setting: Setting, by_scheme: Mapping[str, Choice], reference: str
     if test.low is not None and test.high is not None:
         words.append(f" (95% interval {100 * test.low:.2f} to {100 * test.high:.2f}, {test.n} seeds)")
     if best != reference and reference in able:
-        words.append(f", {_gain(_pairs(able[best], able[reference], margin))} {reference}")
+        [versus] = compare_all([pair(able[best], able[reference])], margin)
+        words.append(f", {_gain(versus.result)} {reference}")
         if cost := _cost(able[best], able[reference]):
             words.append(f", in {cost:.2f} times its training time")
     alike = _alike(best, able, margin)
@@ -60,12 +61,6 @@ def _merit(choice: Choice) -> float | None:
     return None if choice.lr is None or not accuracies(choice.shown.entries) else choice.means.get(choice.lr)
 
 
-def _pairs(ours: Choice, theirs: Choice, margin: float) -> Comparison:
-    a, b = accuracies(ours.shown.entries), accuracies(theirs.shown.entries)
-    seeds = [seed for seed in a if seed in b]
-    return compare([a[seed] for seed in seeds], [b[seed] for seed in seeds], margin)
-
-
 def _gain(result: Comparison) -> str:
     if result.difference is None:
         return "without a seed in common with"
@@ -76,14 +71,9 @@ def _gain(result: Comparison) -> str:
 
 
 def _alike(best: str, able: Mapping[str, Choice], margin: float) -> list[str]:
-    others = [scheme for scheme in able if scheme != best]
-    results = [_pairs(able[scheme], able[best], margin) for scheme in others]
-    adjusted: Sequence[float | None] = holm([result.p for result in results])
-    return [
-        scheme
-        for scheme, result, p in zip(others, results, adjusted, strict=True)
-        if result.difference is not None and (p is None or p >= LEVEL)
-    ]
+    found = compare_all([pair(choice, able[best]) for scheme, choice in able.items() if scheme != best], margin)
+    told = [v for v in found if v.result.difference is not None]
+    return [v.pairing.scheme for v in told if v.p is None or v.p >= LEVEL]
 
 
 def _cost(ours: Choice, theirs: Choice) -> float | None:

@@ -10,12 +10,12 @@ from normbench.report.by_layer import draw_by_layer, in_order, layer_axis
 from normbench.report.cells import Cells, label
 from normbench.report.drawing import Figure, finish, legend, omitted, panels, plain_ticks
 from normbench.report.entries import Entry
+from normbench.report.inference_statistics import KINDS
 from normbench.report.measured import by_batch_size, rows
 from normbench.report.palette import palette
 
 NAME, TITLE = "running_statistics", "Running statistics: their error, and the gap between training and inference"
 SIZES = 3
-KINDS = ("ema", "cumulative", "averages", "precise", "batch")
 ERRORS = {"mean_error": "error of the running mean", "var_error": "error of the running variance"}
 
 

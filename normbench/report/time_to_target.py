@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from normbench.report.cells import Cell, Cells
-from normbench.report.columns import REMARKS, SCHEME, number, setting_columns, where
+from normbench.report.columns import REMARKS, SCHEME, number, setting_columns, where, without_result
 from normbench.report.entries import Entry
 from normbench.report.table import Column, Table
 
@@ -70,7 +70,6 @@ def time_table(cells: Cells, targets: Sequence[float]) -> Table:
 
 def _row(cell: Cell, target: float, found: Sequence[Reached | None]) -> dict[str, Any]:
     there = [f for f in found if f is not None]
-    statuses = ("diverged", "unsupported", "failed", "running", "interrupted")
     return {
         "target": target,
         "n": len(found),
@@ -78,7 +77,7 @@ def _row(cell: Cell, target: float, found: Sequence[Reached | None]) -> dict[str
         "reached_text": f"{len(there)}/{len(found)}",
         **{measure: median(found, measure) for measure in MEASURES},
         **{f"{measure}_of_reached": median(there, measure) for measure in MEASURES},
-        "remarks": ", ".join(f"{n} {status}" for status in statuses if (n := len(cell.having(status)))),
+        "remarks": ", ".join(without_result(cell)),
     }
 
 
