@@ -27,7 +27,7 @@ def run(words: Iterable[str] = (), tell: Callable[..., None] = lambda progress: 
 
     Raises: ConfigError, Unsupported (nothing was written), Locked, or whatever went wrong in training.
     """
-    from normbench.config import compose
+    from normbench.config.compose import compose
     from normbench.experiment import execute
 
     return execute(compose(words), tell)

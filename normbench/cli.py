@@ -8,9 +8,9 @@ import os
 import sys
 from pathlib import Path
 
-from normbench.claims_command import add_options as add_claims_options
-from normbench.fold_command import add_options as add_fold_options
-from normbench.report_command import add_options as add_report_options
+from normbench.commands.claims import add_options as add_claims_options
+from normbench.commands.fold import add_options as add_fold_options
+from normbench.commands.report import add_options as add_report_options
 
 COMMANDS = (
     "run",
@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run a command. Returns 0, 1 if a run failed, 2 for bad input, 130 if interrupted."""
     words = sys.argv[1:] if argv is None else argv
     debug = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    from normbench.cell import UserError
+    from normbench.errors import UserError
 
     try:
         return _command(words)
@@ -75,27 +75,27 @@ def _command(words: list[str]) -> int:
     cut = words.index("--") if words[:1] == ["claims"] and "--" in words else len(words)
     options = _parser().parse_args(words[:cut] or ["--help"])
     if options.completion:
-        from normbench.completion import SCRIPTS
+        from normbench.commands.completion import SCRIPTS
 
         print(SCRIPTS[options.completion], end="")
         return 0
     if options.command == "list":
-        from normbench.listing import listing
+        from normbench.commands.list import listing
 
         print(listing())
         return 0
     if options.command == "status":
         return _status(options.study, options.watch)
     if options.command == "report":
-        from normbench import report_command
+        from normbench.commands import report as report_command
 
         return report_command.run(options, _study(options.study))
     if options.command == "claims":
-        from normbench import claims_command
+        from normbench.commands import claims as claims_command
 
         return claims_command.run(options, words[cut + 1 :])
     if options.command == "fold":
-        from normbench import fold_command
+        from normbench.commands import fold as fold_command
 
         return fold_command.run(options)
     if options.command == "data":
@@ -147,23 +147,23 @@ class _Version(argparse.Action):
 
 def _with_options(command: str, words: list[str]) -> int:
     if command == "explain":
-        from normbench.explain.command import main
+        from normbench.commands.explain import main
 
         return main(words)
     if command == "evaluate":
-        from normbench import evaluate_command
+        from normbench.commands import evaluate as evaluate_command
 
         return evaluate_command.main(words)
     if {"-h", "--help"} & set(words):
-        from normbench.listing import run_help
+        from normbench.commands.list import run_help
 
         print(run_help())
         return 0
     if command == "verify":
-        from normbench import verify_command
+        from normbench.commands import verify as verify_command
 
         return verify_command.run(words)
-    from normbench import commands
+    from normbench.commands import run as commands
 
     if command == "plan":
         own = {"--json", "--measure"}
@@ -176,7 +176,7 @@ def _study(folder: Path | None) -> Path:
     """`folder`, or the study that was changed last."""
     if folder is not None:
         return folder
-    from normbench.cell import UserError
+    from normbench.errors import UserError
 
     studies = {path.parent.parent for path in Path("results").glob("*/*/config.yaml")}
     if not studies:
@@ -185,8 +185,8 @@ def _study(folder: Path | None) -> Path:
 
 
 def _status(folder: Path | None, watch: bool) -> int:
-    from normbench.cell import UserError
-    from normbench.status import show
+    from normbench.commands.status import show
+    from normbench.errors import UserError
 
     try:
         return show(_study(folder), watch)
@@ -195,9 +195,9 @@ def _status(folder: Path | None, watch: bool) -> int:
 
 
 def _data(name: str | None, source: Path | None, data_dir: Path | None) -> int:
-    from normbench.cell import UserError
+    from normbench.commands.list import data_listing
     from normbench.data import DataError, default_data_dir
-    from normbench.listing import data_listing
+    from normbench.errors import UserError
 
     if source is not None and name is None:
         raise UserError("--from needs the name of the data set: normbench data cifar10 --from PATH")
@@ -220,7 +220,7 @@ def _complete(words: list[str]) -> int:
         return 0
     if before[1] not in WITH_OPTIONS:
         return 0
-    from normbench.app import complete
+    from normbench.config.app import complete
 
     return complete(words)
 

@@ -18,18 +18,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from normbench.cell import Cell, ConfigError, Parts, Stop, Stopped, Tell
-from normbench.checks import check_layers
-from normbench.config import build
+from normbench.config.compose import build
+from normbench.config.run_config import Cell, Parts, Stop, Tell
+from normbench.config.schema import check_layers
 from normbench.data import DataError, Dataset, default_data_dir, prepare
-from normbench.measuring import bytes_at_most
-from normbench.memory import saved_for_backward, size
+from normbench.errors import ConfigError, Stopped, Unsupported
+from normbench.instruments.measuring import bytes_at_most
 from normbench.models import require_method
-from normbench.norms import Unsupported, blocks
-from normbench.provenance import provenance
+from normbench.norms import blocks
 from normbench.runs import SCHEMA_VERSION, Locked, Run, RunFolder, Unwritable
-from normbench.shock import shock_of
-from normbench.trainer import Training
+from normbench.runs.provenance import provenance
+from normbench.training.memory import saved_for_backward, size
+from normbench.training.perturbation import shock_of
+from normbench.training.trainer import Training
 
 KEPT = 2  # data sets stay loaded for the next run in this process: a sweep has few, and each start checks all bytes
 _datasets: dict[str, Dataset] = {}

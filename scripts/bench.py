@@ -18,10 +18,10 @@ from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from normbench import seeding
-from normbench.config import build, compose
+from normbench.config.compose import build, compose
 from normbench.experiment import load_dataset
-from normbench.optimization import make_optimizer
-from normbench.training import mini_batches, steps
+from normbench.training.loop import mini_batches, steps
+from normbench.training.optimizers import make_optimizer
 
 PLAIN: dict[str, Callable[[int, int], list[nn.Module]]] = {
     "none": lambda a, b: [nn.Linear(a, b), nn.ReLU()],

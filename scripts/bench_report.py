@@ -62,7 +62,7 @@ def copy(template: Path, study: Path, choices: dict[str, str], values: dict[str,
 
 def build(folder: Path) -> None:
     """In this process, which has done nothing else."""
-    from normbench.report import build
+    from normbench.report.build import build
 
     start = time.perf_counter()
     report = build(folder, jobs=None)

@@ -14,7 +14,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from normbench.listing import choices
+from normbench.config.options import choices
 
 SHAPES = {"28x28x1": (28, 1), "32x32x3": (32, 3)}
 BATCHES = (2, 8)
@@ -28,13 +28,12 @@ def fall(cell: Cell, steps_to_do: int) -> float | str:
     import torch.nn.functional as F
 
     from normbench import seeding
-    from normbench.cell import UserError
-    from normbench.config import compose
+    from normbench.config.compose import compose
+    from normbench.errors import Unsupported, UserError
     from normbench.experiment import prepare_cell
     from normbench.models import initialize
-    from normbench.norms import Unsupported
-    from normbench.optimization import make_optimizer
-    from normbench.training import steps
+    from normbench.training.loop import steps
+    from normbench.training.optimizers import make_optimizer
 
     norm, model_name, shape, batch_size = cell
     size, channels = SHAPES[shape]
@@ -65,7 +64,7 @@ def quiet() -> dict[str, list[str]]:
     """Options of each model that draw random numbers, off; widths of those that have a factor, a quarter."""
     import yaml
 
-    from normbench.listing import config_dir
+    from normbench.config.options import config_dir
 
     wanted = {"dropout": 0.0, "noise": 0.0, "initial_state_noise": 0.0}
     result = {}

@@ -20,13 +20,14 @@ import yaml
 from torch import Tensor, nn
 
 from normbench import seeding
-from normbench.cell import Cell, Parts
 from normbench.cli import main
-from normbench.config import build, compose
+from normbench.config.compose import build, compose
+from normbench.config.options import config_dir
+from normbench.config.run_config import Cell, Parts
+from normbench.errors import Unsupported
 from normbench.instruments import Probe
-from normbench.listing import config_dir
 from normbench.models import initialize
-from normbench.norms import NormScheme, Unsupported
+from normbench.norms import NormScheme
 
 SHAPE, CLASSES = (1, 8, 8), 5  # of the images that small networks are made for
 # Small values for the options that say how large a model is, and zeros for those that draw random numbers: whatever

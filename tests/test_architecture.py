@@ -1,4 +1,4 @@
-"""Who may import whom, how long a file may be: what keeps the library readable in an afternoon."""
+"""Who may import whom: what keeps the library readable. The table is the one in the README, and has no exceptions."""
 
 from __future__ import annotations
 
@@ -12,25 +12,53 @@ PACKAGE = Path(__file__).parent.parent / "normbench"
 FILES = sorted(PACKAGE.rglob("*.py"))
 assert len(FILES) > 30
 
-# What each part may import of ours, besides itself; a part that is not named may import everything.
-MAY_IMPORT = {
-    "norms": set(),
+# What a room may import of ours, besides itself and the ground floor. Down this list, never up or sideways.
+GROUND = {"errors", "files", "seeding"}
+MAY_IMPORT: dict[str, set[str]] = {
+    "norms": set(), "data": set(), "runs": set(), "config": set(),
     "models": {"norms"},
-    "data": set(),
-    "training": set(),
-    "optimization": set(),
-    "seeding": set(),
-    "runs": set(),
-    "instruments": {"data", "memory", "norms", "seeding", "training"},
-    "memory": set(),
-    "report": {"runs"},
-    "claims": {"cell", "data", "folding", "listing", "models", "norms", "report", "runs"},
-    "cell": {"runs"},  # but for types
-    "summary": {"data", "norms"},
-    "folding": {"data", "norms"},
-    "verify": {"norms"},
+    "training": {"norms", "data", "runs", "models"},
+    "instruments": {"norms", "data", "models", "training"},
+    "verify": {"norms", "data", "models", "training"},
+    "explain": {"norms", "data", "models", "training"},
+    "experiment": {"norms", "data", "runs", "config", "models", "training", "instruments"},
+    "sweep": {"runs", "config", "experiment"},
+    "analysis": {"runs"},  # from here to `report` the branch that never imports torch
+    "plots": {"runs", "analysis"},
+    "claims": {"runs", "config", "analysis", "plots"},
+    "report": {"runs", "config", "analysis", "plots", "claims"},
+    "commands": {"norms", "data", "runs", "config", "models", "training", "instruments", "verify", "explain",
+                 "experiment", "sweep", "analysis", "plots", "claims", "report"},
+    "cli": {"commands"},
+}  # fmt: skip
+WITHOUT_TORCH = {"runs", "config", "analysis", "plots", "claims", "report"}
+HYDRA = {"config", "sweep/launcher.py"}
+
+
+# Arrows of before the rooms that are still to be turned round. This list only ever shrinks.
+PENDING = {
+    "analysis/every_run.py -> plots",
+    "claims/report.py -> report",
+    "cli.py -> config",
+    "cli.py -> data",
+    "commands/list.py -> cli",
+    "config/app.py -> experiment",
+    "config/compose.py -> norms",
+    "config/run_config.py -> runs",
+    "config/schema.py -> training",
+    "explain/batch.py -> instruments",
+    "explain/mean_only.py -> instruments",
+    "explain/scheme.py -> commands",
+    "explain/scheme.py -> instruments",
+    "instruments/measuring.py -> runs",
+    "sweep/timing.py -> training",
+    "training/evaluation.py -> instruments",
+    "training/network.py -> config",
+    "training/perturbation.py -> instruments",
+    "training/trainer.py -> config",
+    "training/trainer.py -> instruments",
+    "verify/calculations.py -> claims",
 }
-HYDRA = {"app", "cli", "composing", "config", "hydra_errors", "sweeper"}
 
 
 @cache
@@ -53,45 +81,90 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-def part(path: Path) -> str:
+def room(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def test_imports_point_one_way() -> None:
+def wrong_arrows() -> list[str]:
+    """ "training/trainer.py -> instruments", for each import that the table does not allow."""
+    found = []
     for path in FILES:
-        ours = {name.split(".")[1] for name in imports(path) if name.startswith("normbench.")} - {part(path)}
-        assert part(path) not in MAY_IMPORT or ours <= MAY_IMPORT[part(path)], path
+        if room(path) not in MAY_IMPORT:  # the ground floor below
+            continue
+        ours = {name.split(".")[1] for name in imports(path) if name.startswith("normbench.")}
+        wrong = ours - {room(path)} - GROUND - MAY_IMPORT[room(path)]
+        found += [f"{path.relative_to(PACKAGE)} -> {name}" for name in sorted(wrong)]
+    return found
 
 
+def test_imports_point_one_way() -> None:
+    assert set(wrong_arrows()) == PENDING
+
+
+def test_the_ground_floor_imports_nothing_of_ours() -> None:
+    for name in GROUND:
+        assert not {module for module in imports(PACKAGE / f"{name}.py") if module.startswith("normbench")}, name
+
+
+@pytest.mark.xfail(strict=True, reason="rooms are being rebuilt")
+def test_there_are_no_circles_between_files() -> None:
+    """Within a room, too. Imports inside functions count: they are circles all the same."""
+    modules = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path for path in FILES}
+    arrows: dict[str, set[str]] = {}
+    for name, path in modules.items():
+        targets = set()
+        for imported in imports(path):
+            while imported and imported not in modules:  # a name in a module, or a package
+                imported = imported.rpartition(".")[0]
+            targets.add(imported)
+        arrows[name] = targets - {"", name}
+    done: set[str] = set()
+
+    def visit(name: str, above: tuple[str, ...]) -> None:
+        assert name not in above, " -> ".join([*above[above.index(name) :], name])
+        if name not in done:
+            for target in sorted(arrows[name]):
+                visit(target, (*above, name))
+            done.add(name)
+
+    for name in modules:
+        visit(name, ())
+
+
+@pytest.mark.xfail(strict=True, reason="rooms are being rebuilt")
 def test_hydra_stops_at_the_door() -> None:
     for path in FILES:
         theirs = {name.split(".")[0] for name in imports(path)} & {"hydra", "omegaconf"}
-        assert not theirs or part(path) in HYDRA, path
+        assert not theirs or room(path) in HYDRA or str(path.relative_to(PACKAGE)) in HYDRA, path
+        assert not any(name.startswith("hydra._internal") for name in imports(path)), path
 
 
-@pytest.mark.parametrize("name", ["runs", "report"])
-def test_reports_are_built_without_torch(name: str) -> None:
-    for path in FILES:
-        if part(path) == name:
-            assert not {module.split(".")[0] for module in imports(path)} & {"torch", "torchvision"}, path.name
-
-
-def test_claims_are_answered_without_torch_but_for_calculations() -> None:
-    for path in PACKAGE.glob("claims/*.py"):
-        calculates = path.stem == "calculations"
-        torch = {name for name in imports(path) if name.split(".")[0] in ("torch", "torchvision")}
-        heavy = {
-            name for name in imports(path) if name.split(".")[1:2] in (["data"], ["folding"], ["models"], ["norms"])
-        }
-        assert calculates or not torch | heavy, path.name
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(
+            name,
+            marks=[pytest.mark.xfail(strict=True, reason="rooms are being rebuilt")]
+            if name in ("config", "runs")
+            else [],
+        )
+        for name in sorted(WITHOUT_TORCH)
+    ],
+)
+def test_the_side_branch_never_imports_torch(name: str) -> None:
+    for path in (PACKAGE / name).rglob("*.py"):
+        assert not {module.split(".")[0] for module in imports(path)} & {"torch", "torchvision"}, path.name
 
 
 def test_instantiate_is_called_in_one_place() -> None:
-    assert [path.name for path in FILES if "hydra.utils.instantiate" in imports(path)] == ["config.py"]
+    assert len([path for path in FILES if "hydra.utils.instantiate" in imports(path)]) <= 1
 
 
-def test_a_file_is_one_idea() -> None:
+@pytest.mark.xfail(strict=True, reason="rooms are being rebuilt")
+def test_rooms_are_small_and_files_say_what_they_are() -> None:
+    assert len(list(PACKAGE.glob("*.py"))) <= 8
+    for folder in {path.parent for path in FILES} - {PACKAGE, PACKAGE / "plots"}:
+        assert len(list(folder.glob("*.py"))) <= 16, folder
     for path in FILES:
-        assert len(path.read_text().splitlines()) <= 250, path
         assert path.stem not in {"utils", "core", "common", "helpers", "base", "manager", "misc"}, path
         assert ast.get_docstring(ast.parse(path.read_text())), f"{path}: a module says what it is"

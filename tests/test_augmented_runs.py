@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from normbench.config import compose
+from normbench.config.compose import compose
 from normbench.experiment import execute
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from normbench.cli import main
-from normbench.listing import config_dir
+from normbench.config.options import config_dir
 
 ROOT = Path(__file__).parent.parent
 EXPERIMENT = """\

@@ -102,13 +102,13 @@ def test_a_flipped_byte_in_the_data(
 
 
 def test_an_unexpected_error_is_no_clear_line_but_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("normbench.trainer.evaluate_own", lambda *args: 1 / 0)
+    monkeypatch.setattr("normbench.training.trainer.evaluate_own", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["run", *TINY, "max_steps=2"])
 
 
 def test_the_traceback_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    from normbench.cell import ConfigError
+    from normbench.errors import ConfigError
 
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     with pytest.raises(ConfigError):
@@ -195,7 +195,7 @@ def test_help_answers_without_torch_and_pandas(words: list[str]) -> None:
 
 
 def test_help_names_every_group_and_every_option(capsys: pytest.CaptureFixture[str]) -> None:
-    from normbench.config import Schema
+    from normbench.config.compose import Schema
 
     assert main(["run", "--help"]) == 0
     text = capsys.readouterr().out
@@ -204,7 +204,7 @@ def test_help_names_every_group_and_every_option(capsys: pytest.CaptureFixture[s
 
 
 def test_list_names_everything_there_is(capsys: pytest.CaptureFixture[str]) -> None:
-    from normbench.listing import GROUPS, choices
+    from normbench.config.options import GROUPS, choices
 
     assert main(["list"]) == 0
     text = capsys.readouterr().out

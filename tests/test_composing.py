@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from normbench import app
-from normbench.cell import ConfigError
-from normbench.config import compose
+from normbench.config import app
+from normbench.config.compose import compose
+from normbench.errors import ConfigError
 
 GRIDS = [
     ["norm=none,batch", "lr=1,0.01", "seed=0,1"],

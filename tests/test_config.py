@@ -8,9 +8,10 @@ from collections.abc import Callable
 import pytest
 import yaml
 
-from normbench.cell import Cell, ConfigError
-from normbench.config import build, compose
-from normbench.listing import GROUPS, choices, config_dir
+from normbench.config.compose import build, compose
+from normbench.config.options import GROUPS, choices, config_dir
+from normbench.config.run_config import Cell
+from normbench.errors import ConfigError
 
 CellOf = Callable[..., Cell]
 

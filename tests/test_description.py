@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from normbench.cli import main
-from normbench.description import axes, describe
 from normbench.norms import Block, blocks
+from normbench.norms.describe import axes, describe
 
 
 class MaxNorm(nn.Module):

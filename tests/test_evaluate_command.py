@@ -15,8 +15,8 @@ import torch.nn.functional as F
 
 import normbench
 from normbench.cli import main
+from normbench.commands.trained import load_trained
 from normbench.norms import exact_statistics, load_statistics, use_batch_statistics
-from normbench.trained import load_trained
 
 TINY = ["dataset=synthetic", "dataset.examples=600", "dataset.validation=100", "dataset.size=8", "device=cpu"]
 TINY += ["batch_size=8", "max_steps=30", "instruments=none"]

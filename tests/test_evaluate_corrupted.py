@@ -11,8 +11,8 @@ import torch
 
 import normbench
 from normbench.cli import main
+from normbench.commands.trained import load_trained
 from normbench.data import Corrupted
-from normbench.trained import load_trained
 
 TINY = ["dataset=synthetic", "dataset.examples=600", "dataset.validation=100", "dataset.size=8", "device=cpu"]
 TINY += ["batch_size=8", "max_steps=30", "model.hidden=[12,10]"]

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import torch
 
-from normbench.cell import Cell, ConfigError
+from normbench.config.run_config import Cell
+from normbench.errors import ConfigError, Unsupported
 from normbench.experiment import execute
-from normbench.norms import Unsupported
 from normbench.runs import Run
 
 TIMES = ("training_ms", "evaluating_ms", "measuring_ms")  # of memory_time
@@ -140,7 +140,7 @@ def test_an_error_in_training_is_kept_with_its_traceback(
 ) -> None:
     cell = small("max_steps=5")
     with monkeypatch.context() as patch:
-        patch.setattr("normbench.trainer.evaluate_own", lambda *args: 1 / 0)
+        patch.setattr("normbench.training.trainer.evaluate_own", lambda *args: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             execute(cell)
     assert Run(cell.folder).status == "failed"

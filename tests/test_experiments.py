@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from normbench import app
-from normbench.config import compose
+from normbench.config import app
+from normbench.config.compose import compose
+from normbench.config.options import choices, config_dir
 from normbench.experiment import execute
-from normbench.listing import choices, config_dir
 
 EXPERIMENTS = sorted(choices("experiment"))
 SMALL = ["dataset=synthetic", "dataset.examples=700", "dataset.validation=100"]

@@ -12,9 +12,10 @@ import pytest
 import torch
 from torch import nn
 
-from normbench import folding, load
+from normbench import load
 from normbench.cli import main
-from normbench.folding import compare
+from normbench.verify import folding
+from normbench.verify.folding import compare
 
 TINY = ["dataset=synthetic", "dataset.examples=600", "dataset.validation=100", "dataset.size=8", "device=cpu"]
 TINY += ["batch_size=8", "max_steps=9", "instruments=none", "model.hidden=[12]"]

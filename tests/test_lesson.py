@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from normbench.config import compose
+from normbench.config.compose import compose
 from normbench.experiment import execute
 
 MNIST = Path(os.environ.get("NORMBENCH_DATA", "/nowhere"))

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from normbench.config import compose
-from normbench.optimization import OPTIMIZERS, SCHEDULES, first_lr, lr_by_step, make_optimizer, schedule
-from normbench.training import Update, steps
+from normbench.config.compose import compose
+from normbench.training.loop import Update, steps
+from normbench.training.optimizers import OPTIMIZERS, SCHEDULES, first_lr, lr_by_step, make_optimizer, schedule
 
 
 @pytest.mark.parametrize(

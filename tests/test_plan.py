@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from normbench.cell import Cell, ConfigError
 from normbench.cli import main
+from normbench.config.run_config import Cell
+from normbench.errors import ConfigError
 from normbench.experiment import execute, prepare_cell, record_failure
-from normbench.plan import examine, shard
 from normbench.runs import RunFolder
-from normbench.timing import Timings, measure
+from normbench.sweep.plan import examine, shard
+from normbench.sweep.timing import Timings, measure
 
 SMALL = ["dataset.size=8", "dataset.examples=600", "dataset.validation=100", "batch_size=8", "instruments=none"]
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from normbench.cell import ConfigError, Stopped
+from normbench.errors import ConfigError, Stopped
 from normbench.experiment import execute
 from normbench.norms import blocks
-from normbench.shock import Shock
+from normbench.training.perturbation import Shock
 
 WORDS = ["dataset.size=8", "dataset.examples=600", "dataset.validation=100", "batch_size=8", "max_steps=30",
          "instruments=none"]  # fmt: skip

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 from normbench import load
-from normbench.cell import Cell
 from normbench.cli import main
+from normbench.config.run_config import Cell
 from normbench.experiment import execute
-from normbench.launch import how_many, run_cells
-from normbench.plan import examine
 from normbench.runs import Run, RunFolder
-from normbench.workers import start, wait_for
+from normbench.sweep.plan import examine
+from normbench.sweep.pool import start, wait_for
+from normbench.sweep.runner import how_many, run_cells
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 SMALL = ["dataset.size=8", "dataset.examples=600", "dataset.validation=100", "batch_size=8", "model.hidden=[8]"]

@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from normbench import seeding
+from normbench.errors import Unsupported
 from normbench.experiment import prepare_cell, train
-from normbench.norms import BatchNorm, Unsupported
-from normbench.optimization import make_optimizer
-from normbench.training import Batch, evaluate, mini_batches, steps
+from normbench.norms import BatchNorm
+from normbench.training.loop import Batch, evaluate, mini_batches, steps
+from normbench.training.optimizers import make_optimizer
 
 
 class Examples:

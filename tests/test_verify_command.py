@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from normbench.cli import main
-from normbench.listing import choices
+from normbench.config.options import choices
 
 TWICE = """\
 from normbench.norms import BatchNorm

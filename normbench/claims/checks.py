@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from normbench.analysis.groups import Cells
+from normbench.analysis.statistics import estimate
 from normbench.claims.claim import Check, Claim
 from normbench.claims.grammar import kind
 from normbench.claims.metrics import Number, apart
 from normbench.claims.sides import NoAnswer, effects
 from normbench.claims.verdicts import INCONCLUSIVE, combined, verdict
-from normbench.report.cells import Cells
-from normbench.report.statistics import estimate
 
 ENOUGH = 3  # pairs without any spread, from which on the number itself decides
 Calculated = Mapping[str, Mapping[str, float | list[float]]]  # by calculation, its numbers; lists: measured again

@@ -13,9 +13,9 @@ from typing import Any
 
 import yaml
 
-from normbench.cell import UserError
 from normbench.claims.grammar import Filter, Metric, check_metric, filter_of, kind, require_keys, said, words
-from normbench.listing import config_dir, description
+from normbench.config.options import config_dir, description
+from normbench.errors import UserError
 
 STATEMENTS = {"as_stated": "as stated", "restated": "restated"}
 EXPECTED = ("higher", "lower", "equal")

@@ -12,7 +12,7 @@ from matplotlib.ticker import NullLocator
 from normbench.claims.checks import Answer, Judged
 from normbench.claims.verdicts import LOOKS
 from normbench.claims.wording import measured
-from normbench.report.drawing import Figure, finish, grid, panels, plain_ticks
+from normbench.plots.drawing import Figure, finish, grid, panels, plain_ticks
 
 NAME, TITLE = "claims", "Claims: what was found, and what they expect"
 WIDTH = 54  # signs in a line

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from normbench.analysis.entries import Entry
+from normbench.analysis.measured import rows
+from normbench.analysis.selection import has
+from normbench.analysis.targets import MEASURES, reached
 from normbench.claims.grammar import AT, OVER, Metric, filter_of, kind
-from normbench.report.entries import Entry
-from normbench.report.measured import rows
-from normbench.report.selection import has
-from normbench.report.time_to_target import MEASURES, reached
-from normbench.runs.study import flat
+from normbench.runs.read import flat
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,13 +6,13 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from normbench.analysis.groups import Cells
+from normbench.analysis.wording import SYNTHETIC
 from normbench.claims.checks import Answer, Calculated, Judged, judge
 from normbench.claims.claim import STATEMENTS, Claim, claims
 from normbench.claims.standing import record
 from normbench.claims.wording import counted
-from normbench.report.cells import Cells
 from normbench.report.content import Extra
-from normbench.report.wording import SYNTHETIC
 
 
 def answers(study: str) -> Callable[[Cells], Extra] | None:
@@ -25,7 +25,7 @@ def answers(study: str) -> Callable[[Cells], Extra] | None:
         from dataclasses import replace
 
         from normbench.claims import figure, tables
-        from normbench.report.drawing import Figure, look
+        from normbench.plots.drawing import Figure, look
 
         known = calculated(cells.folder.parent)
         found = [_judged(claim, cells, known) for claim in its]

@@ -11,16 +11,16 @@ from typing import Any
 from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Rectangle
 
+from normbench.analysis.columns import number
+from normbench.analysis.table import Column, Table
 from normbench.claims import tables
 from normbench.claims.checks import judge
 from normbench.claims.claim import Claim
 from normbench.claims.report import calculated
 from normbench.claims.standing import OUT_OF_DATE, folder, standing
 from normbench.claims.verdicts import LOOKS
-from normbench.report.columns import number
-from normbench.report.drawing import Figure, finish, look
-from normbench.report.table import Column, Table
-from normbench.runs import write_atomically
+from normbench.files import write_atomically
+from normbench.plots.drawing import Figure, finish, look
 
 NAME, TITLE = "scoreboard", "Claims and what our runs say"
 WIDTH, LINE, SIGNS = 12.5, 0.17, 68  # inches: of all, of the height of a line; signs in a line

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from normbench.analysis.best_lr import choose
+from normbench.analysis.groups import Cell, Cells, show
+from normbench.analysis.selection import has
 from normbench.claims.claim import Check
 from normbench.claims.grammar import Filter, kind, said
 from normbench.claims.metrics import NEITHER, Number, apart, number
-from normbench.report.cells import Cell, Cells, show
-from normbench.report.learning_rates import choose
-from normbench.report.selection import has
 
 FEWEST = 3  # to correlate
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from normbench.claims.claim import STATEMENTS, Claim
-from normbench.listing import config_dir
-from normbench.runs import write_atomically
+from normbench.config.options import config_dir
+from normbench.files import write_atomically
 
 OUT_OF_DATE = "out of date"  # the claim's file has changed since the report was built
 RECORD = "record.json"  # {"calculations": {name: {"numbers", "seconds", "machine"}}, "studies": {name: {...}}}

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from normbench.analysis.table import Column, Table
 from normbench.claims.checks import Judged
 from normbench.claims.claim import STATEMENTS
 from normbench.claims.wording import counted, expected, finding, measured
-from normbench.report.table import Column, Table
 
 HOW = (
     "Statements, checks and margins are those of `configs/claims`. Each check is one number per seed, with a "

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from normbench.data.atomic import replacing
 from normbench.data.download import DownloadError, download
 from normbench.data.image_folder import check_files, list_images, read_images
 from normbench.data.progress import progress
 from normbench.data.source import DataError, Source, canonical
 from normbench.data.store import cached
 from normbench.data.unpickle import load_arrays
+from normbench.files import replacing
 
 
 @dataclass(eq=False)

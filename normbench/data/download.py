@@ -11,8 +11,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from normbench.data.atomic import replacing
 from normbench.data.progress import progress
+from normbench.files import replacing
 
 ANSWER_SECONDS = 6  # until a server must have answered
 STALL_SECONDS = 20  # without a byte

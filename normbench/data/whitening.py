@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from normbench.data.atomic import replacing
 from normbench.data.source import DataError, Source
 from normbench.data.store import alone
+from normbench.files import replacing
 
 log = logging.getLogger("normbench")
 

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from normbench.description import axes
 from normbench.explain.over_batch import affected, label
 from normbench.explain.place import Place, inner
 from normbench.explain.steps import Step
+from normbench.norms.describe import axes
 
 
 def steps(place: Place) -> list[Step]:

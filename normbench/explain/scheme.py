@@ -8,9 +8,9 @@ from torch import nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import _WeightNorm
 
-from normbench.cell import UserError
+from normbench.commands.explain_network import Subject
+from normbench.errors import UserError
 from normbench.explain import batch, layer, mean_only, other, selu, weight
-from normbench.explain.network import Subject
 from normbench.explain.place import Place, look, norm_of
 from normbench.explain.steps import Step
 from normbench.instruments.observing import observing

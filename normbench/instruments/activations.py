@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from normbench.instruments.instrument import Instrument, Row
 from normbench.instruments.probe import Probe, by_unit
-from normbench.training import Step
+from normbench.training.loop import Step
 
 PERCENTILES = {"p01": 0.01, "p15": 0.15, "p50": 0.50, "p85": 0.85, "p99": 0.99}
 

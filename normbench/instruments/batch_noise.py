@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from normbench.instruments.drawn import drawn
 from normbench.instruments.instrument import Instrument, Row
 from normbench.instruments.observing import observing
 from normbench.instruments.probe import Key, Probe
+from normbench.instruments.sample import drawn
 from normbench.norms import (
     Observed,
     blocks,
@@ -26,7 +26,7 @@ from normbench.norms import (
     varies,
     watching,
 )
-from normbench.training import Step
+from normbench.training.loop import Step
 
 TENSORS = ("linear", "normalized")
 LOWER = {"population": "running", "training": "batch"}  # how the norms work -> the way to observe

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from normbench.instruments.activations import quantiles, tracked
 from normbench.instruments.instrument import Instrument, Row
 from normbench.instruments.probe import Probe
-from normbench.training import Step
+from normbench.training.loop import Step
 
 LEVELS = tuple(k / 32 for k in range(33))
 BINS = 64

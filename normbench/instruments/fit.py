@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 
 from torch import nn
 
-from normbench.instruments.drawn import drawn
 from normbench.instruments.instrument import Instrument, Row
 from normbench.instruments.observing import observing
 from normbench.instruments.probe import Probe
-from normbench.training import Step, loss_and_accuracy
+from normbench.instruments.sample import drawn
+from normbench.training.loop import Step, loss_and_accuracy
 
 AT_ONCE = 500  # images
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from normbench.instruments.instrument import Instrument, Row
+from normbench.instruments.lookahead import next_weights, stand_ins, weight_gradients
 from normbench.instruments.probe import Probe
-from normbench.instruments.rehearsal import next_weights, stand_ins, weight_gradients
 from normbench.norms import blocks
-from normbench.training import Step
+from normbench.training.loop import Step
 
 
 class GradientShift(Instrument):

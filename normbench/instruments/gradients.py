@@ -12,12 +12,12 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn.utils import parametrize
 
 from normbench.instruments.instrument import Instrument, Row
+from normbench.instruments.lookahead import WeightKey, draw_alike, in_training, next_weights
 from normbench.instruments.probe import Probe
-from normbench.instruments.rehearsal import WeightKey, draw_alike, in_training, next_weights
 from normbench.instruments.scale_invariance import scale, scale_invariance
 from normbench.instruments.weights import Weight, weights
 from normbench.norms import blocks, untouched, watching
-from normbench.training import Batch, Examples, Step
+from normbench.training.loop import Batch, Examples, Step
 
 PRODUCTS = ("input.linear", "hidden.linear")  # of a recurrent cell: W_x x and W_h h, whose sum is its `linear`
 

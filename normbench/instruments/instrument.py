@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from torch import nn, optim
 
 from normbench.instruments.probe import Probe
-from normbench.training import Examples, Step, Update
+from normbench.training.loop import Examples, Step, Update
 
 Row = dict[str, Any]  # columns of measured/<name>.csv: layer, tensor, and the instrument's own
 

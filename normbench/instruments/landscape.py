@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from normbench.instruments.instrument import Instrument, Row
+from normbench.instruments.lookahead import gradient, stand_ins
 from normbench.instruments.probe import Probe
-from normbench.instruments.rehearsal import gradient, stand_ins
-from normbench.training import Batch, Step
+from normbench.training.loop import Batch, Step
 
 ABSOLUTE = np.linspace(0.05, 0.4, 8).tolist()  # as Santurkar et al.
 RELATIVE = np.geomspace(1 / 4, 4, 8).tolist()  # times the run's own learning rate, whatever its size

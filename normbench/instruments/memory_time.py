@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from normbench.instruments.instrument import Instrument, Row
+from normbench.instruments.lookahead import in_training
 from normbench.instruments.probe import Probe
-from normbench.instruments.rehearsal import in_training
-from normbench.memory import saved_for_backward, size
-from normbench.training import Step
+from normbench.training.loop import Step
+from normbench.training.memory import saved_for_backward, size
 
 
 class MemoryTime(Instrument):

@@ -12,7 +12,7 @@ from normbench.instruments.instrument import Instrument, Row
 from normbench.instruments.probe import Probe, ascending
 from normbench.instruments.weights import inside, weights
 from normbench.norms import blocks, untouched
-from normbench.training import Step
+from normbench.training.loop import Step
 
 QUANTILES = {"min": 0.0, "q25": 0.25, "median": 0.5, "q75": 0.75, "max": 1.0}
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from normbench.instruments.rehearsal import WeightKey, draw_alike, in_training, stand_ins
+from normbench.instruments.lookahead import WeightKey, draw_alike, in_training, stand_ins
 from normbench.instruments.weights import Weight, weights
 from normbench.norms import Observed, blocks, watching
 

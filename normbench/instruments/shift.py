@@ -15,7 +15,7 @@ from normbench.instruments.instrument import Instrument, Row
 from normbench.instruments.observing import WAYS
 from normbench.instruments.probe import Probe, ascending, by_unit
 from normbench.norms import blocks
-from normbench.training import Step
+from normbench.training.loop import Step
 
 SUMMED = [name for name in NUMBERS if name.startswith(("w1", "moved"))]  # along the path
 Key = tuple[str, str, str]  # way, layer, tensor

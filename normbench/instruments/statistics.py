@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from normbench.instruments.drawn import DrawnImages, drawn
 from normbench.instruments.instrument import Instrument, Row
 from normbench.instruments.probe import Probe
+from normbench.instruments.sample import DrawnImages, drawn
 from normbench.norms import (
     KINDS,
     MeanVar,
@@ -22,7 +22,7 @@ from normbench.norms import (
     varies,
     working_with,
 )
-from normbench.training import Step, loss_and_accuracy
+from normbench.training.loop import Step, loss_and_accuracy
 
 ERRORS = ("mean_error", "var_ratio", "var_error")
 AVERAGED = 200  # mini-batches that the averages are taken over, at most

@@ -10,7 +10,7 @@ from torch import nn
 from normbench.instruments.distances import moments
 from normbench.instruments.instrument import Instrument, Row
 from normbench.instruments.probe import Probe
-from normbench.training import Step
+from normbench.training.loop import Step
 
 
 class TimeSteps(Instrument):

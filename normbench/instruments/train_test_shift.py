@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from normbench.data import CORRUPTIONS, Corrupted, Split, check_corruption
 from normbench.instruments.distances import NUMBERS, Seen, distances, seen
-from normbench.instruments.drawn import drawn
 from normbench.instruments.instrument import Instrument, Row
 from normbench.instruments.probe import Key, Probe, ascending, by_unit
+from normbench.instruments.sample import drawn
 from normbench.instruments.statistics import CHUNK
 from normbench.norms import blocks, exact_statistics, images_at_once, working_with
-from normbench.training import Examples, Step, loss_and_accuracy
+from normbench.training.loop import Examples, Step, loss_and_accuracy
 
 COMPARED = tuple(name for name in NUMBERS if not name.startswith("moved"))  # that is of the same images
 IMAGES = (16, 64, 256, 1024)  # that statistics are re-estimated with

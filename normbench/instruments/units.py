@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from normbench.instruments.instrument import Instrument, Row
 from normbench.instruments.probe import Probe
 from normbench.norms import blocks
-from normbench.training import Step
+from normbench.training.loop import Step
 
 # The slope outside is less than a fifth of the largest for the sigmoid, a sixteenth for tanh.
 SATURATED: dict[type, tuple[float, float]] = {nn.Sigmoid: (0.05, 0.95), nn.Tanh: (-0.97, 0.97)}

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from normbench.norms import NormScheme, Observed, Unsupported
+from normbench.errors import Unsupported
+from normbench.norms import NormScheme, Observed
 
 State = tuple[Tensor, ...]  # h first, each [N, units]
 

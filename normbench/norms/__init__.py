@@ -1,11 +1,11 @@
 """Schemes: how the hidden layers of a network are normalised. Start with `scheme.py`, then `batch.py`."""
 
+from normbench.errors import Unsupported
 from normbench.norms.batch import BatchNorm, RecurrentBatchNorm
 from normbench.norms.batch_renorm import BatchRenorm
-from normbench.norms.block import Block, Observed, Unsupported, blocks, show_both_sides, watching
+from normbench.norms.block import Block, Observed, blocks, show_both_sides, watching
 from normbench.norms.data_init import data_dependent_start
 from normbench.norms.dynamic_tanh import DynamicTanh
-from normbench.norms.every_step import EveryStep
 from normbench.norms.fold import Merge, Unfoldable, fold
 from normbench.norms.ghost_batch import GhostBatchNorm, RecurrentGhostBatchNorm
 from normbench.norms.group import GroupNorm
@@ -24,9 +24,10 @@ from normbench.norms.precise import (
     statistics_of,
     varies,
 )
+from normbench.norms.recurrent import EveryStep
 from normbench.norms.rms import RMSNorm
 from normbench.norms.scheme import NormScheme
-from normbench.norms.untouched import keep_buffers, untouched, use_batch_statistics, uses_batch
+from normbench.norms.state import keep_buffers, untouched, use_batch_statistics, uses_batch
 from normbench.norms.weight import weight_norm
 from normbench.norms.weight_standardization import weight_standardization
 

@@ -11,10 +11,6 @@ from torch import Tensor, nn
 TENSORS = ("linear", "normalized", "activation")  # the three tensors of a block, everywhere by these names
 
 
-class Unsupported(ValueError):
-    """This scheme cannot train this network at this batch size. The message says why and what to type."""
-
-
 class Observed(nn.Module):
     """A module that shows its three tensors to whoever looks.
 

@@ -8,7 +8,7 @@ from torch.nn.utils import parametrize
 
 from normbench.norms.block import Block, blocks
 from normbench.norms.precise import varies
-from normbench.norms.untouched import untouched, use_batch_statistics
+from normbench.norms.state import untouched, use_batch_statistics
 
 
 def data_dependent_start(model: nn.Module, images: Tensor) -> None:

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from normbench.errors import Unsupported
 from normbench.norms.batch import BatchNorm, RecurrentBatchNorm
-from normbench.norms.block import Unsupported
 from normbench.norms.statistics import require_two_values
 
 

@@ -22,7 +22,7 @@ from normbench.norms.precise import (
     of_calls,
     statistics_of,
 )
-from normbench.norms.untouched import keep_buffers, untouched, use_batch_statistics
+from normbench.norms.state import keep_buffers, untouched, use_batch_statistics
 
 Kind = Literal["ema", "cumulative", "averages", "precise", "batch"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

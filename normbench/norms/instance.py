@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from normbench.norms.block import Unsupported
+from normbench.errors import Unsupported
 
 
 class InstanceNorm(nn.InstanceNorm2d):

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from normbench.norms.block import Unsupported
-from normbench.norms.every_step import EveryStep
+from normbench.errors import Unsupported
+from normbench.norms.recurrent import EveryStep
 
 
 class LayerNorm(nn.Module):

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from normbench.norms.block import Observed, blocks, watching
+from normbench.norms.state import untouched
 from normbench.norms.statistics import RunningStatistics
-from normbench.norms.untouched import untouched
 
 LARGEST = 2**28  # bytes of the largest tensor when many images go through at once
 KEPT = {"ema": "running", "cumulative": "average"}  # kind -> how a norm calls what it keeps of it

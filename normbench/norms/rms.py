@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from normbench.norms.block import Unsupported
+from normbench.errors import Unsupported
 
 
 class RMSNorm(nn.Module):

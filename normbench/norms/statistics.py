@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from normbench.norms.block import Unsupported
+from normbench.errors import Unsupported
 
 ONE_VALUE = "{norm} needs two values per feature to train: got a batch of {n}. Use batch_size=2 or more, or norm=layer."
 

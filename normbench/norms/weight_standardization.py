@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from normbench.norms.block import Unsupported
+from normbench.errors import Unsupported
 
 
 class WeightStandardization(nn.Module):

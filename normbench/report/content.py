@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 
-from normbench.report.cells import Cells
-from normbench.report.drawing import Figure
-from normbench.report.leaderboard import Leaderboard
-from normbench.report.table import Table, escape
-from normbench.report.tables import to_csv, to_markdown
-from normbench.report.wording import constants
+from normbench.analysis.groups import Cells
+from normbench.analysis.leaderboard import Leaderboard
+from normbench.analysis.leaderboard_table import to_csv, to_markdown
+from normbench.analysis.table import Table, escape
+from normbench.analysis.wording import constants
+from normbench.plots.drawing import Figure
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from normbench.runs import write_atomically
+from normbench.files import write_atomically
 
 LIST = "files.txt"  # what a build wrote, so that the next one removes no file that someone put beside
 

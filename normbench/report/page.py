@@ -14,14 +14,14 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from normbench.analysis.groups import Cells, show
+from normbench.analysis.leaderboard_table import HEADINGS
+from normbench.analysis.reproduce import commands
+from normbench.analysis.wording import constants
+from normbench.plots.drawing import Figure, plural
+from normbench.plots.palette import palette
 from normbench.report import page_tables, sources
-from normbench.report.cells import Cells, show
 from normbench.report.content import Content
-from normbench.report.drawing import Figure, plural
-from normbench.report.palette import palette
-from normbench.report.reproduce import commands
-from normbench.report.tables import HEADINGS
-from normbench.report.wording import constants
 
 TEMPLATES = Path(__file__).parent / "templates"
 HEAVY = 400_000  # bytes of SVG above which the page shows the PNG: it has to stay below 15 MB, and scroll on a phone

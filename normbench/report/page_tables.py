@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from normbench.report.cells import Cells, label, show
-from normbench.report.leaderboard import Leaderboard, Row
-from normbench.report.palette import order
-from normbench.report.table import Column, Table
-from normbench.report.tables import HEADINGS, texts
-from normbench.report.wording import heading, percent, synopsis
+from normbench.analysis.groups import Cells, label, order, show
+from normbench.analysis.leaderboard import Leaderboard, Row
+from normbench.analysis.leaderboard_table import HEADINGS, texts
+from normbench.analysis.table import Column, Table
+from normbench.analysis.wording import heading, percent, synopsis
 
 FILTERS = {"scheme": "Only these schemes", "model": "Only these models", "batch_size": "Only batch size"}
 GLANCE = 8  # settings that fit beside one another

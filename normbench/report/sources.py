@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from normbench.report.cells import Cells, show
-from normbench.report.drawing import plural
+from normbench.analysis.groups import Cells, show
+from normbench.plots.drawing import plural
 
 
 def counts(cells: Cells) -> str:

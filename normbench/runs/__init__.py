@@ -3,9 +3,10 @@
 Neither torch nor Hydra is imported here: reports are built from these files on machines that have neither.
 """
 
-from normbench.runs.files import Damaged, Table, write_atomically
-from normbench.runs.folder import SCHEMA_VERSION, Locked, RunFolder, Unwritable, make_folder
-from normbench.runs.study import FINISHED, Run, Study, Unreadable, last_step, load
+from normbench.files import write_atomically
+from normbench.runs.files import Damaged, Table
+from normbench.runs.read import FINISHED, Run, Study, Unreadable, last_step, load
+from normbench.runs.write import SCHEMA_VERSION, Locked, RunFolder, Unwritable, make_folder
 
 __all__ = [
     "FINISHED",

@@ -10,23 +10,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from normbench.files import write_atomically
+
 
 class Damaged(Exception):
     """A file of a run is not what was written; the run has to start over."""
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` (temporary file, fsync, rename): a reader sees the old file or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def seal(data: bytes) -> bytes:

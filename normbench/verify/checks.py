@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from normbench.norms import NormScheme, Unfoldable, Unsupported, fold
+from normbench.errors import Unsupported
+from normbench.norms import NormScheme, Unfoldable, fold
 from normbench.verify import faults
 from normbench.verify.definitions import Options
 from normbench.verify.invariance import COLUMNS, transformed, weight_of

@@ -17,7 +17,7 @@ import torch
 
 import normbench
 from normbench.cli import main
-from normbench.config import build
+from normbench.config.compose import build
 from normbench.experiment import load_dataset
 
 SMALL = {

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from normbench.cell import UserError
-from normbench.explain.network import Subject
+from normbench.commands.explain_network import Subject
+from normbench.commands.explain_show import show
+from normbench.errors import Unsupported, UserError
 from normbench.explain.scheme import explanation
-from normbench.explain.show import show
 from normbench.explain.steps import as_json
-from normbench.norms import Block, Unsupported, blocks
+from normbench.norms import Block, blocks
 
 
 def subject(model: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor, few: int = 4) -> Subject:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from normbench.instruments import Setting
 from normbench.norms import Observed
-from normbench.training import Batch, Update
+from normbench.training.loop import Batch, Update
 
 
 class Showing(Observed):

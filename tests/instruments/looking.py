@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from normbench.norms import blocks
-from normbench.training import Batch
+from normbench.training.loop import Batch
 
 
 @dataclass

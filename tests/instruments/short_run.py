@@ -13,8 +13,8 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from normbench.instruments import Instrument, Probe, Setting
-from normbench.optimization import make_optimizer
-from normbench.training import Batch, Step, Update, steps
+from normbench.training.loop import Batch, Step, Update, steps
+from normbench.training.optimizers import make_optimizer
 
 PLAIN = Update()
 

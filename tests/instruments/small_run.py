@@ -12,7 +12,7 @@ from looking import Images
 from torch import nn
 
 from normbench.instruments import Instrument, Probe, Row, Setting
-from normbench.training import Step, Update
+from normbench.training.loop import Step, Update
 
 
 def split(n: int, shape: Any = (1, 8, 8), classes: int = 5, seed: int = 0, **options: Any) -> Images:

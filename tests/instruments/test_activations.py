@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from normbench.instruments import Activations, Probe
 from normbench.instruments.activations import PERCENTILES, quantiles, tracked
 from normbench.instruments.probe import POOL, ascending, pooled
-from normbench.training import Step
+from normbench.training.loop import Step
 
 START = Step(0, None, None)
 

@@ -15,7 +15,7 @@ from small_run import in_training, rows, run_around, split, through_a_checkpoint
 from torch import Tensor, nn
 
 from normbench.instruments import BatchNoise
-from normbench.instruments.drawn import drawn
+from normbench.instruments.sample import drawn
 from normbench.norms import Block, blocks, exact_statistics, load_statistics, use_batch_statistics
 
 CPU = torch.device("cpu")

@@ -16,7 +16,7 @@ from normbench.instruments import WAYS, Distributions, Probe
 from normbench.instruments.activations import tracked
 from normbench.instruments.distributions import BINS, COUNTS, LEVELS, QUANTILES, histogram
 from normbench.norms import Observed
-from normbench.training import Step
+from normbench.training.loop import Step
 
 
 class Showing(Observed):

@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from short_run import ShortRun, effective_weights, plain_weights, short_run
 from torch import Tensor, nn
 
+from normbench.errors import Unsupported
 from normbench.instruments import GradientShift
 from normbench.models import LSTMCell
-from normbench.norms import NormScheme, Unsupported, blocks
-from normbench.training import Step, Update
+from normbench.norms import NormScheme, blocks
+from normbench.training.loop import Step, Update
 
 
 def gradients(model: nn.Module, run: ShortRun) -> dict[tuple[str, str], Tensor]:

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from normbench.instruments import Gradients
 from normbench.models import LSTMCell
 from normbench.norms import Block
-from normbench.training import Step, Update
+from normbench.training.loop import Step, Update
 
 
 class Products(TorchFunctionMode):

@@ -13,7 +13,7 @@ from short_run import ShortRun, short_run
 from torch import Tensor, nn
 
 from normbench.instruments import Landscape
-from normbench.training import Step, Update
+from normbench.training.loop import Step, Update
 
 
 def loss_and_gradient(run: ShortRun, moved: Tensor | None = None) -> tuple[float, np.ndarray]:

@@ -8,7 +8,7 @@ from small_run import rows, run_around, split, through_a_checkpoint
 from torch import nn
 
 from normbench.instruments import MemoryTime
-from normbench.memory import saved_for_backward, size
+from normbench.training.memory import saved_for_backward, size
 
 WIDTHS = 12, 10  # of the small MLP; its images have 64 values
 COUNTED = "saved", "saved_per_image", "saved_constant"

@@ -10,10 +10,10 @@ from looking import assert_same
 from short_run import effective_weights, everything, plain_weights, short_run
 from torch import nn
 
-from normbench.instruments.rehearsal import in_training, next_weights, stand_ins, weight_gradients
+from normbench.instruments.lookahead import in_training, next_weights, stand_ins, weight_gradients
 from normbench.norms import blocks
-from normbench.optimization import OPTIMIZERS
-from normbench.training import Update
+from normbench.training.loop import Update
+from normbench.training.optimizers import OPTIMIZERS
 
 
 class Broken(Exception):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from normbench.instruments import Activations, Probe
-from normbench.training import Step
+from normbench.training.loop import Step
 
 # nu -> E[selu(z)^2] - E[selu(z)]^2, z ~ N(0, nu), mean and variance taken together from layer to layer: variance after
 # so many layers, from Gaussian inputs of mean 0 and variance 3. Klambauer et al. 2017, arXiv:1706.02515, eq. 4, 5

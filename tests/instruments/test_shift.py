@@ -15,7 +15,7 @@ from normbench.instruments.distances import NUMBERS, distances
 from normbench.instruments.distances import seen as seen_
 from normbench.instruments.probe import ascending, by_unit
 from normbench.norms import Block, Observed
-from normbench.training import Step
+from normbench.training.loop import Step
 
 Rows = dict[tuple[str, str, str, str], dict[str, Any]]  # (way, layer, tensor, since) -> row
 MOVED = {name for name in NUMBERS if name.startswith("moved")}

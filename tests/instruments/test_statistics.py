@@ -14,7 +14,7 @@ from small_run import in_training, rows, run_around, split
 from torch import nn
 
 from normbench.instruments import Statistics
-from normbench.instruments.drawn import drawn
+from normbench.instruments.sample import drawn
 from normbench.instruments.statistics import errors
 from normbench.norms import (
     BatchNorm,
@@ -27,7 +27,7 @@ from normbench.norms import (
     use_batch_statistics,
     working_with,
 )
-from normbench.training import evaluate, loss_and_accuracy
+from normbench.training.loop import evaluate, loss_and_accuracy
 
 CPU = torch.device("cpu")
 TRAIN, VALIDATION = split(60), split(50, seed=1)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from normbench.instruments import Probe, TimeSteps, observing
 from normbench.models import RNN
-from normbench.training import Step
+from normbench.training.loop import Step
 
 
 def measured(model: nn.Module, probe: Probe) -> list[dict[str, Any]]:

@@ -15,10 +15,10 @@ from torch import nn
 from normbench.data import CORRUPTIONS, canonical, prepare
 from normbench.data.corruptions import corrupt
 from normbench.instruments import Probe, Row, Setting, TrainTestShift
-from normbench.instruments.drawn import drawn
-from normbench.measuring import bytes_at_most
+from normbench.instruments.measuring import bytes_at_most
+from normbench.instruments.sample import drawn
 from normbench.norms import statistics_of
-from normbench.training import Update
+from normbench.training.loop import Update
 
 RNG = np.random.default_rng(0)
 SOURCE = canonical(

@@ -11,8 +11,8 @@ from looking import assert_same
 from short_run import ShortRun, everything, short_run
 
 from normbench.instruments import Fit, Gradients, GradientShift, Instrument, Landscape, Parameters
-from normbench.optimization import OPTIMIZERS
-from normbench.training import Step, Update
+from normbench.training.loop import Step, Update
+from normbench.training.optimizers import OPTIMIZERS
 
 EVERY: list[Callable[[], Instrument]] = [Fit, Gradients, GradientShift, Landscape, Parameters]
 

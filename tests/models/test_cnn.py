@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from normbench.config import build
+from normbench.config.compose import build
 from normbench.models import CNN
 from normbench.norms import NormScheme, blocks
 

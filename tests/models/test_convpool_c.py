@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from normbench.config import build
+from normbench.config.compose import build
 from normbench.models import ConvPoolC
 from normbench.models.convpool_c import GaussianNoise
 from normbench.norms import BatchNorm, NormScheme, blocks, weight_norm

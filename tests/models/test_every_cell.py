@@ -12,10 +12,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from normbench.errors import Unsupported
 from normbench.experiment import check_supported
-from normbench.norms import Unsupported, uses_batch
-from normbench.optimization import make_optimizer
-from normbench.training import steps
+from normbench.norms import uses_batch
+from normbench.training.loop import steps
+from normbench.training.optimizers import make_optimizer
 
 
 @pytest.fixture

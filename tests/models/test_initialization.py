@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from normbench import seeding
+from normbench.errors import Unsupported
 from normbench.models import CNN, MLP, RNN, LSTMCell, RecurrentCell, initialize
-from normbench.norms import Block, NormScheme, Unsupported, weight_norm
+from normbench.norms import Block, NormScheme, weight_norm
 
 
 def streams(name: str) -> torch.Generator:

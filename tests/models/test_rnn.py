@@ -7,13 +7,13 @@ import torch
 from torch import nn
 
 from normbench import seeding
-from normbench.config import build
+from normbench.config.compose import build
 from normbench.data import prepare
 from normbench.data.synthetic import synthetic
 from normbench.models import RNN, initialize
 from normbench.norms import NormScheme, blocks
-from normbench.optimization import make_optimizer
-from normbench.training import mini_batches, steps
+from normbench.training.loop import mini_batches, steps
+from normbench.training.optimizers import make_optimizer
 
 # 8 steps of 8 pixels, 7 units, 5 classes, by hand.
 U = 7

@@ -8,9 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from normbench.config import build
+from normbench.config.compose import build
+from normbench.errors import Unsupported
 from normbench.models import RNN
-from normbench.norms import NormScheme, Unsupported, blocks
+from normbench.norms import NormScheme, blocks
 
 
 def rnn(shape: Any = (1, 4, 6), **options: Any) -> RNN:

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrize
 
-from normbench.folding import exported
 from normbench.norms import BatchNorm, MeanOnlyBatchNorm, NormScheme, Unfoldable, blocks, fold, weight_norm
+from normbench.verify.folding import exported
 
 NOTHING = {"none", "selu"}
 OF_THE_EXAMPLE = {"layer", "layer2d", "group", "instance", "rms"}

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from normbench.errors import Unsupported
 from normbench.norms import (
     KINDS,
     BatchNorm,
     Block,
     MeanVar,
     NormScheme,
-    Unsupported,
     average_statistics,
     exact_statistics,
     statistics_for,

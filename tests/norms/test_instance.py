@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from normbench.norms import InstanceNorm, Unsupported
+from normbench.errors import Unsupported
+from normbench.norms import InstanceNorm
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}  # float64: sums over some 100 values lose at most three digits of sixteen
 

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from normbench import seeding
+from normbench.errors import Unsupported
 from normbench.models import LSTMCell
-from normbench.norms import NormScheme, Unsupported
+from normbench.norms import NormScheme
 from normbench.verify.invariance import COLUMNS, transformed, weight_of
 
 N, INPUTS, UNITS = 16, 8, 6

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from normbench.norms import LayerNorm, RecurrentLayerNorm, Unsupported
+from normbench.errors import Unsupported
+from normbench.norms import LayerNorm, RecurrentLayerNorm
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}  # float64: sums over some 100 values lose at most three digits of sixteen
 FLOAT = {"rtol": 1e-5, "atol": 1e-6}  # float32: seven digits, two of them lost where two kernels round differently

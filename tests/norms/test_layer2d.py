@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from normbench.norms import LayerNorm, LayerNorm2d, Unsupported
+from normbench.errors import Unsupported
+from normbench.norms import LayerNorm, LayerNorm2d
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
 

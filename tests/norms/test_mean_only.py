@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from normbench.norms import MeanOnlyBatchNorm, RecurrentMeanOnlyBatchNorm, Unsupported, recurrent_mean_only
+from normbench.errors import Unsupported
+from normbench.norms import MeanOnlyBatchNorm, RecurrentMeanOnlyBatchNorm, recurrent_mean_only
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}  # float64: sums over some 100 values lose at most three digits of sixteen
 SHAPES = [(6, 5), (2, 5), (4, 5, 3, 2), (1, 5, 4, 4), (2, 5, 1, 1)]

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from normbench.norms import BatchNorm, NoisyBatchNorm, Unsupported
+from normbench.errors import Unsupported
+from normbench.norms import BatchNorm, NoisyBatchNorm
 
 N, C = 2000, 400
 LINE = 2 * torch.arange(N).remainder(2).double() - 1  # -1, 1, -1, ...: standardised already

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from normbench.norms import Unsupported, weight_standardization
+from normbench.errors import Unsupported
+from normbench.norms import weight_standardization
 
 GAIN = math.sqrt(2 / (1 - 1 / math.pi))  # what ReLU takes from a normal variable's standard deviation
 

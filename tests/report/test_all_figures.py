@@ -10,9 +10,10 @@ from types import ModuleType
 import pytest
 from matplotlib.figure import Figure as Canvas
 
-from normbench.report import lr_batch, read, ridges
-from normbench.report.drawing import Figure, finish, look, panels
-from normbench.report.figures import FIGURES
+from normbench.analysis.groups import read
+from normbench.plots import lr_batch, ridges
+from normbench.plots.drawing import Figure, finish, look, panels
+from normbench.plots.figures import FIGURES
 from normbench.runs import load
 from tests.report.measured_study import measure_everything
 
@@ -145,7 +146,7 @@ def test_the_synthetic_mark_and_empty_panels_are_saved() -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_reading_is_once_per_table(measured: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from normbench.report.entries import Entry
+    from normbench.analysis.entries import Entry
 
     seen: list[tuple[str, str]] = []
     table = Entry.table

@@ -9,9 +9,8 @@ import pytest
 import yaml
 from measured_study import measure_everything
 
-from normbench.report import read
-from normbench.report.analysis import Options, answer, differences, tables
-from normbench.report.cells import Cells
+from normbench.analysis.answer import Options, answer, differences, tables
+from normbench.analysis.groups import Cells, read
 from normbench.runs import load
 
 Add = Callable[..., Path]

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from normbench.report import Report, build
-from normbench.report.drawing import Figure
-from normbench.report.figures import FIGURES
+from normbench.plots.drawing import Figure
+from normbench.plots.figures import FIGURES
+from normbench.report.build import Report, build
 from normbench.report.page import HEAVY, picture
 
 Add = Callable[..., Path]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from normbench.report.cells import label, read, show
+from normbench.analysis.groups import label, read, show
 from normbench.runs import SCHEMA_VERSION, load
 
 Add = Callable[..., Path]

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from normbench.report import read
-from normbench.report.comparisons import comparisons
+from normbench.analysis.comparisons import comparisons
+from normbench.analysis.groups import read
 from normbench.runs import load
 
 Add = Callable[..., Path]

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from normbench.report import generalisation, learning_curves, read
-from normbench.report.drawing import bend, look, panels
-from normbench.report.palette import palette
+from normbench.analysis.groups import read
+from normbench.plots import generalisation, learning_curves
+from normbench.plots.drawing import bend, look, panels
+from normbench.plots.palette import palette
 from normbench.runs import load
 
 Add = Callable[..., Path]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from normbench.report import build
+from normbench.report.build import build
 
 Add = Callable[..., Path]
 BAND = [(-2.0, -1.0, 0.0, 1.0, 2.0), (-3.0, -1.5, 0.0, 1.5, 3.0)]

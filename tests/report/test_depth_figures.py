@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from normbench.report import by_layer, depth, noise_and_drift, read, running_statistics, shift_total
-from normbench.report.drawing import look, panels
-from normbench.report.entries import Entry
-from normbench.report.palette import palette
+from normbench.analysis.entries import Entry
+from normbench.analysis.groups import read
+from normbench.plots import by_layer, depth, noise_and_drift, running_statistics, shift_total
+from normbench.plots.drawing import look, panels
+from normbench.plots.palette import palette
 from normbench.runs import load
 from tests.report.measured_study import Row, measure
 

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from normbench.report import batch_sizes, drawing, learning_curves, read, ribbons
-from normbench.report.drawing import Figure
-from normbench.report.figures import FIGURES, draw_all
-from normbench.report.palette import palette
+from normbench.analysis.groups import read
+from normbench.plots import batch_sizes, drawing, learning_curves, ribbons
+from normbench.plots.drawing import Figure
+from normbench.plots.figures import FIGURES, draw_all
+from normbench.plots.palette import palette
 from normbench.runs import load
 
 Add = Callable[..., Path]

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from measured_study import measure
 
-from normbench.report import read
-from normbench.report.inference_statistics import inference_table
-from normbench.report.statistics import estimate
+from normbench.analysis.groups import read
+from normbench.analysis.inference_statistics import inference_table
+from normbench.analysis.statistics import estimate
 from normbench.runs import load
 
 Add = Callable[..., Path]

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from normbench.report import leaderboard, print_leaderboard, read
-from normbench.report.leaderboard import Leaderboard
-from normbench.report.tables import leaderboard_table, to_csv, to_markdown
-from normbench.report.wording import synopsis
+from normbench.analysis import leaderboard
+from normbench.analysis.groups import read
+from normbench.analysis.leaderboard import Leaderboard
+from normbench.analysis.leaderboard_table import leaderboard_table, print_leaderboard, to_csv, to_markdown
+from normbench.analysis.wording import synopsis
 from normbench.runs import load
 
 Add = Callable[..., Path]

@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 
-from normbench.report import read
-from normbench.report.cells import Cells
-from normbench.report.comparisons import Pairing, Versus
-from normbench.report.learning_rates import at_best, choices
-from normbench.report.lr_stability import lr_table
-from normbench.report.own_lr import own_lr_table
-from normbench.report.smallest_batch import smallest_batch_table, usable
-from normbench.report.statistics import Comparison
+from normbench.analysis.best_lr import at_best, choices
+from normbench.analysis.best_lr_table import own_lr_table
+from normbench.analysis.comparisons import Pairing, Versus
+from normbench.analysis.groups import Cells, read
+from normbench.analysis.lr_stability import lr_table
+from normbench.analysis.smallest_batch import smallest_batch_table, usable
+from normbench.analysis.statistics import Comparison
 from normbench.runs import load
 
 Add = Callable[..., Path]

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from normbench.report import measured, read
+from normbench.analysis import measured
+from normbench.analysis.groups import read
 from normbench.runs import load
 from tests.report.measured_study import measure
 

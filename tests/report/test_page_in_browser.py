@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from normbench.report import build
+from normbench.report.build import build
 
 BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), "")
 pytestmark = pytest.mark.skipif(not BROWSER, reason="no Chromium on this machine")

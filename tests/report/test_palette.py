@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from normbench.report.palette import order, palette
+from normbench.analysis.groups import order
+from normbench.plots.palette import palette
 
 ISSUED = ("none", "batch", "layer", "weight", "weight_mean_only", "selu")
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from normbench.report.power import power, power_of_equivalence, seeds_needed
-from normbench.report.statistics import compare
+from normbench.analysis.power import power, power_of_equivalence, seeds_needed
+from normbench.analysis.statistics import compare
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 10, 50])

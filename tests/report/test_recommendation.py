@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from normbench.report import along_option, read
-from normbench.report.analysis import answer
-from normbench.report.cells import Cells
-from normbench.report.drawing import look
-from normbench.report.recommendation import recommendations
+from normbench.analysis.answer import answer
+from normbench.analysis.groups import Cells, read
+from normbench.analysis.recommendation import recommendations
+from normbench.plots import along_option
+from normbench.plots.drawing import look
 from normbench.runs import load
 
 Add = Callable[..., Path]

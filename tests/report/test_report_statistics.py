@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from normbench.report.statistics import Comparison, Estimate, compare, estimate, holm, interquartile_mean, verdict
+from normbench.analysis.statistics import Comparison, Estimate, compare, estimate, holm, interquartile_mean, verdict
 
 T2 = 0.95 * math.sqrt(2 / (1 - 0.95**2))  # 97.5% quantile of Student's t, in closed form for 2 degrees of freedom
 

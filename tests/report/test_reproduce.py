@@ -7,8 +7,8 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-from normbench.report import read
-from normbench.report.reproduce import commands
+from normbench.analysis.groups import read
+from normbench.analysis.reproduce import commands
 from normbench.runs import load
 
 Add = Callable[..., Path]

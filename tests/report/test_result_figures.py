@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from normbench.report import cost, forest, lr_batch, lr_sensitivity, read
-from normbench.report.cells import Cells
-from normbench.report.drawing import look
-from normbench.report.errors import errors, lines_of
+from normbench.analysis.groups import Cells, read
+from normbench.plots import cost, forest, lr_batch, lr_sensitivity
+from normbench.plots.drawing import look
+from normbench.plots.errors import errors, lines_of
 from normbench.runs import load
 from tests.report.measured_study import measure
 
@@ -41,9 +41,9 @@ def test_the_band_is_of_the_best_of_all_schemes(study: Path, add: Add) -> None:
 
 
 def test_a_line_has_its_means_seeds_and_marks(study: Path, add: Add) -> None:
-    from normbench.report.drawing import panels
-    from normbench.report.errors import draw_line
-    from normbench.report.palette import palette
+    from normbench.plots.drawing import panels
+    from normbench.plots.errors import draw_line
+    from normbench.plots.palette import palette
 
     for seed, accuracy in ((0, 0.9), (1, 0.8)):
         add(norm="none", lr=0.1, seed=seed, accuracy=accuracy)

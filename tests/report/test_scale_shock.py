@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from normbench.report import read
-from normbench.report.analysis import tables
-from normbench.report.scale_shock import recovery, shock_table
+from normbench.analysis.answer import tables
+from normbench.analysis.groups import read
+from normbench.analysis.weight_perturbation import recovery, shock_table
 from normbench.runs import load
 
 SHOCK = {"step": 20, "training_before": 0.2, "training_after": 0.5, "evaluation_before": 0.3, "evaluation_after": 0.9}

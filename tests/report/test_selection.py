@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from normbench.analysis.selection import ReportError, parse, select, worded
 from normbench.cli import main
-from normbench.report import ReportError, build, parse
-from normbench.report.selection import select, worded
+from normbench.report.build import build
 from normbench.runs import load
 
 Add = Callable[..., Path]

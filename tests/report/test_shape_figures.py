@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from normbench.report import landscape, read, ridges, time_steps
-from normbench.report.drawing import look
+from normbench.analysis.groups import read
+from normbench.plots import landscape, ridges, time_steps
+from normbench.plots.drawing import look
 from normbench.runs import load
 from tests.report.measured_study import Row, measure
 

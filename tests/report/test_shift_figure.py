@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from normbench.report import shift
-from normbench.report.cells import read
-from normbench.report.drawing import look
+from normbench.analysis.groups import read
+from normbench.plots import shift
+from normbench.plots.drawing import look
 from normbench.runs import load
 
 Add = Callable[..., Path]

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from normbench import workers
-from normbench.report import build, side_by_side
+from normbench.plots import side_by_side
+from normbench.report.build import build
+from normbench.sweep import pool as workers
 
 
 def test_many_runs_are_drawn_by_two_processes_to_the_same_bytes(

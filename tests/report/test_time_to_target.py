@@ -4,8 +4,8 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-from normbench.report import read
-from normbench.report.time_to_target import median, time_table
+from normbench.analysis.groups import read
+from normbench.analysis.targets import median, time_table
 from normbench.runs import load
 
 Add = Callable[..., Path]

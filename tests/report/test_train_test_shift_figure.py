@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure as Canvas
 
-from normbench.report import train_test_shift
-from normbench.report.cells import read
-from normbench.report.drawing import Figure, look
+from normbench.analysis.groups import read
+from normbench.plots import train_test_shift
+from normbench.plots.drawing import Figure, look
 from normbench.runs import load
 from tests.report.measured_study import measure_everything
 

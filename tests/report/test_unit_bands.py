@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from normbench.report import unit_bands
-from normbench.report.cells import read
-from normbench.report.drawing import look
+from normbench.analysis.groups import read
+from normbench.plots import unit_bands
+from normbench.plots.drawing import look
 from normbench.runs import load
 
 Add = Callable[..., Path]

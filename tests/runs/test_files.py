@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from normbench.runs import Damaged, Table, write_atomically
+from normbench.files import write_atomically
+from normbench.runs import Damaged, Table
 from normbench.runs.files import seal, unseal
 
 

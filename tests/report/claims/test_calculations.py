@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from normbench.claims.calculations import CALCULATIONS, Numbers, calculate
 from normbench.claims.claim import ClaimError, claims
+from normbench.verify.calculations import CALCULATIONS, Numbers, calculate
 
 
 @pytest.fixture(scope="module")

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from normbench import app
+from normbench.analysis.groups import Cells
+from normbench.analysis.groups import read as read_cells
 from normbench.claims.claim import Claim, ClaimError, claims, find, read
 from normbench.claims.grammar import kind, words
 from normbench.claims.sides import chosen
-from normbench.listing import choices, config_dir
-from normbench.report import figures
-from normbench.report.cells import Cells
-from normbench.report.cells import read as read_cells
+from normbench.config import app
+from normbench.config.options import choices, config_dir
+from normbench.plots import figures
 from normbench.runs import SCHEMA_VERSION, Study
 
 FILES = sorted((config_dir() / "claims").glob("*.yaml"))

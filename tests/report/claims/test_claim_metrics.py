@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from normbench.analysis.entries import read_run
 from normbench.claims.metrics import NEVER, Number, number
-from normbench.report.entries import read_run
 from normbench.runs import Run
 from tests.report.measured_study import Row, measure
 

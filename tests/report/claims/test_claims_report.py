@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
+from normbench.analysis.selection import parse
 from normbench.claims import claim as claim_files
 from normbench.claims import figure, report, scoreboard, standing
 from normbench.claims.claim import Claim
 from normbench.claims.wording import expected, short
-from normbench.report import Report, build, parse
+from normbench.report.build import Report, build
 
 Add = Callable[..., Path]
 Check = Callable[..., dict[str, Any]]

@@ -1,0 +1,1 @@
+"""From the runs of a study to the numbers and tables of its report. Never imports torch."""

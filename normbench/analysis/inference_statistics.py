@@ -1,0 +1,86 @@
+"""What other statistics at inference would have given, and how much of the loss against `none` they give back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from normbench.analysis.columns import REMARKS, SCHEME, setting_columns, where, without_result
+from normbench.analysis.entries import Entry
+from normbench.analysis.groups import Cell, Cells
+from normbench.analysis.measured import has_rows, rows
+from normbench.analysis.statistics import estimate
+from normbench.analysis.table import Column, Table
+
+NAME, TITLE = "inference_statistics", "Statistics at inference"
+KINDS = ("ema", "cumulative", "averages", "precise", "batch")
+PARTS = {"loss": "loss against none, points", "recovered": "recovered by precise", "lost": "lost in training"}
+
+
+def accuracies(entry: Entry) -> dict[str, float]:
+    """Kind of statistics -> validation accuracy with it, after the last step."""
+    if not has_rows(entry, "statistics", "statistics", "accuracy"):
+        return {}
+    table = rows(entry, "statistics", "step", "accuracy")
+    table = table[(table.step == table.step.max()) & table.layer.isna() & table.accuracy.notna()]
+    return {kind: float(value) for kind, value in zip(table.statistics, table.accuracy, strict=True) if kind in KINDS}
+
+
+def parts(found: dict[str, float], none: float) -> dict[str, float]:
+    """loss = none - ema = (precise - ema) + (none - precise): recovered by re-estimation, and lost in training."""
+    ema, precise = found["ema"], found["precise"]
+    return {"loss": none - ema, "recovered": precise - ema, "lost": none - precise}
+
+
+def inference_table(cells: Cells) -> Table:
+    made = [
+        where(cells, scheme, setting) | _row(cell, found, by_scheme.get("none"))
+        for setting, by_scheme in cells.settings.items()
+        for scheme, cell in by_scheme.items()
+        if (found := {e.seed: a for e in cell.having("complete") if {"ema", "precise"} <= (a := accuracies(e)).keys()})
+    ]
+    if not made:
+        note = "No complete run of a scheme with running statistics has measured them. The instrument statistics does."
+        return Table(NAME, TITLE, "", [], [], note)
+    columns = [
+        SCHEME,
+        *setting_columns(cells),
+        *(Column(f"{kind}_text", f"{kind} %", str, kind) for kind in KINDS),
+        Column("n", "n"),
+        *(Column(f"{part}_text", heading, str, part) for part, heading in PARTS.items()),
+        Column("pairs", "pairs"),
+        REMARKS,
+    ]
+    caption = (
+        f"From {sum(row['n'] for row in made)} complete runs: validation accuracy of the same weights with each kind "
+        "of statistics. ema: exponential averages over training; cumulative: plain ones; averages: over mini-batches "
+        "at the last weights; precise: exact ones, layer by layer; batch: those of mini-batches of the run's own size. "
+        "Then, paired by seed with none, everything else equal, in points: the loss with ema is what precise recovers "
+        "and what was lost in training, because precise has no error of statistics left. ± is half the 95% Student t "
+        "interval over seeds, one by one: new seeds on this validation set, not new images."
+    )
+    return Table(NAME, TITLE, caption, columns, made)
+
+
+def _row(cell: Cell, found: dict[Any, dict[str, float]], none: Cell | None) -> dict[str, Any]:
+    theirs = {e.seed: e.summary["validation_accuracy"] for e in none.having("complete")} if none else {}
+    split = [parts(own, theirs[seed]) for seed, own in found.items() if seed in theirs]
+    row: dict[str, Any] = {"n": len(found), "pairs": len(split)}
+    for kind in KINDS:
+        row |= _numbers(kind, [own[kind] for own in found.values() if kind in own])
+    for part in PARTS:
+        row |= _numbers(part, [one[part] for one in split], sign="+")
+    words = without_result(cell)
+    if missing := len(cell.having("complete")) - len(found):
+        words.append(f"{missing} not measured")
+    return row | {"remarks": ", ".join(words)}
+
+
+def _numbers(name: str, values: Sequence[float], sign: str = "") -> dict[str, Any]:
+    """Mean and interval as fractions of 1, and as text in percent or points."""
+    found = estimate(values)
+    if found is None:
+        return {name: None, f"{name}_low": None, f"{name}_high": None, f"{name}_text": "–"}
+    half = "" if found.half_width is None else f" ± {100 * found.half_width:.2f}"
+    text = f"{100 * found.mean:{sign}.2f}{half}"
+    return {name: found.mean, f"{name}_low": found.low, f"{name}_high": found.high, f"{name}_text": text}

@@ -1,0 +1,110 @@
+"""The commands that repeat a study."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from normbench.analysis.entries import Entry
+from normbench.analysis.groups import Cells, order
+
+
+def command(entry: Entry) -> str:
+    """The shortest command that repeats one run, into a study of the same name."""
+    return shlex.join(["normbench", "run", *_overrides(entry)])
+
+
+def commands(cells: Cells) -> list[str]:
+    """As few `normbench run -m` as repeat exactly these runs: one for a full crossing, more for a ragged study."""
+    rows, alone = [], []
+    keys: dict[str, None] = {}
+    for entry in cells.entries:
+        words = _overrides(entry)
+        if all("=" in word for word in words):
+            rows.append((entry, dict(word.partition("=")[::2] for word in words)))
+            keys |= dict.fromkeys(rows[-1][1])
+        else:  # ~key, which takes an option away
+            alone.append(command(entry))
+    blocks = [_block(entry, row, list(keys)) for entry, row in rows]
+    joined = min((_joined(blocks, way) for way in (list(keys), list(keys)[::-1])), key=len)
+    return [_line(block) for block in joined] + alone
+
+
+def _overrides(entry: Entry) -> list[str]:
+    words = [str(word) for word in entry.run.record.get("overrides") or []]
+    study = entry.run.config.get("study")
+    return words if not study or any(word.startswith("study=") for word in words) else [*words, f"study={study}"]
+
+
+Block = dict[str, tuple[str, ...]]  # {"norm": ("batch", "layer"), "seed": ("0", "1")}: every combination of these
+
+
+def _block(entry: Entry, row: dict[str, str], keys: Sequence[str]) -> Block:
+    """One run: each key with its value, also where that is the default; without keys that only other runs have."""
+    values = entry.run.values
+    return {key: (row.get(key, _word(values.get(key))),) for key in keys if key in row or key in values}
+
+
+def _joined(blocks: Sequence[Block], keys: Sequence[str]) -> list[Block]:
+    """Blocks that differ in one key alone become one, key by key: the same runs, none of them twice."""
+    for key in keys:
+        groups: dict[Any, Block] = {}
+        for block in blocks:
+            rest = tuple((name, values) for name, values in block.items() if name != key)
+            found = groups.setdefault((key in block, rest), block)
+            if found is not block and key in block:
+                groups[True, rest] = found | {key: tuple(dict.fromkeys(found[key] + block[key]))}
+        blocks = list(groups.values())
+    return list(blocks)
+
+
+def _line(block: Block) -> str:
+    flag = ["-m"] if any(len(values) > 1 for values in block.values()) else []
+    words = [f"{key}={','.join(_sorted(key, values))}" for key, values in block.items()]
+    return shlex.join(["normbench", "run", *flag, *words])
+
+
+def _sorted(key: str, values: Sequence[str]) -> list[str]:
+    """Numbers by size, schemes in the order of the tables, anything else as it came."""
+    if key == "norm":
+        return order(values)
+    try:
+        return sorted(values, key=float)
+    except ValueError:
+        return list(values)
+
+
+def _word(value: Any) -> str:
+    return (
+        {None: "null", True: "true", False: "false"}[value]
+        if value is None or isinstance(value, bool)
+        else str(value).replace(", ", ",")
+    )
+
+
+def again(entries: Sequence[Entry], **axes: Sequence[Any]) -> str:
+    """The command that repeats runs with other values: again([a, b], seed=[5, 6]) for both configurations and seeds.
+
+    One `normbench run -m` where the configurations differ in the value of one key, otherwise one each, joined by &&.
+    """
+    lines: list[list[str]] = []
+    for entry in entries:
+        words = [word for word in _overrides(entry) if word.partition("=")[0] not in axes]
+        lines += [words] if words not in lines else []
+    if len({len(words) for words in lines}) == 1:
+        options = [list(dict.fromkeys(column)) for column in zip(*lines, strict=True)]
+        several = [words for words in options if len(words) > 1]
+        if len(several) == 1 and len({word.partition("=")[0] for word in several[0]}) == 1:
+            key = several[0][0].partition("=")[0]
+            joined = f"{key}={','.join(word.partition('=')[2] for word in several[0])}"
+            lines = [[joined if words is several[0] else words[0] for words in options]]
+    added = [f"{key}={_sweep(values)}" for key, values in axes.items()]
+    return " && ".join(shlex.join(["normbench", "run", "-m", *words, *added]) for words in lines)
+
+
+def _sweep(values: Sequence[Any]) -> str:
+    """5,6,7 or, where it is long and unbroken, range(5,17)."""
+    if len(values) > 8 and list(values) == list(range(values[0], values[0] + len(values))):
+        return f"range({values[0]},{values[-1] + 1})"
+    return ",".join(map(_word, values))

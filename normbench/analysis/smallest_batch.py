@@ -1,0 +1,75 @@
+"""From which batch size on a scheme can be used: where it is not shown to lose more than the margin."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from normbench.analysis.columns import REMARKS, SCHEME, number, setting_columns, where, without
+from normbench.analysis.comparisons import Versus
+from normbench.analysis.groups import Cells, Setting
+from normbench.analysis.table import Column, Table
+
+
+def usable(versus: Versus, margin: float) -> str:
+    """usable: the interval of the difference lies above -margin; unusable: below; inconclusive: -margin is inside.
+
+    A scheme that is unsupported, or diverged in every run, is unusable where the reference has a result.
+    """
+    low, high, pairing = versus.result.low, versus.result.high, versus.pairing
+    if low is not None and low > -margin:
+        return "usable"
+    if high is not None and high < -margin:
+        return "unusable"
+    works = pairing.reference and pairing.reference.having("complete")
+    fails = pairing.cell and all(e.status in ("unsupported", "diverged") for e in pairing.cell.entries)
+    return "unusable" if works and fails else "inconclusive"
+
+
+def smallest_batch_table(cells: Cells, found: Sequence[Versus], reference: str, margin: float) -> Table:
+    """From the comparisons of `learning_rates.at_best`, so that fewer updates at large batches count against nobody."""
+    name, title = "smallest_batch", "Smallest usable batch size"
+    columns = [
+        SCHEME,
+        *setting_columns(cells, "lr", "batch_size"),
+        Column("smallest_usable", "smallest usable", number("{:g}")),
+        Column("usable", "usable", numeric=False),
+        Column("unusable", "unusable", numeric=False),
+        Column("inconclusive", "inconclusive", numeric=False),
+        REMARKS,
+    ]
+    if "batch_size" not in cells.varying:
+        note = "All runs have the same batch size. Runs at several, such as batch_size=2,8,32 after run -m, supply it."
+        return Table(name, title, "", columns, [], note)
+    groups: dict[tuple[Setting, str], dict[int, str]] = defaultdict(dict)
+    for v in found:
+        key = without(v.pairing.setting, "batch_size"), v.pairing.scheme
+        groups[key][dict(v.pairing.setting)["batch_size"]] = usable(v, margin)
+    rows = [
+        {k: v for k, v in where(cells, scheme, setting).items() if k != "batch_size"} | _row(sizes)
+        for (setting, scheme), sizes in groups.items()
+    ]
+    caption = (
+        f"From {sum(v.result.n for v in found)} pairs of runs, each scheme and {reference} at its own best lr for that "
+        f"batch size. Usable: the 95% interval of the paired difference in test accuracy lies above -{100 * margin:g} "
+        "points; unusable: below it, or the scheme cannot be trained there; otherwise inconclusive: more seeds would "
+        "tell. Smallest usable: the smallest above all that are unusable. New seeds on this test set, not new images."
+    )
+    note = "" if rows else f"All runs are of {reference}. Runs of another scheme would supply it."
+    return Table(name, title, caption if rows else "", columns, rows, note)
+
+
+def _row(sizes: dict[int, str]) -> dict[str, Any]:
+    by_word = {word: sorted(s for s in sizes if sizes[s] == word) for word in ("usable", "unusable", "inconclusive")}
+    largest_unusable = max(by_word["unusable"], default=None)
+    smallest = min((s for s in by_word["usable"] if s > (largest_unusable or 0)), default=None)
+    remarks = []
+    if smallest is not None and smallest == min(sizes):
+        remarks.append("the smallest tried: it may be usable below")
+    if smallest is None:
+        remarks.append("not shown usable at any size" + (" above" if by_word["usable"] else ""))
+    if smallest is not None and any((largest_unusable or 0) < s < smallest for s in by_word["inconclusive"]):
+        remarks.append("smaller sizes are inconclusive")
+    words: dict[str, Any] = {word: ", ".join(map(str, found)) for word, found in by_word.items()}
+    return {"smallest_usable": smallest, "largest_unusable": largest_unusable} | words | {"remarks": "; ".join(remarks)}

@@ -1,0 +1,190 @@
+"""Percentile ribbons per layer over training: the figure of Ioffe & Szegedy 2015 (arXiv 1502.03167, fig. 1b-c)."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+
+from normbench.analysis.entries import Entry
+from normbench.analysis.groups import Cell, Cells, Setting, label, order
+from normbench.analysis.measured import merit, rows
+from normbench.plots.by_layer import entering, evenly
+from normbench.plots.drawing import Figure, finish, omitted, panels
+from normbench.plots.palette import palette
+
+NAME, TITLE = "ribbons", "Distribution of each layer over training"
+PERCENTILES = ["p01", "p15", "p50", "p85", "p99"]
+SCHEMES, LAYERS, FIGURES = 8, 5, 3
+
+
+@dataclass(frozen=True)
+class Ribbon:
+    """One panel: `values` has a row per snapshot and a column per percentile."""
+
+    steps: np.ndarray
+    values: np.ndarray
+    tensor: str
+
+    @property
+    def reach(self) -> float:
+        finite = self.values[np.isfinite(self.values)]
+        return float(np.abs(finite).max()) if len(finite) else 0.0
+
+
+def draw(cells: Cells) -> list[Figure]:
+    """One figure per model: of its settings where the most schemes were measured, the one of the greatest merit."""
+    by_model: dict[str, list[Setting]] = defaultdict(list)
+    for setting, by_scheme in cells.settings.items():
+        by_model[next(iter(by_scheme.values())).entries[0].settings["model"]].append(setting)
+    figures = []
+    for model in list(by_model)[:FIGURES]:
+        setting = most_telling(cells, by_model[model])
+        figures += _draw(cells, setting, NAME if len(by_model) == 1 else re.sub(r"\W", "_", f"{NAME}_{model}"))
+    missing = "Not drawn: no finished run has percentiles of its layers. The instrument activations supplies them."
+    return figures or [Figure(NAME, TITLE, missing)]
+
+
+def _draw(cells: Cells, setting: Setting, name: str) -> list[Figure]:
+    chosen = one_seed(list(cells.settings[setting].values()))
+    measured = {scheme: found for scheme, entry in chosen.items() if (found := _ribbons(entry))}
+    if not measured:
+        return []
+    schemes = order(measured)[:SCHEMES]
+    every = max((list(measured[scheme]) for scheme in schemes), key=len)
+    layers = evenly(every, LAYERS)
+    across = len(layers) <= 2 < len(schemes)  # few layers: lay the schemes out from left to right
+    shape = (len(layers), len(schemes)) if across else (len(schemes), len(layers))
+    width = min(5.0, 11 / shape[1])
+    canvas, axes = panels(*shape, width, 1.75 if shape[0] > 1 else 2.6, sharex=True, sharey="row" if across else "col")
+    styles = palette(cells.schemes)
+    cut = False
+    for j, layer in enumerate(layers):
+        row = [axes[j][i] if across else axes[i][j] for i in range(len(schemes))]
+        ribbons = [measured[scheme].get(layer) for scheme in schemes]
+        limit = _limit([ribbon.reach for ribbon in ribbons if ribbon])
+        for ax, scheme, ribbon in zip(row, schemes, ribbons, strict=True):
+            cut |= _draw_panel(ax, ribbon, styles[scheme].color, limit)
+        row[0].set_ylim(-limit, limit)
+        row[0].yaxis.set_major_locator(MaxNLocator(4, symmetric=True))
+    for j, layer in enumerate(layers):
+        (axes[j][0].set_ylabel if across else axes[0][j].set_title)(layer)
+    for i, scheme in enumerate(schemes):
+        (axes[0][i].set_title if across else axes[i][0].set_ylabel)(scheme, fontweight="bold")
+    step_axis(axes[0][0], max(int(r.steps.max()) for s in schemes for r in measured[s].values()))
+    canvas.supxlabel("training step", fontsize=9)
+    title = TITLE if not setting else f"{TITLE}: {label(setting)}"
+    return [finish(name, title, _caption(chosen, measured, schemes, layers, every, cut), canvas, cells.synthetic)]
+
+
+def _caption(
+    chosen: dict[str, Entry],
+    measured: dict[str, dict[str, Ribbon]],
+    schemes: Sequence[str],
+    layers: Sequence[str],
+    every: Sequence[str],
+    cut: bool,
+) -> str:
+    settings = chosen[schemes[0]].settings
+    seeds = {scheme: chosen[scheme].seed for scheme in schemes}
+    which = {f"seed {seed}" if len(set(seeds.values())) == 1 else f"{s} seed {seed}": None for s, seed in seeds.items()}
+    linear = {(s, layer) for s in schemes for layer, ribbon in measured[s].items() if ribbon.tensor == "linear"}
+    plain = [scheme for scheme in schemes if all((scheme, layer) in linear for layer in measured[scheme])]
+    plain += [layer for layer in layers if any((s, layer) in linear for s in schemes if s not in plain)]
+    lost = [scheme for scheme in chosen if scheme not in measured]
+    diverged = [scheme for scheme in schemes if chosen[scheme].status == "diverged"]
+    parts = [
+        f"One run per scheme ({settings['model']}, batch size {settings.get('batch_size')}, {', '.join(which)}).",
+        "Percentiles 1, 15, 50, 85 and 99 over all units and images of a fixed set of validation images:",
+        "line = median, dark band = 15 to 85, light band = 1 to 99. Tensor: normalized, the output of the norm"
+        + (f" (where there is none, linear, the output of the linear layer: {', '.join(plain)})." if plain else "."),
+        "Bands that stay where they are mean that the next layer sees a steady distribution. The step axis is",
+        "logarithmic from step 1 on. All schemes share the vertical axis of a layer"
+        + (
+            "; a scheme that reaches over five times as far as the median one is cut there, its range written."
+            if cut
+            else "."
+        ),
+        "Networks with batch norm are measured with the statistics of these images, not the running ones.",
+        f"Diverged: {', '.join(diverged)}." if diverged else "",
+        f"Not measured: {', '.join(lost)} (the instrument activations supplies this)." if lost else "",
+        omitted(LAYERS, every, "layers"),
+        omitted(SCHEMES, measured, "schemes"),
+    ]
+    return " ".join(filter(None, parts))
+
+
+def most_telling(cells: Cells, settings: Sequence[Setting]) -> Setting:
+    """As `measured.choose`, but a diverged run counts too: here it is looked at by itself, not averaged."""
+
+    def rank(setting: Setting) -> tuple[int, float]:
+        by_scheme = cells.settings[setting]
+        return sum(any(map(has_layers, cell.entries)) for cell in by_scheme.values()), merit(by_scheme)
+
+    return max(settings, key=rank)
+
+
+def has_layers(entry: Entry) -> bool:
+    path = entry.run.folder / "measured" / "activations.csv"
+    return entry.status in ("complete", "diverged") and path.exists() and path.stat().st_size > 0
+
+
+def one_seed(cells: Sequence[Cell]) -> dict[str, Entry]:
+    """A finished run of each scheme, of the seed that most schemes share; the first of its own where it lacks that."""
+    finished = {c.scheme: found for c in cells if (found := [e for e in c.entries if has_layers(e)])}
+    seeds = [entry.seed for entries in finished.values() for entry in entries]
+    common = max(dict.fromkeys(seeds), key=seeds.count, default=None)
+    return {s: next((e for e in entries if e.seed == common), entries[0]) for s, entries in finished.items()}
+
+
+def _ribbons(entry: Entry) -> dict[str, Ribbon]:
+    """Layer -> its ribbon, in network order; `linear` where a layer has no `normalized` rows, the two being equal."""
+    table = rows(entry, "activations", "step", *PERCENTILES)
+    if not {"way", "unit"} <= set(table.columns):
+        return {}
+    result = {}
+    for layer, group in entering(table[(table.way == "probe") & table.unit.isna()]).groupby("layer", sort=False):
+        group = group.sort_values("step", kind="stable")
+        values = group[PERCENTILES].to_numpy(dtype=float)
+        if np.isfinite(values).any():
+            result[str(layer)] = Ribbon(group.step.to_numpy(dtype=float), values, str(group.tensor.iloc[0]))
+    return result
+
+
+def _limit(reaches: Sequence[float]) -> float:
+    """Half the height of a shared axis: the furthest reach, but five times the median at most: none flattens all."""
+    if not any(reaches):
+        return 1.0
+    return 1.05 * min(max(reaches), 5 * float(np.median(reaches)) or max(reaches))
+
+
+def _draw_panel(ax: Axes, ribbon: Ribbon | None, color: str, limit: float) -> bool:
+    """Says whether the ribbon leaves the panel."""
+    ax.grid(visible=False, axis="x")
+    if ribbon is None:
+        ax.text(0.5, 0.5, "not measured", transform=ax.transAxes, ha="center", va="center", color="#777777")
+        return False
+    p01, p15, p50, p85, p99 = ribbon.values.T
+    ax.fill_between(ribbon.steps, p01, p99, color=color, alpha=0.18, linewidth=0)
+    ax.fill_between(ribbon.steps, p15, p85, color=color, alpha=0.35, linewidth=0)
+    ax.plot(ribbon.steps, p50, color=color, linewidth=1.2)
+    if ribbon.reach <= limit:
+        return False
+    text = f"{np.nanmin(ribbon.values):.3g} to {np.nanmax(ribbon.values):.3g}"
+    box = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1}
+    ax.text(0.03, 0.95, text, transform=ax.transAxes, ha="left", va="top", fontsize=7.5, bbox=box)
+    return True
+
+
+def step_axis(ax: Axes, last: int) -> None:
+    """0, 1, 10, 100 ...: step 0 has a place, and the first steps are as wide as the last."""
+    ax.set_xscale("symlog", linthresh=1, linscale=0.5)
+    ax.set_xlim(0, max(last, 1))
+    ax.xaxis.set_major_locator(FixedLocator([0, *(10.0**k for k in range(len(str(last))))]))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.xaxis.set_minor_locator(NullLocator())

@@ -1,0 +1,80 @@
+"""Internal covariate shift: how far each layer's values have moved, as distributions and image by image."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from normbench.analysis.entries import Entry
+from normbench.analysis.groups import Cells, label
+from normbench.analysis.measured import choose, rows
+from normbench.plots.by_layer import draw_runs, entering, evenly, in_order, mean_over_seeds
+from normbench.plots.drawing import Figure, bend, finish, legend, omitted, panels
+from normbench.plots.palette import palette
+from normbench.plots.ribbons import step_axis
+
+NAME, TITLE = "shift", "Internal covariate shift: how far each layer's values have moved since the start"
+LAYERS = 5
+ROWS = {"w1_scaled_mean": "distribution (W1)", "moved_scaled_mean": "image by image", "drift_scaled_mean": "mean"}
+Curves = dict[str, pd.DataFrame]  # layer -> step, ROWS, floor
+
+
+def draw(cells: Cells) -> list[Figure]:
+    """A row per view, a column per layer."""
+    chosen = choose(cells, "shift", "way", "since", *ROWS)
+    measured = {s: [c for e in entries if (c := curves(e))] for s, entries in chosen.runs.items()} if chosen else {}
+    measured = {scheme: runs for scheme, runs in measured.items() if runs}
+    if not chosen or not measured:
+        return [Figure(NAME, TITLE, "Not drawn: no complete run has measured it. The instrument shift supplies it.")]
+    every = in_order(run for runs in measured.values() for run in runs)
+    layers, styles = evenly(every, LAYERS), palette(cells.schemes)
+    canvas, axes = panels(len(ROWS), len(layers), max(2.2, 11 / len(layers)), 1.9, sharex=True, sharey="row")
+    for j, layer in enumerate(layers):
+        for scheme, runs in measured.items():
+            tables = [run[layer].set_index("step") for run in runs if layer in run]
+            for i, column in enumerate(ROWS):
+                draw_runs(axes[i][j], [table[column] for table in tables], styles[scheme])
+            if tables:
+                floor = mean_over_seeds([table.floor for table in tables])
+                axes[0][j].plot(floor.index, floor, color=styles[scheme].color, linewidth=0.9, linestyle=":")
+        axes[0][j].set_title(layer)
+    bent = ""
+    for row, (column, title) in zip(axes, ROWS.items(), strict=True):
+        row[0].set_ylabel(title)
+        drawn = (run[layer] for runs in measured.values() for run in runs for layer in layers if layer in run)
+        bent = bend(row[0], "y", pd.concat([table[column] for table in drawn])) or bent
+        row[0].set_ylim(bottom=0)
+    steps = pd.concat([table.step for runs in measured.values() for run in runs for table in run.values()])
+    if steps[steps > 0].min() < 0.01 * steps.max():  # snapshots that are denser at the start
+        step_axis(axes[0][0], int(steps.max()))
+    canvas.supxlabel("training step", fontsize=9)
+    legend(canvas, {scheme: styles[scheme] for scheme in measured})
+    title = TITLE if not chosen.setting else f"{TITLE}: {label(chosen.setting)}"
+    caption = _caption(bent, chosen.words, omitted(LAYERS, every, "layers"))
+    return [finish(NAME, title, caption, canvas, cells.synthetic)]
+
+
+def curves(entry: Entry) -> Curves:
+    """Layer -> its shift since the start in the way "probe", of what enters its activation; in network order."""
+    table = rows(entry, "shift", "step", *ROWS)
+    if not {"way", "since"} <= set(table.columns):
+        return {}
+    result = {}
+    for layer, group in entering(table[table.way == "probe"]).groupby("layer", sort=False):
+        floor = group[group.since == "halves"].set_index("step").w1_scaled_mean.rename("floor")
+        since = group[group.since == "start"][["step", *ROWS]].join(floor, on="step")
+        if len(since):
+            result[str(layer)] = since
+    return result
+
+
+def _caption(*sentences: str) -> str:
+    parts = [
+        "Thick lines: means over seeds, thin: seeds; of what enters each layer's activation (normalized, or linear",
+        "without a norm; way probe), on a fixed set of validation images, in standard deviations of a unit, averaged",
+        "over units; norms that use the batch work with the statistics of these images. Top: Wasserstein-1 distance",
+        "between a unit's distribution now and at step 0. Dotted: the same between two halves of the images at one",
+        "time: what another choice of images would change. Middle: how far the value of one image has moved, on",
+        "average, in the same units: never less. A norm that pins the distribution while every image moves is low",
+        "above and high here. Bottom: how far a unit's mean has moved.",
+    ]
+    return " ".join(filter(None, [*parts, *sentences]))

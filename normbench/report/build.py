@@ -1,0 +1,137 @@
+"""A study's report: a page, tables and pictures from the files of its runs. Never imports torch."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from normbench.analysis import answer as analysis  # whole: its `tables` is not our module of that name
+from normbench.analysis.answer import Options
+from normbench.analysis.differences import differences
+from normbench.analysis.groups import Cells, read
+from normbench.analysis.leaderboard import Leaderboard, leaderboard
+from normbench.analysis.leaderboard_table import print_leaderboard
+from normbench.analysis.selection import Filter, ReportError, parse, select, worded
+from normbench.report.files import write_files
+from normbench.runs import load
+
+if TYPE_CHECKING:
+    from normbench.report.content import Content, Extra
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What was built: `page` is the file to open, `files` lists it and all others."""
+
+    page: Path
+    files: tuple[Path, ...]
+    content: Content
+
+    @property
+    def leaderboard(self) -> Leaderboard:
+        return self.content.board
+
+
+def build(
+    folder: str | Path,
+    options: Options | None = None,
+    only: Filter | None = None,
+    question: str = "",
+    jobs: int | None = 1,
+    extra: Callable[[Cells], Extra] | None = None,
+) -> Report:
+    """Write `report/` into a study's folder: page, tables, figures. The same runs give the same bytes.
+
+    Args:
+        options: of the statistics; left out, the usual ones.
+        only: the runs with one of these values for each key alone, {"norm": ["batch"]}; the report says so.
+        question: that the study answers, for the head of the page.
+        jobs: processes that draw the figures of a study of many runs; None: one per core.
+        extra: tables, figures and sentences of others, which come first; not where `only` leaves a part of the runs.
+
+    Raises:
+        FileNotFoundError: there is no run in `folder`.
+        ReportError: no run is as `only` or `options` ask for.
+        OSError: the folder can't be written.
+    """
+    from normbench.report.page import render
+
+    folder = Path(folder)
+    content = compile_content(folder, options or Options(), only or {}, question, jobs, extra)
+    files = content.files()
+    files["report.html"] = render(content).encode()  # last: whoever sees a new page finds what it links to
+    written = write_files(folder / "report", files)
+    return Report(folder / "report" / "report.html", written, content)
+
+
+def compile_content(
+    folder: Path,
+    options: Options,
+    only: Filter,
+    question: str,
+    jobs: int | None,
+    extra: Callable[[Cells], Extra] | None = None,
+) -> Content:
+    """Read, count, draw: everything but writing. Arguments and errors are those of `build`."""
+    from normbench.analysis.every_run import every_run
+    from normbench.plots.side_by_side import drawing  # matplotlib takes half a second that tables alone don't need
+    from normbench.report.content import Content, Extra
+
+    everything = load(folder)
+    chosen = select(everything, only)
+    cells = read(chosen)
+    try:
+        reference, _ = analysis.check(cells, options)
+    except ValueError as error:
+        raise ReportError(str(error)) from error
+    filtered = ""
+    if only:
+        filtered = f"Filtered: {worded(only)}. {len(cells.entries)} of the study's {len(list(everything))} runs."
+    first = extra(cells) if extra is not None and not only else Extra()
+    with drawing(cells, (reference, options.margin), jobs) as figures:
+        return Content(
+            board=leaderboard(cells),
+            tables=[*first.tables, *analysis.tables(cells, options)],
+            runs=every_run(cells),
+            question=next((str(q) for e in cells.entries if (q := e.run.config.get("question"))), question),
+            answer=[*analysis.answer(cells, options), *first.answer],
+            differences=differences(cells),
+            filtered=filtered,
+            command=_command(folder, options, only),
+            unread={**cells.foreign, **_strangers(folder)},
+            figures=[*first.figures, *figures()],  # last: drawn while the rest is counted
+        )
+
+
+def _command(folder: Path, options: Options, only: Filter) -> str:
+    usual = Options()
+    words = ["normbench", "report", f"results/{folder.resolve().name}"]
+    words += ["--reference", options.reference] if options.reference else []
+    words += ["--margin", f"{options.margin:g}"] if options.margin != usual.margin else []
+    if options.targets != usual.targets:
+        words += [word for target in options.targets for word in ("--target", f"{target:g}")]
+    words += ["--filter", *(f"{key}={','.join(values)}" for key, values in only.items())] if only else []
+    return shlex.join(words)
+
+
+def _strangers(folder: Path) -> Mapping[str, str]:
+    """Folders that are no runs, but for our own and hidden ones."""
+    found = sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != "." and path.name != "report")
+    return {path.name: "has no config.yaml: not a run" for path in found if not (path / "config.yaml").exists()}
+
+
+__all__ = [
+    "Cells",
+    "Leaderboard",
+    "Options",
+    "Report",
+    "ReportError",
+    "build",
+    "leaderboard",
+    "parse",
+    "print_leaderboard",
+    "read",
+]

@@ -1,0 +1,116 @@
+"""How long a run will take, told from runs that are over, or from a few steps."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from normbench.config.run_config import Cell
+from normbench.runs import Run
+
+if TYPE_CHECKING:
+    from normbench.experiment import Prepared
+
+MOST = 200  # earlier runs that are read: the newest
+SECONDS = 0.5  # that `measure` trains
+
+
+class Timings:
+    """Seconds per update, and for the rest (evaluating, measuring), of runs like the one asked for.
+
+    "Like" is tried in three widths: all that matters the same; model, scheme and batch size; model and batch size.
+    """
+
+    def __init__(self) -> None:
+        self.known: dict[str, list[tuple[float, float]]] = defaultdict(list)
+
+    def learn(self, choices: Mapping[str, str], config: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
+        """Take in a run that is over."""
+        if summary.get("status") == "complete" and summary["steps"]:
+            seconds = summary["seconds"]
+            rest = seconds["evaluating"] + seconds["measuring"]
+            self.add(choices, config, seconds["training"] / summary["steps"], rest)
+
+    def learn_all(self, runs: Iterable[Run]) -> None:
+        for run in runs:
+            try:
+                self.learn(run.choices, run.config, run.summary)
+            except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
+                continue  # a foreign or half-written folder tells nothing
+
+    def add(self, choices: Mapping[str, str], config: Mapping[str, Any], per_step: float, rest: float) -> None:
+        for key in _keys(choices, config):
+            self.known[key].append((per_step, rest))
+
+    def seconds(self, choices: Mapping[str, str], config: Mapping[str, Any], steps: int) -> float | None:
+        """Of a run of `steps` updates; None if no run like it is known."""
+        for key in _keys(choices, config):
+            if known := self.known.get(key):
+                per_step, rest = (statistics.median(values) for values in zip(*known, strict=True))
+                return steps * per_step + rest
+        return None
+
+
+def _keys(choices: Mapping[str, str], config: Mapping[str, Any]) -> list[str]:
+    machine = [config["device"].split(":")[0], config["threads"]]
+    batch = [config["batch_size"], config["accumulate"]]
+    exact = [config[key] for key in ("model", "norm", "dataset", "instruments", "evaluations", "optimizer")]
+    wide = [choices["model"], choices["norm"], choices["dataset"], choices["instruments"]]
+    keys = ([exact, batch, machine], [wide, batch, machine], [choices["model"], choices["dataset"], batch, machine])
+    return [json.dumps(key, sort_keys=True) for key in keys]
+
+
+def earlier_runs(results: Path, known: set[Path]) -> Iterator[Run]:
+    """The newest finished runs below `results` that are not `known`."""
+    found = [path for path in results.glob("*/*/summary.json") if path.parent not in known]
+    dated = sorted(((path.stat().st_mtime, path) for path in found), reverse=True)
+    return (Run(path.parent) for _, path in dated[:MOST])
+
+
+def measure_cell(cell: Cell) -> tuple[float, float]:
+    """`measure`, for a cell that was not prepared. Raises ConfigError or Unsupported."""
+    from normbench.experiment import prepare_cell
+
+    return measure(prepare_cell(cell))
+
+
+def measure(ready: Prepared) -> tuple[float, float]:
+    """Train for half a second and evaluate once: seconds per update, and for all evaluations. Without instruments."""
+    import torch
+
+    from normbench import seeding
+    from normbench.training.loop import Update, evaluate, mini_batches, steps
+    from normbench.training.optimizers import lr_by_step, make_optimizer
+
+    config, data = ready.cell.config, ready.dataset
+    torch.set_num_threads(config["threads"])
+    model = ready.parts.model(ready.parts.scheme, data.shape, len(data.classes)).to(config["device"])
+    optimizer = make_optimizer(config["optimizer"], model, lr=1e-6)
+    update = Update(lr_by_step(dict(config) | {"lr": 1e-6}, ready.total), config["clip_norm"], config["accumulate"])
+    per_update = config["batch_size"] * config["accumulate"]
+
+    def order(epoch: int) -> torch.Tensor:
+        return seeding.order(0, epoch, len(data.train)).to(config["device"])
+
+    batches, begin, warm = mini_batches(data.train, per_update, order, 0, ready.total), 0.0, min(3, ready.total - 1)
+    for step in steps(model, batches, optimizer, 0, update):
+        done = step.index
+        if step.loss is not None:
+            step.loss.item()
+        if done == warm:
+            begin = time.perf_counter()
+        if done > warm and time.perf_counter() - begin > SECONDS:
+            break
+    per_step = (time.perf_counter() - begin) / max(done - warm, 1)
+    begin = time.perf_counter()
+    evaluate(model, data.validation)
+    once = (time.perf_counter() - begin) / len(data.validation)
+    images = len(data.validation) * (config["evaluations"] + 1) + len(data.test)
+    return per_step, once * images

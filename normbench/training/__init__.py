@@ -1,0 +1,1 @@
+"""The loop over updates, and what it needs: optimizers, evaluation, memory."""

@@ -1,0 +1,173 @@
+"""Evaluating a trained network with each kind of statistics: how good is it, and how good are they?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from normbench.errors import Unsupported
+from normbench.instruments.sample import DrawnImages
+from normbench.instruments.statistics import errors
+from normbench.norms import (
+    KINDS,
+    Batches,
+    MeanVar,
+    average_statistics,
+    exact_statistics,
+    images_at_once,
+    load_statistics,
+    statistics_for,
+    statistics_of,
+    working_with,
+)
+from normbench.training.loop import Batch, Examples, evaluate, loss_and_accuracy
+
+IMAGES = 10_000  # training images that a run takes statistics from; `normbench evaluate` takes all
+GROUPS = 10  # of mini-batches, whose differences tell the noise of `averages`
+Found = Mapping[str, MeanVar]  # name of a norm -> its statistics
+
+
+def training_images(model: nn.Module, train: Examples, count: int = IMAGES) -> Batches:
+    """`count` training images, or all there are, where `model` is and as precise."""
+    weight = next(model.parameters())
+    return lambda size: DrawnImages(train, count, size, weight.device, weight.dtype)
+
+
+def evaluate_own(
+    model: nn.Module, kind: str, train: Examples, examples: Examples, batch_size: int
+) -> tuple[float, float]:
+    """As `training.evaluate`, with the statistics of this kind. `model` is left as it was."""
+    if kind == "ema" or not statistics_of(model, "ema"):
+        return evaluate(model, examples)
+    found = statistics_for(model, kind, training_images(model, train), batch_size)
+    result = evaluate_with(model, kind, found, examples, min(batch_size, len(examples)) if kind == "batch" else 200)
+    return result.loss, result.accuracy
+
+
+def load_own(model: nn.Module, kind: str, train: Examples, batch_size: int) -> None:
+    """Let `model` work with the statistics of this kind from here on, as the run has evaluated it; not with "batch"."""
+    if kind != "ema":
+        load_statistics(model, statistics_for(model, kind, training_images(model, train), batch_size))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Mean loss and accuracy (0 to 1) over `images` of a test set."""
+
+    statistics: str
+    batch_size: int
+    images: int
+    accuracy: float
+    loss: float
+
+
+def evaluate_with(model: nn.Module, kind: str, found: Found, examples: Examples, batch_size: int) -> Evaluation:
+    """`model` on `examples`, `batch_size` at a time. With "batch", a rest that is smaller is left out.
+
+    Raises: Unsupported with "batch" where a unit has one value in a batch.
+    """
+    count = len(examples) // batch_size * batch_size if kind == "batch" else len(examples)
+    device = next(model.parameters()).device
+
+    def batches() -> Iterator[Batch]:
+        for places in torch.arange(count, device=device).split(batch_size):
+            yield examples.batch(places)
+
+    with working_with(model, kind, found):
+        loss, accuracy = loss_and_accuracy(model, batches())
+    return Evaluation(kind, batch_size, count, accuracy, loss)
+
+
+@dataclass(frozen=True)
+class NormError:
+    """How far a norm's statistics are from the exact ones, over its units (medians over time steps, if there are any).
+
+    Args:
+        mean_error: root mean square of the means' differences, in exact standard deviations.
+        var_ratio: mean of the variances over the exact ones; NaN for a norm of the mean alone.
+        noise: standard error of `var_ratio`, from groups of mini-batches; None where it isn't an average over them.
+    """
+
+    norm: str
+    statistics: str
+    units: int
+    mean_error: float
+    var_ratio: float
+    noise: float | None = None
+
+
+class Statistics:
+    """The statistics of each kind that `model` can work with, from training images, and their errors.
+
+    Args:
+        kinds: those that are wanted.
+        batch_size: of training.
+        count: how many training images.
+    """
+
+    def __init__(self, model: nn.Module, kinds: Sequence[str], train: Examples, batch_size: int, count: int) -> None:
+        self.model, images = model, training_images(model, train, count)
+        self.found: dict[str, Found] = {}
+        self._groups: list[tuple[float, Found]] = []
+        for kind in kinds:
+            if kind == "averages":
+                self._groups = list(_in_groups(model, images(batch_size), batch_size))
+                self.found[kind] = _mean(self._groups)
+            else:
+                self.found[kind] = statistics_for(model, kind, images, batch_size)
+        exactly = deepcopy(model).double()
+        fit = images_at_once(exactly, training_images(exactly, train, 1)(1)[0][0])
+        self.exact = exact_statistics(exactly, training_images(exactly, train, count)(fit))
+
+    def errors(self) -> Iterator[NormError]:
+        """Of each norm and kind, against the exact statistics of the network in float64."""
+        for name in self.exact:
+            for kind, found in self.found.items():
+                if name in found:
+                    units, (mean_error, var_ratio) = self._error(found, name)
+                    of_groups = [self._error(group, name)[1][1] for _, group in self._groups if kind == "averages"]
+                    noise = torch.tensor(of_groups).std().item() / len(of_groups) ** 0.5 if len(of_groups) > 1 else None
+                    yield NormError(name, kind, units, mean_error, var_ratio, noise)
+
+    def _error(self, found: Found, name: str) -> tuple[int, tuple[float, float]]:
+        norm = self.model.get_submodule(name)
+        units, numbers = errors(found[name], self.exact[name], getattr(norm, "eps", 0.0))
+        mean_error, var_ratio, _ = numbers.nanmedian(0).values.tolist()
+        return int(units.sum()), (mean_error, var_ratio if hasattr(norm, "running_var") else torch.nan)
+
+
+def _in_groups(model: nn.Module, images: Sequence[Tensor], batch_size: int) -> Iterator[tuple[float, Found]]:
+    """`average_statistics` of GROUPS groups of mini-batches, each with its share of them."""
+    whole = [i for i in range(len(images)) if i < len(images) - 1 or len(images[i]) == batch_size]
+    for group in range(min(GROUPS, len(whole))):
+        mine = whole[group::GROUPS]
+        yield len(mine) / len(whole), average_statistics(model, (images[i] for i in mine))
+
+
+def _mean(groups: Sequence[tuple[float, Found]]) -> Found:
+    def mean(name: str, part: int) -> Tensor:
+        return torch.stack([share * group[name][part] for share, group in groups]).sum(0)
+
+    return {name: MeanVar(mean(name, 0), mean(name, 1)) for name in groups[0][1]}
+
+
+def possible(model: nn.Module) -> list[str]:
+    """The kinds that the network can work with; "batch" where each unit has two values, see `fits`."""
+    if not statistics_of(model, "ema"):
+        return []
+    return [kind for kind in KINDS if kind != "cumulative" or statistics_of(model, "cumulative")]
+
+
+def fits(model: nn.Module, examples: Examples, batch_size: int) -> bool:
+    """Can the network work with the statistics of a batch of this size?"""
+    places = torch.arange(batch_size, device=next(model.parameters()).device)
+    try:
+        with working_with(model, "batch", {}):
+            model(examples.batch(places)[0])
+    except Unsupported:
+        return False
+    return True

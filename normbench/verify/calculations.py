@@ -1,0 +1,128 @@
+"""Claims that need no study: their numbers are calculated on the spot, in float64 unless they are times.
+
+A new one is a function that returns numbers by name (a list where it was measured several times) and a line at the end.
+Each imports torch itself, for the list of claims does without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from normbench.claims.claim import ClaimError
+
+Numbers = dict[str, float | list[float]]
+REPEATS = 5  # of a time
+
+
+def calculate(name: str) -> Numbers:
+    """The numbers of a calculation, from the same random numbers each time. Raises ClaimError."""
+    if name not in CALCULATIONS:
+        raise ClaimError(f"there is no calculation {name}. There are: {', '.join(CALCULATIONS)}.")
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as runs do by default
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return CALCULATIONS[name]()
+    finally:
+        torch.set_num_threads(threads)
+
+
+def ln_ignores_batch() -> Numbers:
+    """The largest change of the outputs for four images when the other sixty of their batch are replaced.
+
+    By layer and by batch norm in training, and by batch norm in evaluation; outputs are of the order of 1.
+    """
+    import torch
+
+    from normbench.norms import BatchNorm, LayerNorm
+
+    def change(norm: Any, training: bool = True) -> float:
+        net = _network(norm).double().train(training)
+        images, others = torch.randn(2, 64, 1, 8, 8, dtype=torch.float64)
+        mixed = torch.cat([images[:4], others[4:]])
+        return (net(images)[:4] - net(mixed)[:4]).abs().max().item()
+
+    return {
+        "layer": change(LayerNorm),
+        "batch_in_training": change(BatchNorm),
+        "batch_in_inference": change(BatchNorm, training=False),
+    }
+
+
+def bias_is_useless() -> Numbers:
+    """What a bias does in front of batch norm: its largest gradient, and the change of the output when 5 is added.
+
+    Beside them the same without a norm.
+    """
+    import torch
+    from torch import nn
+
+    from normbench.norms import BatchNorm
+
+    def both(norm: nn.Module) -> tuple[float, float]:
+        linear = nn.Linear(20, 30)
+        net = nn.Sequential(linear, norm, nn.ReLU(), nn.Linear(30, 5)).double()
+        x, y = torch.randn(64, 20, dtype=torch.float64), torch.arange(64) % 5
+        before = net(x)
+        nn.functional.cross_entropy(before, y).backward()
+        assert linear.bias.grad is not None
+        gradient = linear.bias.grad.abs().max().item()
+        with torch.no_grad():
+            linear.bias.add_(5)
+            return gradient, (net(x) - before).abs().max().item()
+
+    (gradient, change), (plain_gradient, plain_change) = both(BatchNorm(30)), both(nn.Identity())
+    return {
+        "gradient": gradient, "change": change,
+        "gradient_without_norm": plain_gradient, "change_without_norm": plain_change,
+    }  # fmt: skip
+
+
+def folds() -> Numbers:
+    """A network with batch norm, trained for 200 steps on made-up images, and the same with its norms folded away.
+
+    The largest difference of two logits in float64, the share of images with the same class, and how many times as
+    fast it is at batch 1 (medians of turns that alternate between the two), measured five times.
+    """
+    import torch
+
+    from normbench.data import prepare
+    from normbench.data.synthetic import synthetic
+    from normbench.norms import BatchNorm, fold
+    from normbench.verify.folding import compare_in, latencies
+
+    data = prepare(synthetic(Path()), name="synthetic", validation=100)
+    net = _network(BatchNorm, data.shape).train()
+    optimizer = torch.optim.Adam(net.parameters())
+    for _ in range(200):
+        images, labels = data.train.batch(torch.randint(len(data.train), (64,)))
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(net(images), labels).backward()
+        optimizer.step()
+    found = compare_in("float64", net, data.test)
+    folded = fold(net.eval())[0]
+    times = [latencies(net, folded, data.test)[0] for _ in range(REPEATS)]
+    return {
+        "logit_difference": found.difference,
+        "same_class": 1 - len(found.changed) / found.images,
+        "times_as_fast": [time.before / time.after for time in times],
+    }
+
+
+def _network(norm: Any, shape: tuple[int, int, int] = (1, 8, 8)) -> Any:
+    from normbench.models import MLP
+    from normbench.norms import NormScheme
+
+    return MLP(NormScheme(norm=norm), shape, 10, hidden=[100, 100, 100])
+
+
+CALCULATIONS: dict[str, Callable[[], Numbers]] = {
+    "ln_ignores_batch": ln_ignores_batch,
+    "bias_is_useless": bias_is_useless,
+    "folds": folds,
+}
