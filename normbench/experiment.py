@@ -19,14 +19,14 @@ import torch
 from torch import Tensor, nn
 
 from normbench.config.compose import build
-from normbench.config.run_config import Cell, Parts, Stop, Tell
+from normbench.config.run_config import Parts, RunConfig, Stop, Tell
 from normbench.config.schema import check_layers
 from normbench.data import DataError, Dataset, default_data_dir, prepare
 from normbench.errors import ConfigError, Stopped, Unsupported
 from normbench.instruments.measuring import bytes_at_most
 from normbench.models import require_method
 from normbench.norms import blocks
-from normbench.runs import SCHEMA_VERSION, Locked, Run, RunFolder, Unwritable
+from normbench.runs import SCHEMA_VERSION, Locked, Run, RunFolder, Unwritable, is_finished
 from normbench.runs.provenance import provenance
 from normbench.training.memory import saved_for_backward, size
 from normbench.training.perturbation import shock_of
@@ -131,7 +131,7 @@ def free_memory(device: str) -> int:
 class Prepared:
     """A cell that was looked at and can be run."""
 
-    cell: Cell
+    cell: RunConfig
     parts: Parts
     dataset: Dataset
     total: int  # updates
@@ -140,7 +140,7 @@ class Prepared:
     saved_bytes: int  # that a step keeps for the backward pass
 
 
-def prepare_cell(cell: Cell) -> Prepared:
+def prepare_cell(cell: RunConfig) -> Prepared:
     """Build the parts of `cell`, load its data, and make sure that it can be trained. Writes nothing.
 
     Raises:
@@ -159,7 +159,7 @@ def prepare_cell(cell: Cell) -> Prepared:
     return Prepared(cell, parts, dataset, total, table_bytes, weights, trial.saved)
 
 
-def execute(cell: Cell, tell: Tell = lambda progress: None, stop: Stop = lambda: False) -> Run:
+def execute(cell: RunConfig, tell: Tell = lambda progress: None, stop: Stop = lambda: False) -> Run:
     """Train `cell` to its end, or continue it, or find it finished.
 
     Raises:
@@ -168,7 +168,7 @@ def execute(cell: Cell, tell: Tell = lambda progress: None, stop: Stop = lambda:
         Stopped: `stop` said so.
         Exception: whatever went wrong in training; it is in `error.json`, too.
     """
-    if cell.finished:
+    if is_finished(cell.folder):
         return Run(cell.folder)
     return train(prepare_cell(cell), tell, stop)
 
@@ -179,7 +179,7 @@ def train(ready: Prepared, tell: Tell = lambda progress: None, stop: Stop = lamb
     torch.set_num_threads(cell.config["threads"])
     columns = {instrument.name: instrument.columns for instrument in ready.parts.instruments}
     with RunFolder(cell.folder, columns) as folder:
-        if not cell.finished:  # another process may have finished it meanwhile
+        if not is_finished(cell.folder):  # another process may have finished it meanwhile
             try:
                 written = record(cell) | {"total_steps": ready.total}
                 Training(cell, ready.parts, ready.dataset, ready.total, folder, tell, stop).run(written)
@@ -192,30 +192,30 @@ def train(ready: Prepared, tell: Tell = lambda progress: None, stop: Stop = lamb
     return Run(cell.folder)
 
 
-def record_failure(cell: Cell, message: str, trace: str = "") -> None:
+def record_failure(cell: RunConfig, message: str, trace: str = "") -> None:
     """Give a cell that left none its `error.json`: it was killed, or failed before its folder was made."""
     with suppress(OSError, Locked, Unwritable), RunFolder(cell.folder) as folder:
-        if cell.finished:
+        if is_finished(cell.folder):
             return
         if not (cell.folder / "config.yaml").exists():
             folder.start(record(cell))
         folder.fail(message, trace)
 
 
-def forget(cell: Cell) -> None:
+def forget(cell: RunConfig) -> None:
     """Let a finished cell be run again. Raises Locked."""
     with RunFolder(cell.folder) as folder:
         folder.clear()
 
 
-def record_unsupported(cell: Cell, reason: str) -> None:
+def record_unsupported(cell: RunConfig, reason: str) -> None:
     """Give a cell of a study that can't be run its folder, so that no table passes over it in silence."""
     with suppress(Locked), RunFolder(cell.folder) as folder:  # another sweep is writing the same
         folder.start(record(cell))
         folder.finish({"status": "unsupported", "reason": reason})
 
 
-def record(cell: Cell) -> dict[str, Any]:
+def record(cell: RunConfig) -> dict[str, Any]:
     """What a run's config.yaml holds."""
     return {
         "schema_version": SCHEMA_VERSION,

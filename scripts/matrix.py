@@ -19,10 +19,10 @@ from normbench.config.options import choices
 SHAPES = {"28x28x1": (28, 1), "32x32x3": (32, 3)}
 BATCHES = (2, 8)
 FITTING = {"ghost_batch": ["norm.virtual=2"], "group": ["norm.groups=2"]}  # options that fit every cell
-Cell = tuple[str, str, str, int]  # norm, model, shape, batch size
+RunConfig = tuple[str, str, str, int]  # norm, model, shape, batch size
 
 
-def fall(cell: Cell, steps_to_do: int) -> float | str:
+def fall(cell: RunConfig, steps_to_do: int) -> float | str:
     """Loss after over loss before, or why there is none."""
     import torch
     import torch.nn.functional as F
@@ -80,7 +80,7 @@ def quiet() -> dict[str, list[str]]:
 QUIET = quiet()
 
 
-def table(results: dict[Cell, float | str], norms: list[str], models: list[str], steps_done: int) -> str:
+def table(results: dict[RunConfig, float | str], norms: list[str], models: list[str], steps_done: int) -> str:
     """Markdown: a row per scheme, a column per model; in a cell the four numbers."""
     reasons: dict[str, int] = {}
     lines = ["# Every scheme in every model", "", (__doc__ or "").strip(), ""]

@@ -23,7 +23,7 @@ from normbench import seeding
 from normbench.cli import main
 from normbench.config.compose import build, compose
 from normbench.config.options import config_dir
-from normbench.config.run_config import Cell, Parts
+from normbench.config.run_config import Parts, RunConfig
 from normbench.errors import Unsupported
 from normbench.instruments import Probe
 from normbench.models import initialize
@@ -82,7 +82,7 @@ def case() -> Callable[..., AbstractContextManager[None]]:
 
 
 @cache  # composing takes a quarter of a second
-def composed(*words: str) -> Cell:
+def composed(*words: str) -> RunConfig:
     norm = next((word.removeprefix("norm=") for word in words if word.startswith("norm=")), "batch")
     known = yaml.safe_load((config_dir() / "norm" / f"{norm}.yaml").read_bytes())
     small = [f"norm.{key}={value}" for key, value in NORM_SIZES.items() if key in known]
@@ -95,17 +95,17 @@ def parts(*words: str) -> Any:
 
 
 @pytest.fixture(scope="session")
-def cell_of() -> Callable[..., Cell]:
+def cell_of() -> Callable[..., RunConfig]:
     """`cell_of("norm=batch", "model=mlp")`: that run on made-up images; composed once."""
     return composed
 
 
 @pytest.fixture
-def cell_with(tmp_path: Path, cell_of: Callable[..., Cell]) -> Callable[..., Callable[..., Cell]]:
+def cell_with(tmp_path: Path, cell_of: Callable[..., RunConfig]) -> Callable[..., Callable[..., RunConfig]]:
     """`cell_with("batch_size=8")("norm=none", jobs=1)`: that cell, in a folder of the test's own."""
 
-    def cell_with(*usual: str) -> Callable[..., Cell]:
-        def cell(*words: str, **config: Any) -> Cell:
+    def cell_with(*usual: str) -> Callable[..., RunConfig]:
+        def cell(*words: str, **config: Any) -> RunConfig:
             made = cell_of(*usual, *words)
             return replace(made, config={**made.config, "results_dir": str(tmp_path / "results"), **config})
 

@@ -44,7 +44,6 @@ PENDING = {
     "commands/list.py -> cli",
     "config/app.py -> experiment",
     "config/compose.py -> norms",
-    "config/run_config.py -> runs",
     "config/schema.py -> training",
     "explain/batch.py -> instruments",
     "explain/mean_only.py -> instruments",

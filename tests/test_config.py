@@ -10,10 +10,10 @@ import yaml
 
 from normbench.config.compose import build, compose
 from normbench.config.options import GROUPS, choices, config_dir
-from normbench.config.run_config import Cell
+from normbench.config.run_config import RunConfig
 from normbench.errors import ConfigError
 
-CellOf = Callable[..., Cell]
+CellOf = Callable[..., RunConfig]
 
 
 def test_the_defaults_that_the_documentation_promises(cell_of: CellOf) -> None:

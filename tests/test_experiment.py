@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from normbench.config.run_config import Cell
+from normbench.config.run_config import RunConfig
 from normbench.errors import ConfigError, Unsupported
 from normbench.experiment import execute
 from normbench.runs import Run
@@ -25,10 +25,10 @@ SMALL = ["dataset.size=8", "dataset.examples=600", "dataset.validation=100", "ba
 
 
 @pytest.fixture
-def small(tmp_path: Path, cell_of: Callable[..., Cell]) -> Callable[..., Cell]:
+def small(tmp_path: Path, cell_of: Callable[..., RunConfig]) -> Callable[..., RunConfig]:
     """`small("norm=batch", "max_steps=9")`: that cell on little data, in a folder of the test's own."""
 
-    def small(*words: str, to: str = "a") -> Cell:
+    def small(*words: str, to: str = "a") -> RunConfig:
         cell = cell_of(*SMALL, *words)
         return replace(cell, config={**cell.config, "results_dir": str(tmp_path / to)})
 
@@ -36,7 +36,9 @@ def small(tmp_path: Path, cell_of: Callable[..., Cell]) -> Callable[..., Cell]:
 
 
 @pytest.fixture
-def size_words(cell_of: Callable[..., Cell], small_options: Callable[..., dict[str, Any]]) -> Callable[..., list[str]]:
+def size_words(
+    cell_of: Callable[..., RunConfig], small_options: Callable[..., dict[str, Any]]
+) -> Callable[..., list[str]]:
     """`size_words("vgg11")`: the words that make this model a small one."""
 
     def words(model: str) -> list[str]:
@@ -68,20 +70,20 @@ def assert_same(one: Run, other: Run) -> None:
 
 
 def test_the_same_run_twice_is_the_same_to_the_last_bit(
-    small: Callable[..., Cell], size_words: Callable[[str], list[str]], model_name: str
+    small: Callable[..., RunConfig], size_words: Callable[[str], list[str]], model_name: str
 ) -> None:
     words = (f"model={model_name}", *size_words(model_name), "norm=batch", "max_steps=12", "model.dropout=0.2")
     assert_same(execute(small(*words, to="a")), execute(small(*words, to="b")))
 
 
-def test_a_finished_run_is_not_trained_again(small: Callable[..., Cell]) -> None:
+def test_a_finished_run_is_not_trained_again(small: Callable[..., RunConfig]) -> None:
     run = execute(small("max_steps=5"))
     before = {p.name: p.stat().st_mtime_ns for p in run.folder.iterdir() if p.name != ".lock"}
     execute(small("max_steps=5"))
     assert {p.name: p.stat().st_mtime_ns for p in run.folder.iterdir() if p.name != ".lock"} == before
 
 
-def test_what_a_run_writes(small: Callable[..., Cell]) -> None:
+def test_what_a_run_writes(small: Callable[..., RunConfig]) -> None:
     run = execute(small("epochs=2", "evaluations=4", "norm=none"))
     per_epoch = run.summary["dataset"]["train"] // 8
     assert run.summary["steps"] == 2 * per_epoch
@@ -98,7 +100,7 @@ def test_what_a_run_writes(small: Callable[..., Cell]) -> None:
     assert {"python", "torch", "normbench"} <= run.record["versions"].keys()
 
 
-def test_at_most_a_thousand_rows_of_means(small: Callable[..., Cell]) -> None:
+def test_at_most_a_thousand_rows_of_means(small: Callable[..., RunConfig]) -> None:
     run = execute(small("max_steps=2100", "model.hidden=[4]", "instruments=none", "norm=none"))
     assert len(run.steps) == 700
     fine = execute(small("max_steps=999", "model.hidden=[4]", "instruments=none", "norm=none"))
@@ -107,7 +109,7 @@ def test_at_most_a_thousand_rows_of_means(small: Callable[..., Cell]) -> None:
     assert run.steps["loss"].to_numpy()[:300] == pytest.approx(means, rel=1e-5)
 
 
-def test_a_diverged_run_is_a_result(small: Callable[..., Cell]) -> None:
+def test_a_diverged_run_is_a_result(small: Callable[..., RunConfig]) -> None:
     run = execute(small("norm=none", "optimizer=sgd", "lr=1e30", "max_steps=200", "log_every=10"))
     assert run.status == "diverged"
     assert run.summary["test_accuracy"] is None
@@ -118,12 +120,12 @@ def test_a_diverged_run_is_a_result(small: Callable[..., Cell]) -> None:
     assert json.loads((run.folder / "summary.json").read_text())["status"] == "diverged"
 
 
-def test_a_run_that_learns_nothing_is_at_chance(small: Callable[..., Cell]) -> None:
+def test_a_run_that_learns_nothing_is_at_chance(small: Callable[..., RunConfig]) -> None:
     assert execute(small("lr=1e-12", "max_steps=3", "norm=none")).summary["at_chance"]
     assert not execute(small("epochs=4", "norm=batch")).summary["at_chance"]
 
 
-def test_bad_input_writes_nothing(small: Callable[..., Cell], tmp_path: Path) -> None:
+def test_bad_input_writes_nothing(small: Callable[..., RunConfig], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="batch_size must be at most the"):
         execute(small("batch_size=100000"))
     with pytest.raises(Unsupported, match="BatchNorm needs two values per feature"):
@@ -136,7 +138,7 @@ def test_bad_input_writes_nothing(small: Callable[..., Cell], tmp_path: Path) ->
 
 
 def test_an_error_in_training_is_kept_with_its_traceback(
-    small: Callable[..., Cell], monkeypatch: pytest.MonkeyPatch
+    small: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cell = small("max_steps=5")
     with monkeypatch.context() as patch:
@@ -151,7 +153,7 @@ def test_an_error_in_training_is_kept_with_its_traceback(
 
 @pytest.mark.parametrize("norm", ["batch", "weight_mean_only"])
 def test_a_killed_run_continues_as_if_nothing_had_happened(
-    small: Callable[..., Cell], size_words: Callable[[str], list[str]], model_name: str, norm: str
+    small: Callable[..., RunConfig], size_words: Callable[[str], list[str]], model_name: str, norm: str
 ) -> None:
     """SIGKILL at a random moment, more than once; weights, tables and summary are those of an undisturbed run."""
     steps = {"mlp": 600}.get(model_name, 150)
@@ -176,7 +178,7 @@ def test_a_killed_run_continues_as_if_nothing_had_happened(
     assert_same(execute(cell), undisturbed)
 
 
-def _saved(cell: Cell) -> int:
+def _saved(cell: RunConfig) -> int:
     try:
         return (cell.folder / "checkpoint").stat().st_mtime_ns
     except FileNotFoundError:
@@ -185,7 +187,7 @@ def _saved(cell: Cell) -> int:
 
 @pytest.mark.parametrize("damage", ["checkpoint cut in half", "checkpoint flipped", "table cut", "table gone"])
 def test_damage_makes_the_run_start_over_and_say_so(
-    small: Callable[..., Cell], damage: str, caplog: pytest.LogCaptureFixture
+    small: Callable[..., RunConfig], damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     words = ("max_steps=60", "log_every=10", "checkpoint_seconds=0")
     undisturbed, cell = execute(small(*words, to="a")), small(*words, to="b")
@@ -209,7 +211,7 @@ def test_damage_makes_the_run_start_over_and_say_so(
 
 
 def test_an_interrupted_run_continues_and_says_where(
-    small: Callable[..., Cell], caplog: pytest.LogCaptureFixture
+    small: Callable[..., RunConfig], caplog: pytest.LogCaptureFixture
 ) -> None:
     cell = small("max_steps=60", "log_every=10", "checkpoint_seconds=0")
     with pytest.raises(KeyboardInterrupt):
@@ -230,7 +232,7 @@ class _Stop:
             raise KeyboardInterrupt
 
 
-def test_a_layer_that_is_not_there_is_told_before_the_run(small: Callable[..., Cell]) -> None:
+def test_a_layer_that_is_not_there_is_told_before_the_run(small: Callable[..., RunConfig]) -> None:
     with pytest.raises(ConfigError, match=r"must be of hidden1, hidden2, .*: got hid\?9"):
         execute(small("max_steps=5", "instruments.layers=[hidden1,hid?9]"))
     assert not small("max_steps=5", "instruments.layers=[hidden1,hid?9]").folder.exists()
@@ -238,7 +240,7 @@ def test_a_layer_that_is_not_there_is_told_before_the_run(small: Callable[..., C
 
 @pytest.mark.parametrize(("norm", "size", "alone"), [("batch", 1, True), ("batch", 2, False), ("layer", 1, False)])
 def test_batch_norm_on_one_image_at_a_time_is_said(
-    small: Callable[..., Cell], norm: str, size: int, alone: bool
+    small: Callable[..., RunConfig], norm: str, size: int, alone: bool
 ) -> None:
     run = execute(small("model=cnn", "model.channels=[4]", f"norm={norm}", f"batch_size={size}", "max_steps=3"))
     assert ("each image is normalised alone" in run.summary.get("remark", "")) == alone

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from normbench.cli import main
-from normbench.config.run_config import Cell
+from normbench.config.run_config import RunConfig
 from normbench.errors import ConfigError
 from normbench.experiment import execute, prepare_cell, record_failure
 from normbench.runs import RunFolder
@@ -22,11 +22,11 @@ SMALL = ["dataset.size=8", "dataset.examples=600", "dataset.validation=100", "ba
 
 
 @pytest.fixture
-def cell(cell_with: Callable[..., Callable[..., Cell]]) -> Callable[..., Cell]:
+def cell(cell_with: Callable[..., Callable[..., RunConfig]]) -> Callable[..., RunConfig]:
     return cell_with(*SMALL)
 
 
-def test_every_status(cell: Callable[..., Cell]) -> None:
+def test_every_status(cell: Callable[..., RunConfig]) -> None:
     cells = {
         "done": cell("max_steps=5"),
         "resumes": cell("max_steps=400", checkpoint_seconds=0.0),
@@ -60,7 +60,7 @@ def _fail_at_200(progress: Any) -> None:
 
 
 @pytest.mark.parametrize(("rerun", "again"), [("failed", []), ("diverged", ["lr"]), ("all", ["lr", "plain"])])
-def test_what_is_over_runs_again_on_request(cell: Callable[..., Cell], rerun: str, again: list[str]) -> None:
+def test_what_is_over_runs_again_on_request(cell: Callable[..., RunConfig], rerun: str, again: list[str]) -> None:
     cells = {"plain": cell("max_steps=20"), "lr": cell("norm=none", "optimizer=sgd", "lr=1e30", "max_steps=20")}
     assert [execute(one).status for one in cells.values()] == ["complete", "diverged"]
     plan = examine(replace(one, config={**one.config, "rerun": rerun}) for one in cells.values())
@@ -68,7 +68,7 @@ def test_what_is_over_runs_again_on_request(cell: Callable[..., Cell], rerun: st
     assert sorted(found) == again
 
 
-def test_seed_by_seed_and_the_longest_first(cell: Callable[..., Cell]) -> None:
+def test_seed_by_seed_and_the_longest_first(cell: Callable[..., RunConfig]) -> None:
     words = [(f"seed={seed}", f"batch_size={size}", "max_samples=400") for seed in (1, 0) for size in (40, 4)]
     order = [
         (item.cell.config["seed"], item.cell.config["batch_size"]) for item in examine(cell(*own) for own in words).todo
@@ -76,7 +76,7 @@ def test_seed_by_seed_and_the_longest_first(cell: Callable[..., Cell]) -> None:
     assert order == [(0, 4), (0, 40), (1, 4), (1, 40)]
 
 
-def test_time_left_is_told_from_earlier_runs(cell: Callable[..., Cell]) -> None:
+def test_time_left_is_told_from_earlier_runs(cell: Callable[..., RunConfig]) -> None:
     timings, one = Timings(), cell("max_steps=100")
     assert examine([one]).seconds_left(2) is None
     summary = {"status": "complete", "steps": 50, "seconds": {"training": 1.0, "evaluating": 0.5, "measuring": 0.25}}
@@ -91,7 +91,7 @@ def test_time_left_is_told_from_earlier_runs(cell: Callable[..., Cell]) -> None:
     assert timings.seconds(one.choices, one.config, 100) == pytest.approx(2.75)
 
 
-def test_a_few_steps_tell_the_time_of_many(cell: Callable[..., Cell]) -> None:
+def test_a_few_steps_tell_the_time_of_many(cell: Callable[..., RunConfig]) -> None:
     ready = prepare_cell(cell("max_steps=300"))
     per_step, rest = measure(ready)
     seconds = execute(ready.cell).summary["seconds"]
@@ -100,7 +100,7 @@ def test_a_few_steps_tell_the_time_of_many(cell: Callable[..., Cell]) -> None:
     assert measure(prepare_cell(cell("max_steps=1")))[0] > 0
 
 
-def test_the_disk_bound_holds(cell: Callable[..., Cell]) -> None:
+def test_the_disk_bound_holds(cell: Callable[..., RunConfig]) -> None:
     one = cell("max_steps=60", "norm=batch")
     [item] = examine([one]).items
     execute(one)
@@ -108,7 +108,7 @@ def test_the_disk_bound_holds(cell: Callable[..., Cell]) -> None:
     assert written < item.disk < 10 * written
 
 
-def test_shards_are_parts(cell: Callable[..., Cell]) -> None:
+def test_shards_are_parts(cell: Callable[..., RunConfig]) -> None:
     cells = [cell(f"seed={seed}", f"norm={norm}") for seed in range(3) for norm in ("none", "batch", "layer")]
     parts = [shard(cells, f"{number}/4") for number in (1, 2, 3, 4)]
     assert sorted(len(part) for part in parts) == [2, 2, 2, 3]
@@ -118,7 +118,7 @@ def test_shards_are_parts(cell: Callable[..., Cell]) -> None:
     assert shard(cells, None) == cells
 
 
-def test_results_of_another_version_are_refused(cell: Callable[..., Cell]) -> None:
+def test_results_of_another_version_are_refused(cell: Callable[..., RunConfig]) -> None:
     one = cell("max_steps=5")
     path = execute(one).folder / "summary.json"
     path.write_text(path.read_text().replace('"schema_version": 2', '"schema_version": 1'))

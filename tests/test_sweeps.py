@@ -15,7 +15,7 @@ import pytest
 
 from normbench import load
 from normbench.cli import main
-from normbench.config.run_config import Cell
+from normbench.config.run_config import RunConfig
 from normbench.experiment import execute
 from normbench.runs import Run, RunFolder
 from normbench.sweep.plan import examine
@@ -59,21 +59,21 @@ class Silent:
     def finished(self, run: Run) -> None:
         self.told.append(("finished", run.folder.name))
 
-    def failed(self, cell: Cell, error: str) -> None:
+    def failed(self, cell: RunConfig, error: str) -> None:
         self.told.append(("failed", cell.name))
 
-    def warned(self, cell: Cell, text: str) -> None:
+    def warned(self, cell: RunConfig, text: str) -> None:
         self.told.append(("warned", text))
 
     def stopping(self, running: int) -> None:
         self.told.append(("stopping", str(running)))
 
-    def tick(self, running: list[Cell], others: int) -> None:
+    def tick(self, running: list[RunConfig], others: int) -> None:
         pass
 
 
 @pytest.fixture
-def cell(cell_with: Callable[..., Callable[..., Cell]]) -> Callable[..., Cell]:
+def cell(cell_with: Callable[..., Callable[..., RunConfig]]) -> Callable[..., RunConfig]:
     return cell_with(*SMALL)
 
 
@@ -102,7 +102,7 @@ def test_a_cell_that_fails_in_any_way_is_told_and_the_others_go_on(
     assert "RuntimeError: it broke" in told
 
 
-def test_two_sweeps_share_a_study(cell: Callable[..., Cell]) -> None:
+def test_two_sweeps_share_a_study(cell: Callable[..., RunConfig]) -> None:
     """One of them finds a cell taken, and waits for it, or takes it over when it is left unfinished."""
     cells = [cell("max_steps=40", f"seed={seed}") for seed in range(2)]
     with RunFolder(cells[0].folder) as folder:
@@ -116,7 +116,7 @@ def test_two_sweeps_share_a_study(cell: Callable[..., Cell]) -> None:
     assert sorted(view.told) == sorted(("finished", one.name) for one in cells)
 
 
-def test_a_cell_that_another_process_finishes_counts_once(cell: Callable[..., Cell]) -> None:
+def test_a_cell_that_another_process_finishes_counts_once(cell: Callable[..., RunConfig]) -> None:
     cells = [cell("max_steps=40", f"seed={seed}") for seed in range(2)]
     with RunFolder(cells[0].folder) as folder:
         folder.start({"config": {}})
@@ -134,7 +134,7 @@ def test_a_cell_that_another_process_finishes_counts_once(cell: Callable[..., Ce
     assert outcome.ran + outcome.elsewhere == 2
 
 
-def test_a_removed_folder_is_a_failure_and_is_made_anew(cell: Callable[..., Cell]) -> None:
+def test_a_removed_folder_is_a_failure_and_is_made_anew(cell: Callable[..., RunConfig]) -> None:
     import shutil
 
     one = cell("max_steps=100000")
@@ -153,7 +153,7 @@ def test_a_removed_folder_is_a_failure_and_is_made_anew(cell: Callable[..., Cell
         assert len((one.folder / "steps.csv").read_text().splitlines()) == 1, "nothing of the first one's in it"
 
 
-def test_a_run_that_is_asked_to_stop_continues_to_the_same_end(cell: Callable[..., Cell], tmp_path: Path) -> None:
+def test_a_run_that_is_asked_to_stop_continues_to_the_same_end(cell: Callable[..., RunConfig], tmp_path: Path) -> None:
     whole = execute(cell("max_steps=400", "model.dropout=0.2", results_dir=str(tmp_path / "whole")))
     one = cell("max_steps=400", "model.dropout=0.2")
     asked = iter(range(10**6))
@@ -227,7 +227,7 @@ def test_a_shard_runs_its_part_and_together_they_are_the_whole(capsys: pytest.Ca
     assert "this shard holds no run" in capsys.readouterr().err
 
 
-def test_jobs(cell: Callable[..., Cell]) -> None:
+def test_jobs(cell: Callable[..., RunConfig]) -> None:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     assert how_many(cell()) == cores
     assert how_many(cell(jobs=7)) == 7
@@ -235,7 +235,7 @@ def test_jobs(cell: Callable[..., Cell]) -> None:
     assert how_many(cell(device="cuda:0")) == 1
 
 
-def test_status_watches_until_nothing_runs(cell: Callable[..., Cell], capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_watches_until_nothing_runs(cell: Callable[..., RunConfig], capsys: pytest.CaptureFixture[str]) -> None:
     one, two = cell("max_steps=40"), cell("max_steps=41")
     execute(one)
     with RunFolder(two.folder) as folder:

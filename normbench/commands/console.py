@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from normbench.config.run_config import Cell, Progress
+from normbench.config.run_config import Progress, RunConfig
 from normbench.runs import Run, load
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def settings(config: dict[str, Any]) -> str:
 
 
 @contextmanager
-def run_view(cell: Cell, table_bytes: int) -> Iterator[Callable[[Progress], None]]:
+def run_view(cell: RunConfig, table_bytes: int) -> Iterator[Callable[[Progress], None]]:
     """A single run: its settings first, then how it is going.
 
     Args:
@@ -78,7 +78,7 @@ def _state(progress: Progress) -> str:
     return f"{progress.samples_per_second:,.0f} samples/s, loss {progress.loss:.4f}{accuracy}"
 
 
-def print_run(run: Run, cell: Cell, finished_before: bool) -> None:
+def print_run(run: Run, cell: RunConfig, finished_before: bool) -> None:
     """What came out of a single run, what it can be compared with, and where it is."""
     summary = run.summary
     if finished_before:
@@ -115,7 +115,7 @@ def plain_table() -> Table:
     return Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
 
 
-def _print_neighbours(cell: Cell) -> None:
+def _print_neighbours(cell: RunConfig) -> None:
     """Finished runs that differ from this one in the scheme only, or the command that would make them."""
     own, rows = _without_scheme(cell.identity), []
     for run in load(cell.folder.parent):
@@ -154,7 +154,7 @@ def _without_scheme(identity: dict[str, Any]) -> dict[str, Any]:
     return {**identity, "choices": choices, "values": values}
 
 
-def print_layers(cell: Cell, layers: list[Layer], facts: str) -> None:
+def print_layers(cell: RunConfig, layers: list[Layer], facts: str) -> None:
     """`normbench describe`: the blocks of a network."""
     say(" · ".join([cell.choices["norm"], cell.choices["model"], cell.choices["dataset"]]))
     table = plain_table()

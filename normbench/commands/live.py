@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from normbench.commands.console import err, say, shortened
-from normbench.config.run_config import Cell
+from normbench.config.run_config import RunConfig
 from normbench.runs import Run, last_step
 from normbench.sweep.plan import DONE, Plan, together
 from normbench.sweep.runner import Outcome, how_many
@@ -40,7 +40,7 @@ def shared(plan: Plan) -> list[str]:
     return [word for word in first if all(word in words for words in others)] if others else []
 
 
-def without(words: list[str], cell: Cell) -> list[str]:
+def without(words: list[str], cell: RunConfig) -> list[str]:
     return [word for word in cell.words if word not in words] or cell.words
 
 
@@ -87,11 +87,11 @@ class SweepView:
         self._compare(run)
         self._end(run.folder.name, text)
 
-    def failed(self, cell: Cell, error: str) -> None:
+    def failed(self, cell: RunConfig, error: str) -> None:
         self.failures += 1
         self._end(cell.name, f"failed: {error}")
 
-    def warned(self, cell: Cell, text: str) -> None:
+    def warned(self, cell: RunConfig, text: str) -> None:
         self._print(f"{self.words[cell.name]}: {text}")
 
     def stopping(self, running: int) -> None:
@@ -99,14 +99,14 @@ class SweepView:
         runs = f"{running} running cell{'' if running == 1 else 's'}"
         self._print(f"stopping: {runs} will write a checkpoint; Ctrl-C again to stop at once")
 
-    def tick(self, running: list[Cell], others: int) -> None:
+    def tick(self, running: list[RunConfig], others: int) -> None:
         if self.live is not None:
             self.live.update(self._drawn(running, others))
         elif time.monotonic() - self.last >= SECONDS_BETWEEN_LINES:
             now = "; ".join(f"{self.words[cell.name]}: {self._state(cell)}" for cell in running[:ROWS])
             self._print(f"[{self.count}/{len(self.words)}] {self._left()}{now}")
 
-    def _drawn(self, running: list[Cell], others: int) -> Group:
+    def _drawn(self, running: list[RunConfig], others: int) -> Group:
         head = Table.grid(padding=(0, 1))
         failures = f", {self.failures} failed" if self.failures else ""
         elsewhere = f", {others} running in another process" if others else ""
@@ -122,7 +122,7 @@ class SweepView:
         best = [Text(f"best validation accuracy so far: {self.best[0]:.2%}  {self.best[1]}")] if self.best else []
         return Group(head, lines, *rest, *best)
 
-    def _state(self, cell: Cell) -> str:
+    def _state(self, cell: RunConfig) -> str:
         step, loss = last_step(cell.folder)
         total = self.steps[cell.name]
         return f"step {step:,} of {total:,}, loss {loss:.4f}" if step else "starting"

@@ -9,7 +9,8 @@ from rich.markup import escape
 
 from normbench.commands.console import out, plain_table, say
 from normbench.commands.live import duration, heading, shared, without
-from normbench.config.run_config import Cell
+from normbench.config.run_config import RunConfig
+from normbench.runs import is_finished
 from normbench.sweep.plan import DONE, UNSUPPORTED, Plan
 from normbench.sweep.runner import how_many
 from normbench.sweep.timing import Timings, measure_cell
@@ -17,14 +18,14 @@ from normbench.sweep.timing import Timings, measure_cell
 LISTED = 60  # cells; of more, the first and a count
 
 
-def measure(cells: list[Cell], timings: Timings) -> None:
+def measure(cells: list[RunConfig], timings: Timings) -> None:
     """Time a few steps of each model, scheme and batch size that still has something to do."""
     from normbench.errors import Unsupported
 
     seen = set()
     for cell in cells:
         key = (cell.choices["model"], cell.choices["norm"], cell.config["batch_size"])
-        if key in seen or cell.finished:
+        if key in seen or is_finished(cell.folder):
             continue
         seen.add(key)
         try:

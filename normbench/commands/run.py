@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from normbench.commands import console
 from normbench.config import app
-from normbench.config.run_config import Cell
+from normbench.config.run_config import RunConfig
 from normbench.errors import ConfigError, Stopped, UserError
-from normbench.runs import Locked, Run, Unwritable, make_folder
+from normbench.runs import Locked, Run, Unwritable, is_finished, make_folder
 from normbench.sweep.signals import requests_to_stop
 
 if TYPE_CHECKING:
@@ -30,7 +30,9 @@ def run(words: list[str]) -> int:
     if swept:
         return _sweep(cells)
     if app.cells_executed:  # by a sweeper of others
-        return _report(app.cells_executed[0], 1 if any(not cell.finished for cell in app.cells_executed) else 0)
+        return _report(
+            app.cells_executed[0], 1 if any(not is_finished(cell.folder) for cell in app.cells_executed) else 0
+        )
     return _single(cells[0]) if cells else 0  # none after --cfg and the like: Hydra has printed what was asked for
 
 
@@ -64,10 +66,10 @@ def describe(words: list[str]) -> int:
     return 0
 
 
-def _single(cell: Cell) -> int:
+def _single(cell: RunConfig) -> int:
     from normbench.experiment import train
 
-    run, finished = Run(cell.folder), cell.finished and cell.config["rerun"] != "all"
+    run, finished = Run(cell.folder), is_finished(cell.folder) and cell.config["rerun"] != "all"
     try:
         if not finished:
             ready = _prepared(cell)  # before anything is said: bad input gets its error and nothing else
@@ -82,16 +84,16 @@ def _single(cell: Cell) -> int:
     return 0
 
 
-def _clear(cell: Cell) -> None:
+def _clear(cell: RunConfig) -> None:
     """Make the folder, and if the run is to be done again, remove what it left. Raises Locked or Unwritable."""
     from normbench.experiment import forget
 
     make_folder(cell.folder)
-    if cell.finished:
+    if is_finished(cell.folder):
         forget(cell)
 
 
-def _prepared(cell: Cell) -> Prepared:
+def _prepared(cell: RunConfig) -> Prepared:
     """`prepare_cell`; a cell asked for by itself that can't be trained is the user's mistake. Raises ConfigError."""
     from normbench.errors import Unsupported
     from normbench.experiment import prepare_cell
@@ -102,7 +104,7 @@ def _prepared(cell: Cell) -> Prepared:
         raise ConfigError(str(error)) from error
 
 
-def _sweep(cells: list[Cell], launch: Launch | None = None) -> int:
+def _sweep(cells: list[RunConfig], launch: Launch | None = None) -> int:
     """Run a sweep here, or through `launch`, one of Hydra's launchers."""
     from normbench.commands.live import print_outcome, sweep_view
     from normbench.sweep import pool as workers
@@ -111,7 +113,7 @@ def _sweep(cells: list[Cell], launch: Launch | None = None) -> int:
     cells = shard(cells, cells[0].config["shard"])
     if not cells:
         raise ConfigError("this shard holds no run: the sweep has fewer runs than parts. Use fewer parts.")
-    if launch is None and not all(cell.finished for cell in cells):
+    if launch is None and not all(is_finished(cell.folder) for cell in cells):
         workers.start_server()  # imports torch meanwhile
     looked = examine(cells)
     study = cells[0].folder.parent
@@ -136,7 +138,7 @@ def _run(plan: Plan, view: View, launch: Launch | None) -> Outcome:
     return run_cells(plan, view) if launch is None else run_elsewhere(plan, view, launch)
 
 
-def _report(cell: Cell, code: int) -> int:
+def _report(cell: RunConfig, code: int) -> int:
     """Build the report of the cell's study, if there is a run to report on. Returns `code`."""
     from normbench import report
     from normbench.claims.report import answers

@@ -20,15 +20,15 @@ from normbench.config import compose as config
 from normbench.config import grid as sweeper
 from normbench.config.messages import worded
 from normbench.config.options import config_dir
-from normbench.config.run_config import Cell
+from normbench.config.run_config import RunConfig
 from normbench.errors import ConfigError
 
 # Hydra passes nothing on from its task: what a single run composed, what a sweeper of others ran in this process
-cells_composed: list[Cell | Exception] = []
-cells_executed: list[Cell] = []
+cells_composed: list[RunConfig | Exception] = []
+cells_executed: list[RunConfig] = []
 
 
-def cells(command: str, words: list[str], elsewhere: sweeper.Elsewhere | None = None) -> tuple[list[Cell], bool]:
+def cells(command: str, words: list[str], elsewhere: sweeper.Elsewhere | None = None) -> tuple[list[RunConfig], bool]:
     """The cells that `words` stand for, and whether they are a sweep. Raises ConfigError.
 
     Args:
@@ -47,7 +47,7 @@ def cells(command: str, words: list[str], elsewhere: sweeper.Elsewhere | None = 
             raise ConfigError(worded(cell)) from cell
         if isinstance(cell, Exception):
             raise cell
-    composed = [cell for cell in cells_composed if isinstance(cell, Cell)]
+    composed = [cell for cell in cells_composed if isinstance(cell, RunConfig)]
     return (list(sweeper.cells_swept), True) if sweeper.cells_swept else (composed, False)
 
 
@@ -77,7 +77,7 @@ def _task(cfg: DictConfig) -> float | None:
     return _execute(cell)
 
 
-def _execute(cell: Cell) -> float | None:
+def _execute(cell: RunConfig) -> float | None:
     """Train a cell of a sweep. Returns its validation accuracy, for sweepers that look for the best; 0 if it diverged.
 
     What goes wrong is in the cell's folder; raised here, it would end the sweep.

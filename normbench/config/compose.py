@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict, read_write
 
 from normbench.config.options import config_dir
-from normbench.config.run_config import Cell, Parts
+from normbench.config.run_config import Parts, RunConfig
 from normbench.config.schema import as_word, check, check_type, resolve_device
 from normbench.errors import ConfigError
 
@@ -90,7 +90,7 @@ def register() -> None:
     store.store(group="hydra/sweeper", name="normbench", node=SweeperSchema, provider="normbench")
 
 
-def to_cell(cfg: DictConfig, chosen: Mapping[str, Any]) -> Cell:
+def to_cell(cfg: DictConfig, chosen: Mapping[str, Any]) -> RunConfig:
     """Check a composed configuration and turn it into plain values.
 
     Args:
@@ -115,7 +115,7 @@ def as_number(key: str, value: Any, chosen: Mapping[str, Any]) -> Any:
     return float(value) if type(value) is int and isinstance(_unchanged(chosen).get(key), float) else value
 
 
-def make_cell(raw: Mapping[str, Any], config: dict[str, Any], chosen: Mapping[str, Any]) -> Cell:
+def make_cell(raw: Mapping[str, Any], config: dict[str, Any], chosen: Mapping[str, Any]) -> RunConfig:
     """Check plain values and name them.
 
     Args:
@@ -145,7 +145,7 @@ def make_cell(raw: Mapping[str, Any], config: dict[str, Any], chosen: Mapping[st
     readable = [choices["norm"], choices["model"], choices["dataset"]]
     readable += [f"{key.split('.')[-1]}{as_word(value)}" for key, value in changed.items()]
     name = re.sub(r"[^\w.+-]+", "_", "-".join(readable))[:96].strip("_-.")
-    return Cell(f"{name}-{digest}", choices, config, identity, words)
+    return RunConfig(f"{name}-{digest}", choices, config, identity, words)
 
 
 def _unchanged(chosen: Mapping[str, Any]) -> dict[str, Any]:
@@ -161,7 +161,7 @@ def _defaults(choices: tuple[tuple[str, str], ...]) -> tuple[dict[str, Any], dic
     return dict(leaves(plain(without_hydra(cfg), resolve=False))), dict(cfg.hydra.runtime.choices)
 
 
-def compose(words: Iterable[str]) -> Cell:
+def compose(words: Iterable[str]) -> RunConfig:
     """The cell that `normbench run WORDS` would train. Raises ConfigError, or what Hydra raises."""
     register()
     _defaults.cache_clear()

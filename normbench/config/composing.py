@@ -16,7 +16,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from normbench.config.compose import as_number, leaves, make_cell, plain, to_cell, use_floats, without_hydra
-from normbench.config.run_config import Cell
+from normbench.config.run_config import RunConfig
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Composer:
         self.bases: dict[tuple[str, ...], _Base] = {}
         self.parsed: dict[str, Override] = {}
 
-    def cell(self, words: Sequence[str]) -> Cell:
+    def cell(self, words: Sequence[str]) -> RunConfig:
         """Raises ConfigError, or what Hydra raises."""
         own = [word for word in words if word.partition("=")[0] in self.axes]
         base = self._base(tuple(word for word in words if word.partition("=")[0] not in self.axes))

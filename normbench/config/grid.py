@@ -19,17 +19,17 @@ from hydra.core.override_parser.overrides_parser import OverridesParser  # noqa:
 from hydra.core.override_parser.types import Override  # noqa: E402
 
 from normbench.config.composing import Composer, is_axis  # noqa: E402
-from normbench.config.run_config import Cell  # noqa: E402
+from normbench.config.run_config import RunConfig  # noqa: E402
 from normbench.config.schema import as_word  # noqa: E402
 from normbench.errors import ConfigError  # noqa: E402
 
-Launch = Callable[[list[Cell]], Any]  # runs cells through one of Hydra's launchers, and returns when they are over
+Launch = Callable[[list[RunConfig]], Any]  # runs cells through one of Hydra's launchers, and returns when they are over
 Axes = dict[str, Override]  # option -> its values
-Elsewhere = Callable[[list[Cell], Launch], None]
+Elsewhere = Callable[[list[RunConfig], Launch], None]
 
 # Hydra passes nothing on from a sweeper to its caller: the cells of the last sweep, and who is called with them if they
 # are to run through a launcher, which can be used only while the sweeper is at work.
-cells_swept: list[Cell] = []
+cells_swept: list[RunConfig] = []
 elsewhere: list[Elsewhere] = []
 
 

@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from normbench.errors import ConfigError
-from normbench.runs import SCHEMA_VERSION, Run
-
 if TYPE_CHECKING:
     from torch import nn
 
@@ -19,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Cell:
+class RunConfig:
     """One run to be: plain values, ready to be sent to another process.
 
     Args:
@@ -39,21 +36,6 @@ class Cell:
     @property
     def folder(self) -> Path:
         return Path(self.config["results_dir"]).expanduser().absolute() / self.config["study"] / self.name
-
-    @property
-    def finished(self) -> bool:
-        """Is this run over? Then it is not trained again. Raises ConfigError if another normbench wrote it."""
-        run = Run(self.folder)
-        try:
-            version = run.summary.get("schema_version", SCHEMA_VERSION)
-        except ValueError as error:
-            raise ConfigError(f"{self.folder}/summary.json can't be read ({error}). Remove this folder.") from error
-        if version != SCHEMA_VERSION:
-            raise ConfigError(
-                f"{self.folder} was written by another version of normbench (files of schema {version}, this one has "
-                f"{SCHEMA_VERSION}), whose defaults may differ. Choose another study=..., or remove this folder."
-            )
-        return bool(run.summary)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from normbench.norms import Block, EveryStep, Observed, keep_buffers, watching
+from normbench.norms import Block, PerStep, Recorded, keep_buffers, record_activations
 
 SHOWN = 8  # rows of a table, at most
 GATES = {
@@ -45,7 +45,7 @@ class Place:
 
     model: nn.Module
     layer: str
-    block: Observed
+    block: Recorded
     unit: int
     t: int | None
     images: Tensor
@@ -119,14 +119,14 @@ class Place:
         return names[self.unit // units] if (units := getattr(self.block, "units", 0)) and names else ""
 
 
-def norm_of(block: Observed) -> nn.Module | None:
+def norm_of(block: Recorded) -> nn.Module | None:
     """The norm of a layer; of a recurrent cell, that on W_x x."""
     return getattr(block, "norm" if isinstance(block, Block) else "input_norm", None)
 
 
 def inner(norm: nn.Module) -> nn.Module:
     """The norm that has gamma and eps."""
-    return norm.norm if isinstance(norm, EveryStep) else norm
+    return norm.norm if isinstance(norm, PerStep) else norm
 
 
 def parameter(norm: nn.Module | None, name: str, unit: int, otherwise: float) -> float:
@@ -135,7 +135,7 @@ def parameter(norm: nn.Module | None, name: str, unit: int, otherwise: float) ->
     return otherwise if tensor is None else tensor[unit].item()
 
 
-def look(model: nn.Module, block: Observed, images: Tensor, t: int | None) -> Seen:
+def look(model: nn.Module, block: Recorded, images: Tensor, t: int | None) -> Seen:
     """Pass `images` through `model`, in the mode it is in, and see what happens in `block`. Averages stay."""
     tensors: dict[str, list[Tensor]] = defaultdict(list)
     inputs: list[Tensor] = []
@@ -145,7 +145,7 @@ def look(model: nn.Module, block: Observed, images: Tensor, t: int | None) -> Se
     if norm is not None:
         hooks.append(norm.register_forward_hook(lambda module, args, y: calls.append((args[0].detach(), y))))
     try:
-        with watching([("", block)], lambda name, block: partial(_keep, tensors)):
+        with record_activations([("", block)], lambda name, block: partial(_keep, tensors)):
             model(images)
     finally:
         for hook in hooks:

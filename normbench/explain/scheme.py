@@ -19,7 +19,7 @@ from normbench.norms import (
     Block,
     LayerNorm,
     MeanOnlyBatchNorm,
-    Observed,
+    Recorded,
     RecurrentBatchNorm,
     RecurrentLayerNorm,
     RecurrentMeanOnlyBatchNorm,
@@ -61,7 +61,7 @@ def explanation(subject: Subject, name: str | None, unit: int) -> tuple[list[Ste
     return found, facts
 
 
-def weight_normalized(block: Observed) -> bool:
+def weight_normalized(block: Recorded) -> bool:
     linear = getattr(block, "linear", None) or getattr(block, "input", None)
     if linear is None or not parametrize.is_parametrized(linear, "weight"):
         return False

@@ -15,16 +15,16 @@ from normbench.instruments.observing import observing
 from normbench.instruments.probe import Key, Probe
 from normbench.instruments.sample import drawn
 from normbench.norms import (
-    Observed,
+    Recorded,
     blocks,
     exact_statistics,
     images_at_once,
     keep_buffers,
     load_statistics,
     mean_and_var,
+    record_activations,
     uses_batch,
     varies,
-    watching,
 )
 from normbench.training.loop import Step
 
@@ -115,7 +115,7 @@ def over_batches(model: nn.Module, batches: list[Tensor], way: str, times: dict[
     found: dict[Key, list[Tensor]] = defaultdict(list)
     calls: Counter[Key] = Counter()
 
-    def watch(layer: str, block: Observed) -> Callable[[str, Tensor], None]:
+    def watch(layer: str, block: Recorded) -> Callable[[str, Tensor], None]:
         def observe(kind: str, value: Tensor) -> None:
             t = calls[layer, kind] % block.steps
             calls[layer, kind] += 1
@@ -129,7 +129,7 @@ def over_batches(model: nn.Module, batches: list[Tensor], way: str, times: dict[
             together = torch.cat(batches)[: images_at_once(model, batches[0][0])]
             load_statistics(model, exact_statistics(model, [together]))
         restore = keep_buffers(model)
-        with watching([(layer, block) for layer, block in blocks(model) if layer in times], watch):
+        with record_activations([(layer, block) for layer, block in blocks(model) if layer in times], watch):
             for images in batches:
                 model(images)
                 restore()  # batch renorm works with its running statistics in training, too

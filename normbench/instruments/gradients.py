@@ -16,7 +16,7 @@ from normbench.instruments.lookahead import WeightKey, draw_alike, in_training, 
 from normbench.instruments.probe import Probe
 from normbench.instruments.scale_invariance import scale, scale_invariance
 from normbench.instruments.weights import Weight, weights
-from normbench.norms import blocks, untouched, watching
+from normbench.norms import blocks, preserve_state, record_activations
 from normbench.training.loop import Batch, Examples, Step
 
 PRODUCTS = ("input.linear", "hidden.linear")  # of a recurrent cell: W_x x and W_h h, whose sum is its `linear`
@@ -103,7 +103,7 @@ class Gradients(Instrument):
 
 def fixed_batch(model: nn.Module, examples: Examples, count: int) -> Batch:
     """The first `count` examples, augmented (if that is done to them) as they will be at any other time."""
-    with untouched(model):
+    with preserve_state(model):
         draw_alike(model)
         return examples.batch(torch.arange(count, device=next(model.parameters()).device))
 
@@ -116,7 +116,7 @@ def gradient_norms(
         draw_alike(model)
         read = {key: weight.effective() for key, weight in found.items()}
         inputs = {key: [get_gradient_edge(w)] for key, w in read.items() if w.requires_grad}
-        with watching(blocks(model), lambda layer, block: _collector(layer, block.recurrent, inputs)):
+        with record_activations(blocks(model), lambda layer, block: _collector(layer, block.recurrent, inputs)):
             loss = F.cross_entropy(model(batch[0]), batch[1])
         flat = [place for part in inputs.values() for place in part]
         gradients = iter(torch.autograd.grad(loss, flat, allow_unused=True))

@@ -70,7 +70,7 @@ class Instrument(Protocol):
         return 3 * tensors
 
     def measure(self, step: Step, model: nn.Module, probe: Probe) -> Iterable[Row]:
-        """Look at `model`. What runs it does so inside `untouched`; `probe` shows its tensors."""
+        """Look at `model`. What runs it does so inside `preserve_state`; `probe` shows its tensors."""
         ...
 
     def result(self) -> Mapping[str, Any]:

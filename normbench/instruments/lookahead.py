@@ -12,7 +12,7 @@ from torch import Tensor, nn, optim
 from torch.nn.utils import parametrize
 
 from normbench.instruments.weights import weights
-from normbench.norms import Observed, untouched
+from normbench.norms import Recorded, preserve_state
 from normbench.training.loop import Batch, Update
 
 WeightKey = tuple[str, str]  # layer, weight
@@ -26,7 +26,7 @@ def in_training(model: nn.Module) -> Iterator[None]:
     the same dropout masks.
     """
     modes = [(module, module.training) for module in model.modules()]
-    with untouched(model), torch.enable_grad():
+    with preserve_state(model), torch.enable_grad():
         for module, mode in modes:
             module.training = mode
         yield
@@ -93,7 +93,7 @@ def gradient(model: nn.Module, update: Update, batch: Batch) -> tuple[Tensor, li
 
 
 def weight_gradients(
-    model: nn.Module, layers: Iterable[tuple[str, Observed]], update: Update, batch: Batch
+    model: nn.Module, layers: Iterable[tuple[str, Recorded]], update: Update, batch: Batch
 ) -> dict[WeightKey, Tensor]:
     """The gradient of the next step's loss on `batch` with respect to the effective weights of these blocks.
 

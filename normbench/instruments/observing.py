@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from normbench.norms import untouched, use_batch_statistics
+from normbench.norms import preserve_state, use_batch_statistics
 
 WAYS = ("probe", "batch", "running")
 
@@ -25,7 +25,7 @@ def observing(model: nn.Module, way: str = "probe") -> Iterator[None]:
             averages, as in evaluation. These lag behind: at step 0 they are 0 and 1, and turned a shift of 0.17
             standard deviations into 13.8, measured.
     """
-    with untouched(model):
+    with preserve_state(model):
         if way != "running":
             use_batch_statistics(model)
         yield

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from normbench.instruments.instrument import Instrument, Row
 from normbench.instruments.probe import Probe, ascending
 from normbench.instruments.weights import inside, weights
-from normbench.norms import blocks, untouched
+from normbench.norms import blocks, preserve_state
 from normbench.training.loop import Step
 
 QUANTILES = {"min": 0.0, "q25": 0.25, "median": 0.5, "q75": 0.75, "max": 1.0}
@@ -32,7 +32,7 @@ class Parameters(Instrument):
     columns: Sequence[str] = ("count", "mean", *QUANTILES)
 
     def measure(self, step: Step, model: nn.Module, probe: Probe) -> Iterator[Row]:
-        with untouched(model):
+        with preserve_state(model):
             found = [(layer, name, values) for layer, block in blocks(model) for name, values in per_unit(block)]
             if not found:
                 return

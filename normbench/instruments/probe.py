@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from normbench.instruments.observing import WAYS, observing
-from normbench.norms import Observed, blocks, keep_buffers, uses_batch, watching
+from normbench.norms import Recorded, blocks, keep_buffers, record_activations, uses_batch
 
 Key = tuple[str, str]  # layer, tensor
 # Values of a whole tensor that percentiles are taken of: sorting is what costs most. For normal values the median is
@@ -111,14 +111,14 @@ class Probe:
             restore = keep_buffers(self.model)
             for images in groups:
                 seen: dict[Key, list[Tensor]] = {}
-                with watching(self._watched, partial(self._watch, seen)):
+                with record_activations(self._watched, partial(self._watch, seen)):
                     self.model(images)
                 for key, values in seen.items():
                     parts.setdefault(key, []).append(torch.stack(values, 2) if len(values) > 1 else values[0])
                 restore()  # batch renorm works with its running statistics in training, too
         return {key: torch.cat(values) if len(values) > 1 else values[0] for key, values in parts.items()}
 
-    def _watch(self, seen: dict[Key, list[Tensor]], layer: str, block: Observed) -> Callable[[str, Tensor], None]:
+    def _watch(self, seen: dict[Key, list[Tensor]], layer: str, block: Recorded) -> Callable[[str, Tensor], None]:
         return self._recurrent(layer, block, seen) if block.recurrent else self._plain(layer, seen)
 
     def _plain(self, layer: str, seen: dict[Key, list[Tensor]]) -> Callable[[str, Tensor], None]:
@@ -134,7 +134,7 @@ class Probe:
 
         return observe
 
-    def _recurrent(self, layer: str, block: Observed, seen: dict[Key, list[Tensor]]) -> Callable[[str, Tensor], None]:
+    def _recurrent(self, layer: str, block: Recorded, seen: dict[Key, list[Tensor]]) -> Callable[[str, Tensor], None]:
         if layer not in self._places:
             last = block.steps - 1
             chosen = np.unique(np.linspace(0, last, min(self.positions, block.steps)).round().astype(int))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from normbench.instruments.lookahead import WeightKey, draw_alike, in_training, stand_ins
 from normbench.instruments.weights import Weight, weights
-from normbench.norms import Observed, blocks, watching
+from normbench.norms import Recorded, blocks, record_activations
 
 # The change that scaling may make, as a share of what other weights make. Measured over all schemes in four models: at
 # most 0.07 where the formula says 0 (eps, in ghost batches of two), at least 0.16 where the scale matters (by a bias).
@@ -58,7 +58,7 @@ def scale(weight: Weight, kind: str) -> Tensor:
     return (rows[(len(rows) - 1) // 2] + rows[len(rows) // 2]) / 2
 
 
-def _of(block: Observed, weight: Weight, shown: Callable[[], Tensor]) -> str:
+def _of(block: Recorded, weight: Weight, shown: Callable[[], Tensor]) -> str:
     w = weight.trained
     draw_alike(block)
     matrices = {id(weight.trained) for weight in weights(block)}
@@ -77,10 +77,10 @@ def _of(block: Observed, weight: Weight, shown: Callable[[], Tensor]) -> str:
     return ""
 
 
-def _shown(block: Observed, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+def _shown(block: Recorded, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     """What the block makes of these inputs before its activation, at all time steps."""
     seen: dict[str, list[Tensor]] = {"linear": [], "normalized": []}
-    with watching([("", block)], lambda *_: lambda kind, value: seen.setdefault(kind, []).append(value)):
+    with record_activations([("", block)], lambda *_: lambda kind, value: seen.setdefault(kind, []).append(value)):
         draw_alike(block, 1)  # the same noise each time
         block(*args, **kwargs)
     return torch.stack(seen["normalized"] or seen["linear"] or [torch.zeros(())])  # a block may show neither

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from normbench.norms import Observed
+from normbench.norms import Recorded
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def inside(block: nn.Module, path: str = "", in_norm: bool = False) -> Iterator[
     """
     yield path, block, in_norm
     for name, child in block.named_children():
-        if not isinstance(child, Observed) and name != "parametrizations":
+        if not isinstance(child, Recorded) and name != "parametrizations":
             part = "" if name in ("linear", "norm") else f"{name}."
             yield from inside(child, path + part, in_norm or name == "norm" or name.endswith("_norm"))
 

@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from normbench.errors import Unsupported
-from normbench.norms import NormScheme, Observed
+from normbench.norms import NormScheme, Recorded
 
 State = tuple[Tensor, ...]  # h first, each [N, units]
 
 
-class RecurrentCell(Observed):
+class RecurrentCell(Recorded):
     """state_t = step(W_x x_t, W_h h_(t-1), state_(t-1)) for t = 1 ... T; a cell says what a step is.
 
     n_x and n_h are the scheme's `cell_norm` at "input" (on W_x x) and "hidden" (on W_h h); where it has none, they do

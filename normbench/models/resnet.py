@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from normbench.models.options import activation as activation_called
 from normbench.models.options import scaled
-from normbench.norms import NormScheme, Observed, show_both_sides
+from normbench.norms import NormScheme, Recorded, show_both_sides
 
 CHANNELS = (16, 32, 64)  # of the three stages
 PER_BLOCK = 2 * len(CHANNELS)  # layers that one more block in each stage adds
@@ -92,7 +92,7 @@ class Residual(nn.Module):
         return self.sum(self.conv2(self.conv1(x)), shortcut)
 
 
-class Addition(Observed):
+class Addition(Recorded):
     """activation(branch + shortcut): where a branch without an activation of its own gets one.
 
     It shows `linear` = branch + shortcut, and `activation`, the input of the next block.

@@ -3,7 +3,7 @@
 from normbench.errors import Unsupported
 from normbench.norms.batch import BatchNorm, RecurrentBatchNorm
 from normbench.norms.batch_renorm import BatchRenorm
-from normbench.norms.block import Block, Observed, blocks, show_both_sides, watching
+from normbench.norms.block import Block, Recorded, blocks, record_activations, show_both_sides
 from normbench.norms.data_init import data_dependent_start
 from normbench.norms.dynamic_tanh import DynamicTanh
 from normbench.norms.fold import Merge, Unfoldable, fold
@@ -24,10 +24,10 @@ from normbench.norms.precise import (
     statistics_of,
     varies,
 )
-from normbench.norms.recurrent import EveryStep
+from normbench.norms.recurrent import PerStep
 from normbench.norms.rms import RMSNorm
 from normbench.norms.scheme import NormScheme
-from normbench.norms.state import keep_buffers, untouched, use_batch_statistics, uses_batch
+from normbench.norms.state import keep_buffers, preserve_state, use_batch_statistics, uses_batch
 from normbench.norms.weight import weight_norm
 from normbench.norms.weight_standardization import weight_standardization
 
@@ -38,7 +38,6 @@ __all__ = [
     "Batches",
     "Block",
     "DynamicTanh",
-    "EveryStep",
     "GhostBatchNorm",
     "GroupNorm",
     "InstanceNorm",
@@ -49,8 +48,9 @@ __all__ = [
     "Merge",
     "NoisyBatchNorm",
     "NormScheme",
-    "Observed",
+    "PerStep",
     "RMSNorm",
+    "Recorded",
     "RecurrentBatchNorm",
     "RecurrentGhostBatchNorm",
     "RecurrentLayerNorm",
@@ -66,15 +66,15 @@ __all__ = [
     "keep_buffers",
     "load_statistics",
     "mean_and_var",
+    "preserve_state",
+    "record_activations",
     "recurrent_mean_only",
     "show_both_sides",
     "statistics_for",
     "statistics_of",
-    "untouched",
     "use_batch_statistics",
     "uses_batch",
     "varies",
-    "watching",
     "weight_norm",
     "weight_standardization",
     "working_with",

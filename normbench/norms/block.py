@@ -11,7 +11,7 @@ from torch import Tensor, nn
 TENSORS = ("linear", "normalized", "activation")  # the three tensors of a block, everywhere by these names
 
 
-class Observed(nn.Module):
+class Recorded(nn.Module):
     """A module that shows its three tensors to whoever looks.
 
     `observer(name, tensor)` is called in each forward pass with the tensors of `TENSORS`, in the order in which they
@@ -28,7 +28,7 @@ class Observed(nn.Module):
             self.observer(name, tensor)
 
 
-class Block(Observed):
+class Block(Recorded):
     """activation(norm(linear(x))), or norm(activation(linear(x))) with `placement="after"`; then dropout.
 
     Shape: as the linear layer or convolution: [N, C] -> [N, C'] or [N, C, H, W] -> [N, C', H', W'].
@@ -62,16 +62,16 @@ class Block(Observed):
         return x if self.dropout is None else self.dropout(x)
 
 
-def blocks(model: nn.Module) -> Iterator[tuple[str, Observed]]:
+def blocks(model: nn.Module) -> Iterator[tuple[str, Recorded]]:
     """The blocks and recurrent cells of `model` with their names, in the order in which they were defined."""
     for name, module in model.named_modules():
-        if isinstance(module, Observed):
+        if isinstance(module, Recorded):
             yield name, module
 
 
 @contextmanager
-def watching(
-    layers: Iterable[tuple[str, Observed]], watch: Callable[[str, Observed], Callable[[str, Tensor], None]]
+def record_activations(
+    layers: Iterable[tuple[str, Recorded]], watch: Callable[[str, Recorded], Callable[[str, Tensor], None]]
 ) -> Iterator[None]:
     """Inside, each of these blocks shows its tensors to `watch(name, block)`; afterwards to whom it did before."""
     layers = list(layers)

@@ -8,7 +8,7 @@ from torch.nn.utils import parametrize
 
 from normbench.norms.block import Block, blocks
 from normbench.norms.precise import varies
-from normbench.norms.state import untouched, use_batch_statistics
+from normbench.norms.state import preserve_state, use_batch_statistics
 
 
 def data_dependent_start(model: nn.Module, images: Tensor) -> None:
@@ -26,7 +26,7 @@ def data_dependent_start(model: nn.Module, images: Tensor) -> None:
 
     Source: Salimans & Kingma 2016, arXiv:1602.07868, section 3.
     """
-    with untouched(model):
+    with preserve_state(model):
         use_batch_statistics(model)
         hooks = [b.linear.register_forward_hook(_adjust) for _, b in blocks(model) if isinstance(b, Block)]
         try:

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from normbench.norms import Block, Observed, blocks, watching
+from normbench.norms import Block, Recorded, blocks
+from normbench.norms.block import record_activations
 
 AXES = ("examples", "features", "height", "width")
 
@@ -35,7 +36,7 @@ class Layer:
 def describe(model: nn.Module, shape: tuple[int, int, int], batch_size: int) -> list[Layer]:
     """The blocks of `model`, for images of `shape` in batches of `batch_size`; it is run on noise, in training mode."""
     shapes: dict[tuple[str, str], tuple[int, ...]] = {}
-    with torch.no_grad(), watching(blocks(model), lambda name, block: partial(_note, shapes, name)):
+    with torch.no_grad(), record_activations(blocks(model), lambda name, block: partial(_note, shapes, name)):
         model.train()(torch.randn(batch_size, *shape))
     layers = []
     for name, block in blocks(model):
@@ -111,7 +112,7 @@ def _parametrised(module: nn.Module) -> str:
     return f", weight by {type(how).__name__.strip('_')}"
 
 
-def _weights(cell: Observed) -> str:
+def _weights(cell: Recorded) -> str:
     parts = [f"{name}: {_linear(part)}" for name, part in cell.named_children() if hasattr(part, "weight")
              and not name.endswith("_norm")]  # fmt: skip
     kind = {"Addition": "sum with the shortcut"}.get(type(cell).__name__, type(cell).__name__)

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.utils import parametrize
 
-from normbench.norms.block import Block, Observed, blocks
+from normbench.norms.block import Block, Recorded, blocks
 from normbench.norms.statistics import RunningStatistics
 
 AVERAGES = (nn.AvgPool2d, nn.AdaptiveAvgPool2d)
@@ -104,7 +104,7 @@ def _why_not(norm: nn.Module, linear: Any) -> str:
     return "it keeps no running mean, and only norms that do are a constant factor and shift in evaluation."
 
 
-def _require_plain(name: str, block: Observed) -> None:
+def _require_plain(name: str, block: Recorded) -> None:
     """Recurrent cells: statistics are per time step and stand between two products, one of them with the state."""
     norms = [child for child in block.named_children() if child[0].endswith("_norm")]
     if norms or any(parametrize.is_parametrized(module) for module in block.modules()):

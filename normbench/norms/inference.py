@@ -22,7 +22,7 @@ from normbench.norms.precise import (
     of_calls,
     statistics_of,
 )
-from normbench.norms.state import keep_buffers, untouched, use_batch_statistics
+from normbench.norms.state import keep_buffers, preserve_state, use_batch_statistics
 
 Kind = Literal["ema", "cumulative", "averages", "precise", "batch"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -69,7 +69,7 @@ def average_statistics(model: nn.Module, batches: Iterable[Tensor]) -> dict[str,
         sums[name][calls[name]] += torch.stack([mean, var * (m / max(1, m - 1))]).double()
         calls[name] += 1
 
-    with untouched(model), _without_noise(model):
+    with preserve_state(model), _without_noise(model):
         use_batch_statistics(model)
         hooks = [norm.register_forward_pre_hook(partial(add, name)) for name, norm in norms.items()]
         try:
@@ -93,7 +93,7 @@ def working_with(model: nn.Module, kind: str, statistics: Mapping[str, MeanVar])
 
     Raises: Unsupported, from a pass with "batch" whose input has one value per unit.
     """
-    with untouched(model), _without_noise(model):
+    with preserve_state(model), _without_noise(model):
         load_statistics(model, statistics)
         hooks = []
         if kind == "batch":

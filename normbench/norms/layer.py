@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from normbench.errors import Unsupported
-from normbench.norms.recurrent import EveryStep
+from normbench.norms.recurrent import PerStep
 
 
 class LayerNorm(nn.Module):
@@ -47,7 +47,7 @@ class LayerNorm(nn.Module):
         return f"{self.features}, eps={self.eps}, affine={self.weight is not None}"
 
 
-class RecurrentLayerNorm(EveryStep):
+class RecurrentLayerNorm(PerStep):
     """Layer normalization inside a recurrent cell: gain (and bias) shared over time, statistics per example and step.
 
     On W_x x and W_h h all gates are normalised together.

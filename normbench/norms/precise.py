@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from normbench.norms.block import Observed, blocks, watching
-from normbench.norms.state import untouched
+from normbench.norms.block import Recorded, blocks, record_activations
+from normbench.norms.state import preserve_state
 from normbench.norms.statistics import RunningStatistics
 
 LARGEST = 2**28  # bytes of the largest tensor when many images go through at once
@@ -95,7 +95,7 @@ class _Search:
         self.current = 0
 
     def run(self) -> dict[str, MeanVar]:
-        with untouched(self.model):
+        with preserve_state(self.model):
             hooks = [norm.register_forward_pre_hook(partial(self._before, name)) for name, norm in self.norms.items()]
             try:
                 while not any(self._passes(i) for i in range(len(self.batches)) if i not in self.counted):
@@ -188,9 +188,9 @@ def images_at_once(model: nn.Module, image: Tensor, largest: int = LARGEST) -> i
     """How many images like this one [C, H, W] can go through at once: no tensor of a block exceeds `largest` bytes."""
     sizes = [image.nbytes]
 
-    def watch(layer: str, block: Observed) -> Callable[[str, Tensor], None]:
+    def watch(layer: str, block: Recorded) -> Callable[[str, Tensor], None]:
         return lambda kind, value: sizes.append(block.steps * value.nbytes)
 
-    with untouched(model), watching(blocks(model), watch):
+    with preserve_state(model), record_activations(blocks(model), watch):
         model(image.unsqueeze(0))
     return max(1, largest // max(sizes))

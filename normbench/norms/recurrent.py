@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 
-class EveryStep(nn.Module):
+class PerStep(nn.Module):
     """y_t = norm(x_t): the same norm at each time step of a recurrent cell, gain (and bias) shared over time.
 
     For norms that remember nothing from batch to batch (layer, group, RMS ...). On W_x x and W_h h there is no bias,

@@ -11,7 +11,7 @@ from torch import nn
 
 
 @contextmanager
-def untouched(model: nn.Module) -> Iterator[None]:
+def preserve_state(model: nn.Module) -> Iterator[None]:
     """Inside, `model` is in evaluation mode, has no gradients, and may be run at will.
 
     Afterwards buffers, modes, gradients and random numbers are as they were, also after an exception. What is done to

@@ -5,7 +5,7 @@ Neither torch nor Hydra is imported here: reports are built from these files on 
 
 from normbench.files import write_atomically
 from normbench.runs.files import Damaged, Table
-from normbench.runs.read import FINISHED, Run, Study, Unreadable, last_step, load
+from normbench.runs.read import FINISHED, Run, Study, Unreadable, is_finished, last_step, load
 from normbench.runs.write import SCHEMA_VERSION, Locked, RunFolder, Unwritable, make_folder
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Table",
     "Unreadable",
     "Unwritable",
+    "is_finished",
     "last_step",
     "load",
     "make_folder",

@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from filelock import FileLock, Timeout
 
+from normbench.errors import ConfigError
+from normbench.runs.write import SCHEMA_VERSION
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -196,6 +199,21 @@ def load(folder: str | Path) -> Study:
         raise FileNotFoundError(f"{folder} is a single run. Its study is the folder above: {folder.resolve().parent}")
     words = "holds no runs" if folder.is_dir() else "is no folder, so it holds no runs"
     raise FileNotFoundError(f"{folder} {words}. A study is a folder under results/, such as results/scratch.")
+
+
+def is_finished(folder: Path) -> bool:
+    """Is the run in `folder` over? Then it is not trained again. Raises ConfigError if another normbench wrote it."""
+    run = Run(folder)
+    try:
+        version = run.summary.get("schema_version", SCHEMA_VERSION)
+    except ValueError as error:
+        raise ConfigError(f"{folder}/summary.json can't be read ({error}). Remove this folder.") from error
+    if version != SCHEMA_VERSION:
+        raise ConfigError(
+            f"{folder} was written by another version of normbench (files of schema {version}, this one has "
+            f"{SCHEMA_VERSION}), whose defaults may differ. Choose another study=..., or remove this folder."
+        )
+    return bool(run.summary)
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

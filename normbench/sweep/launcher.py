@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from normbench.errors import ConfigError
-from normbench.runs import Run
+from normbench.runs import Run, is_finished
 from normbench.sweep.plan import AGAIN, RUNNING, Item, Plan
 from normbench.sweep.runner import Outcome, View, begin
 
@@ -31,7 +31,7 @@ def run_elsewhere(plan: Plan, view: View, launch: Launch) -> Outcome:
     if not todo:
         return outcome
     for item in todo:
-        if item.status == AGAIN and item.cell.finished:
+        if item.status == AGAIN and is_finished(item.cell.folder):
             forget(item.cell)
     begun, error = time.time(), "it was not run"
     with _watching(todo, view):

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from normbench.config.run_config import Cell
+from normbench.config.run_config import RunConfig
 from normbench.errors import ConfigError
-from normbench.runs import Run, last_step
+from normbench.runs import Run, is_finished, last_step
 from normbench.sweep.timing import Timings, earlier_runs
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Item:
         work: a measure of how long it takes, to begin with the longest.
     """
 
-    cell: Cell
+    cell: RunConfig
     status: str
     steps: int = 0
     behind: int = 0
@@ -88,7 +88,7 @@ def together(seconds: Sequence[float | None], jobs: int) -> float | None:
     return max(sum(known) / jobs, *known) if known and len(known) == len(seconds) else None
 
 
-def examine(cells: Iterable[Cell], timings: Timings | None = None) -> Plan:
+def examine(cells: Iterable[RunConfig], timings: Timings | None = None) -> Plan:
     """Check every cell. Raises ConfigError for the first one that nobody can have meant."""
     items = [_look(cell) for cell in cells]
     if all(item.status == DONE for item in items):
@@ -121,7 +121,7 @@ def examine(cells: Iterable[Cell], timings: Timings | None = None) -> Plan:
     return Plan(items)
 
 
-def shard(cells: list[Cell], part: str | None) -> list[Cell]:
+def shard(cells: list[RunConfig], part: str | None) -> list[RunConfig]:
     """The cells of one part, "2/8", in the order of the grid. The same grid is cut in the same way on any machine."""
     if part is None:
         return cells
@@ -132,10 +132,10 @@ def shard(cells: list[Cell], part: str | None) -> list[Cell]:
     return [cell for cell in cells if cell.name in chosen]
 
 
-def _look(cell: Cell) -> Item:
+def _look(cell: RunConfig) -> Item:
     """What the cell's folder tells."""
     rerun, run = cell.config["rerun"], Run(cell.folder)
-    if cell.finished:
+    if is_finished(cell.folder):
         again = rerun == "all" or (rerun == "diverged" and run.summary["status"] == "diverged")
         return Item(cell, AGAIN if again else DONE, steps=run.summary.get("steps", 0))
     if not cell.folder.exists():

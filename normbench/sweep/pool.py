@@ -18,7 +18,7 @@ from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING
 
-from normbench.config.run_config import Cell
+from normbench.config.run_config import RunConfig
 from normbench.errors import Stopped
 from normbench.runs import Locked
 
@@ -54,7 +54,7 @@ class Worker:
     it failed.
     """
 
-    cell: Cell
+    cell: RunConfig
     process: ForkServerProcess
     inbox: Connection
     started: float = field(default_factory=time.monotonic)
@@ -99,7 +99,7 @@ class Worker:
         self.process.join()
 
 
-def start(cell: Cell, again: bool) -> Worker:
+def start(cell: RunConfig, again: bool) -> Worker:
     """Run `cell` in a new process. `again`: from the beginning, whatever is there."""
     start_server()
     inbox, outbox = _context.Pipe(duplex=False)
@@ -114,7 +114,7 @@ def wait_for(workers: list[Worker], seconds: float) -> None:
     wait([handle for worker in workers for handle in (worker.inbox, worker.process.sentinel)], seconds)
 
 
-def _work(cell: Cell, again: bool, outbox: Connection) -> None:
+def _work(cell: RunConfig, again: bool, outbox: Connection) -> None:
     """In the process of a cell."""
     stopping = threading.Event()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the sweep, which gets it too, decides

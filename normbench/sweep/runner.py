@@ -8,8 +8,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from normbench.config.run_config import Cell
-from normbench.runs import Run
+from normbench.config.run_config import RunConfig
+from normbench.runs import Run, is_finished
 from normbench.sweep import pool as workers
 from normbench.sweep.plan import AGAIN, DONE, RESUMES, RUNNING, UNSUPPORTED, Item, Plan
 from normbench.sweep.pool import Worker
@@ -22,10 +22,10 @@ class View(Protocol):
     """Whoever shows how a sweep is doing."""
 
     def finished(self, run: Run) -> None: ...
-    def failed(self, cell: Cell, error: str) -> None: ...
-    def warned(self, cell: Cell, text: str) -> None: ...
+    def failed(self, cell: RunConfig, error: str) -> None: ...
+    def warned(self, cell: RunConfig, text: str) -> None: ...
     def stopping(self, running: int) -> None: ...
-    def tick(self, running: list[Cell], others: int) -> None: ...
+    def tick(self, running: list[RunConfig], others: int) -> None: ...
 
 
 @dataclass
@@ -67,7 +67,7 @@ class _Loop:
         self.queue, self.view, self.outcome, self.signals = deque(todo), view, outcome, signals
         self.jobs = how_many(todo[0].cell)
         self.running: list[Worker] = []
-        self.busy: list[Cell] = []  # another process is at them
+        self.busy: list[RunConfig] = []  # another process is at them
 
     def run(self) -> None:
         try:
@@ -80,7 +80,9 @@ class _Loop:
                     if item.status == RUNNING:
                         self.busy.append(item.cell)
                     else:
-                        self.running.append(workers.start(item.cell, again=item.status == AGAIN and item.cell.finished))
+                        self.running.append(
+                            workers.start(item.cell, again=item.status == AGAIN and is_finished(item.cell.folder))
+                        )
                 self.view.tick([worker.cell for worker in self.running], len(self.busy))
                 self._wait()
                 self._look_at_busy()
@@ -141,7 +143,7 @@ class _Loop:
             self._wait()
 
 
-def how_many(cell: Cell) -> int:
+def how_many(cell: RunConfig) -> int:
     """How many runs side by side: `jobs`, or one per core (and thread), or on a GPU one."""
     jobs = cell.config["jobs"]
     if jobs != "auto":

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from normbench.config.run_config import Cell
+from normbench.config.run_config import RunConfig
 from normbench.runs import Run
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def earlier_runs(results: Path, known: set[Path]) -> Iterator[Run]:
     return (Run(path.parent) for _, path in dated[:MOST])
 
 
-def measure_cell(cell: Cell) -> tuple[float, float]:
+def measure_cell(cell: RunConfig) -> tuple[float, float]:
     """`measure`, for a cell that was not prepared. Raises ConfigError or Unsupported."""
     from normbench.experiment import prepare_cell
 

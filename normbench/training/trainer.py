@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from normbench import seeding
-from normbench.config.run_config import Cell, Parts, Progress, Stop, Tell
+from normbench.config.run_config import Parts, Progress, RunConfig, Stop, Tell
 from normbench.data import Dataset, Split
 from normbench.errors import Stopped
 from normbench.instruments import evenly_spaced
@@ -36,7 +36,7 @@ class Training:
     """A run in progress: everything that a checkpoint holds, and the loop over it."""
 
     def __init__(
-        self, cell: Cell, parts: Parts, dataset: Dataset, total: int, folder: RunFolder, tell: Tell, stop: Stop
+        self, cell: RunConfig, parts: Parts, dataset: Dataset, total: int, folder: RunFolder, tell: Tell, stop: Stop
     ) -> None:
         config = self.config = cell.config
         self.parts, self.dataset, self.total, self.folder = parts, dataset, total, folder

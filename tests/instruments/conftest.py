@@ -11,11 +11,11 @@ from looking import Images
 from torch import Tensor, nn
 
 from normbench.instruments import Setting
-from normbench.norms import Observed
+from normbench.norms import Recorded
 from normbench.training.loop import Batch, Update
 
 
-class Showing(Observed):
+class Showing(Recorded):
     """A layer that shows what it is told to: each unit's input times `scale` plus `shift`."""
 
     def __init__(self, scale: Any = 1.0, shift: Any = 0.0) -> None:

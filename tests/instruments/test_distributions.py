@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from normbench.instruments import WAYS, Distributions, Probe
 from normbench.instruments.activations import tracked
 from normbench.instruments.distributions import BINS, COUNTS, LEVELS, QUANTILES, histogram
-from normbench.norms import Observed
+from normbench.norms import Recorded
 from normbench.training.loop import Step
 
 
-class Showing(Observed):
+class Showing(Recorded):
     """A layer that shows its input."""
 
     def forward(self, x: Tensor) -> Tensor:

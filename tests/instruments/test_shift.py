@@ -14,7 +14,7 @@ from normbench.instruments import WAYS, Probe, Shift
 from normbench.instruments.distances import NUMBERS, distances
 from normbench.instruments.distances import seen as seen_
 from normbench.instruments.probe import ascending, by_unit
-from normbench.norms import Block, Observed
+from normbench.norms import Block, Recorded
 from normbench.training.loop import Step
 
 Rows = dict[tuple[str, str, str, str], dict[str, Any]]  # (way, layer, tensor, since) -> row
@@ -22,7 +22,7 @@ MOVED = {name for name in NUMBERS if name.startswith("moved")}
 SUMMED = {name for name in NUMBERS if name.startswith(("w1", "moved"))}
 
 
-class Showing(Observed):
+class Showing(Recorded):
     """A layer that shows each unit's input times `gain` plus `bias`."""
 
     def __init__(self, gain: Any = 1.0, bias: Any = 0.0) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from normbench.norms import BatchNorm, Block, LayerNorm, MeanOnlyBatchNorm, RecurrentBatchNorm, blocks, uses_batch
-from normbench.norms.block import TENSORS, Observed
+from normbench.norms.block import TENSORS, Recorded
 
 
 def shown(block: Block, x: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -60,7 +60,7 @@ def test_a_tensor_that_equals_another_is_shown_once(norm, activation, names):
 
 def test_blocks_are_found_in_their_order_however_deep():
     inner = nn.Sequential(Block(nn.Linear(2, 2)), nn.ReLU(), Block(nn.Linear(2, 2)))
-    model = nn.Sequential(Block(nn.Linear(2, 2)), inner, Observed())
+    model = nn.Sequential(Block(nn.Linear(2, 2)), inner, Recorded())
     assert [name for name, _ in blocks(model)] == ["0", "1.0", "1.2", "2"]
 
 
