@@ -29,7 +29,7 @@ from normbench.norms import blocks
 from normbench.runs import SCHEMA_VERSION, Locked, Run, RunFolder, Unwritable, is_finished
 from normbench.runs.provenance import provenance
 from normbench.training.memory import saved_for_backward, size
-from normbench.training.perturbation import shock_of
+from normbench.training.perturbation import Perturbation
 from normbench.training.trainer import Training
 
 KEPT = 2  # data sets stay loaded for the next run in this process: a sweep has few, and each start checks all bytes
@@ -152,8 +152,8 @@ def prepare_cell(cell: RunConfig) -> Prepared:
     total = total_steps(cell.config, len(dataset.train))
     trial = check_supported(cell.config, parts, dataset.shape, len(dataset.classes))
     check_layers(cell.config["instruments"].get("layers"), [name for name, _ in blocks(trial.model)])
-    if (shock := shock_of(cell.config)) is not None:
-        shock.check(trial.model, total)
+    if (perturbation := Perturbation.of(cell.config)) is not None:
+        perturbation.check(trial.model, total)
     table_bytes = bytes_at_most(parts.instruments, cell.config, trial.model, total)
     weights = size(chain(trial.model.parameters(), trial.model.buffers()))
     return Prepared(cell, parts, dataset, total, table_bytes, weights, trial.saved)

@@ -53,7 +53,6 @@ PENDING = {
     "sweep/timing.py -> training",
     "training/evaluation.py -> instruments",
     "training/network.py -> config",
-    "training/perturbation.py -> instruments",
     "training/trainer.py -> config",
     "training/trainer.py -> instruments",
     "verify/calculations.py -> claims",

@@ -37,12 +37,12 @@ def test_every_cell_is_one_of_a_study_of_its_name(name):
 def test_one_cell_is_trained_for_three_steps(name, tmp_path, small_options):
     cells, _ = app.cells("run", [f"experiment={name}"])
     cell = min(cells, key=lambda c: (c.choices["norm"] != "batch", c.config["batch_size"] == 1, c.config["batch_size"]))
-    own = ("dataset", "dataset.train_fraction", "max_samples", "max_steps", "shock_step")
+    own = ("dataset", "dataset.train_fraction", "max_samples", "max_steps", "perturb_step")
     words = [word for word in cell.words if word.partition("=")[0] not in own]
     if cell.choices["model"] != "mlp":
         sizes = small_options(cell.config["model"])
         words += [f"model.{key}={value}".replace(" ", "") for key, value in sizes.items()]
-    words += [f"shock_step={2 if cell.config['shock_step'] else 'null'}", "max_steps=3", *SMALL]
+    words += [f"perturb_step={2 if cell.config['perturb_step'] else 'null'}", "max_steps=3", *SMALL]
     short = compose(words)
     run = execute(replace(short, config={**short.config, "results_dir": str(tmp_path)}))
     assert run.status == "complete"

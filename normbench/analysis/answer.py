@@ -19,7 +19,7 @@ from normbench.analysis.recommendation import recommendations
 from normbench.analysis.smallest_batch import smallest_batch_table
 from normbench.analysis.table import Table
 from normbench.analysis.targets import time_table
-from normbench.analysis.weight_perturbation import shock_table
+from normbench.analysis.weight_perturbation import perturbation_table
 from normbench.analysis.wording import SYNTHETIC
 
 __all__ = ["Options", "answer", "check", "differences", "tables"]
@@ -60,7 +60,7 @@ def tables(cells: Cells, options: Options | None = None) -> list[Table]:
         time_table(cells, options.targets),
         inference_table(cells),
     ]
-    found += [table] if (table := shock_table(cells)) is not None else []
+    found += [table] if (table := perturbation_table(cells)) is not None else []
     return [replace(t, caption=f"{SYNTHETIC} {t.caption}") if cells.synthetic and t.rows else t for t in found]
 
 

@@ -54,9 +54,9 @@ class Schema:
     epochs: float = MISSING
     max_steps: int | None = MISSING
     max_samples: int | None = MISSING
-    shock_step: int | None = MISSING
-    shock_factor: float = MISSING
-    shock_block: int = MISSING
+    perturb_step: int | None = MISSING
+    perturb_factor: float = MISSING
+    perturb_block: int = MISSING
     seed: int = MISSING
     evaluations: int = MISSING
     log_every: int = MISSING

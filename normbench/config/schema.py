@@ -40,9 +40,11 @@ def check(config: Mapping[str, Any]) -> None:
     samples = config["max_samples"]
     rule(samples is None or samples >= config["batch_size"] * config["accumulate"], "max_samples",
          "at least the images of one update")  # fmt: skip
-    rule(config["shock_step"] is None or config["shock_step"] >= 0, "shock_step", "0 or more, or null")
-    rule(math.isfinite(config["shock_factor"]) and config["shock_factor"] > 0, "shock_factor", "a positive number")
-    rule(config["shock_block"] >= 0, "shock_block", "0 or more")
+    rule(config["perturb_step"] is None or config["perturb_step"] >= 0, "perturb_step", "0 or more, or null")
+    rule(
+        math.isfinite(config["perturb_factor"]) and config["perturb_factor"] > 0, "perturb_factor", "a positive number"
+    )
+    rule(config["perturb_block"] >= 0, "perturb_block", "0 or more")
     rule(config["seed"] >= 0, "seed", "0 or more")
     rule(config["evaluations"] >= 1, "evaluations", "1 or more")
     rule(config["log_every"] >= 1, "log_every", "1 or more")

@@ -25,7 +25,7 @@ from normbench.training.evaluation import evaluate_own
 from normbench.training.loop import Update, mini_batches, steps
 from normbench.training.network import new_model, start
 from normbench.training.optimizers import first_lr, lr_by_step, make_optimizer
-from normbench.training.perturbation import shock_of
+from normbench.training.perturbation import Perturbation
 from normbench.training.summary import at_chance, dataset_facts, finite, remark
 
 log = logging.getLogger("normbench")
@@ -47,7 +47,7 @@ class Training:
         shared = {name: config[name] for name in ("weight_decay", "momentum", "decay_norm_parameters")}
         self.optimizer = make_optimizer(config["optimizer"], self.model, lr=first_lr(config), **shared)
         self.update = Update(lr_by_step(config, total), config["clip_norm"], config["accumulate"])
-        self.shock = shock_of(config)
+        self.perturbation = Perturbation.of(config)
         self.index = 0
         self.loss_sum, self.loss_count = torch.zeros((), device=self.device), 0  # since the last row of steps.csv
         self.pending: list[tuple[dict[str, Any], Tensor]] = []  # rows whose loss is still on the device
@@ -91,9 +91,9 @@ class Training:
             if due := self.measuring.due(index):
                 with self._timed("measuring"):
                     self.measuring.measure(due, step, self._position())
-            if self.shock is not None and index == self.shock.step and step.batch is not None:
+            if self.perturbation is not None and index == self.perturbation.step and step.batch is not None:
                 with self._timed("measuring"):
-                    self.last["shock"] = self.shock.apply(self.model, step.batch)
+                    self.last["perturbation"] = self.perturbation.apply(self.model, step.batch)
             if looked and index:
                 self._tell()
             stopping = index < self.total and self.stop()
