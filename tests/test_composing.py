@@ -76,7 +76,7 @@ hydra:
   sweeper:
     params: {norm: "none,weight", lr: "0.1,1", seed: range(2)}
     also:
-      - {norm: weight, norm.start_images: 500}
+      - {norm: weight, norm.init_images: 500}
 study: grids
 """
 
@@ -88,7 +88,7 @@ study: grids
         (["norm=none"], 4, 0),  # the further grid is of weight alone
         (["norm=weight"], 4, 4),
         (["lr=3"], 4, 2),
-        (["norm=none,weight", "norm.start_images=0,3"], 16, 0),
+        (["norm=none,weight", "norm.init_images=0,3"], 16, 0),
     ],
 )
 def test_an_experiment_may_have_further_grids(words: list[str], plain: int, started: int, tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_an_experiment_may_have_further_grids(words: list[str], plain: int, star
     (tmp_path / "experiment" / "grids.yaml").write_text(EXPERIMENT)
     cells, swept = app.cells("run", ["--config-dir", str(tmp_path), "experiment=grids", *words])
     assert swept
-    images = [(cell.choices["norm"], cell.config["norm"]["start_images"]) for cell in cells]
+    images = [(cell.choices["norm"], cell.config["norm"]["init_images"]) for cell in cells]
     assert images.count(("weight", 500)) == started
     assert len(cells) == plain + started
     assert len({cell.name for cell in cells}) == len(cells)

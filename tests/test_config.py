@@ -84,7 +84,7 @@ def test_every_option_file_says_what_it_is(group: str) -> None:
 def test_every_option_is_used(group: str) -> None:
     """An option that no part refers to would be accepted and do nothing."""
     read_by_the_library = {"name", "init", "placement", "probe", "snapshots", "validation", "split_seed"}
-    read_by_the_library |= {"train_fraction", "scale", "augment", "whiten", "binarize", "label_noise", "start_images"}
+    read_by_the_library |= {"train_fraction", "scale", "augment", "whiten", "binarize", "label_noise", "init_images"}
     read_by_the_library |= {"init_std", "init_scale", "statistics"}
     read_by_the_library |= {"schedule", "layers", "tensors", "positions", "images", "defaults"}
     for path in sorted((config_dir() / group).glob("*.yaml")):

@@ -38,7 +38,7 @@ class GridSweeper(BasicSweeper):
 
     Args:
         params: the axes that an experiment's file names, {"norm": "none,batch"}; the command line replaces them.
-        also: further grids of the same file: each replaces or adds some axes, {"norm": "weight", "norm.start_images":
+        also: further grids of the same file: each replaces or adds some axes, {"norm": "weight", "norm.init_images":
             500}. One whose own values the command line rules out (norm=batch) is left out.
     """
 

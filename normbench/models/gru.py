@@ -12,10 +12,10 @@ from normbench.norms import NormScheme
 class GRUCell(RecurrentCell):
     """r, z = s(n_x(W_x x) + n_h(W_h h) + b);  g = tanh(m_x(V_x x) + r (m_h(V_h h) + b_h) + b_g);  h = (1 - z) g + z h.
 
-    n and m are the scheme's `cell_norm` at "input" and "hidden": each of the four products is normalised, those of the
-    two gates together (one vector of 2 x units), those of the candidate g by themselves. The reset gate r acts after
-    the norm of V_h h, as published with layer normalisation; it is also where torch.nn.GRU has it, which this is
-    without a norm. (The first GRU, Cho et al. 2014, resets h before the product.) There is no norm on the state.
+    n and m are the scheme's `recurrent_norm` at "input" and "hidden": each of the four products is normalised,
+    those of the two gates together (one vector of 2 x units), those of the candidate g by themselves. The reset gate r
+    acts after the norm of V_h h, as published with layer normalisation; it is also where torch.nn.GRU has it, which
+    this is without a norm. (The first GRU, Cho et al. 2014, resets h before the product.) The state has no norm.
 
     W and V are one matrix, in torch's order r, z, g. `normalized` = what the gates and tanh get; r makes it differ from
     `linear` without a norm, too.
@@ -29,7 +29,7 @@ class GRUCell(RecurrentCell):
     def __init__(self, scheme: NormScheme, inputs: int, units: int, steps: int) -> None:
         super().__init__(scheme, inputs, units, steps)
         self.reset_bias = nn.Parameter(torch.zeros(units))  # b_h
-        norm = scheme.cell_norm or (lambda features, steps, place: None)
+        norm = scheme.recurrent_norm or (lambda features, steps, place: None)
         self.candidate_input_norm = norm(units, steps, "input")
         self.candidate_hidden_norm = norm(units, steps, "hidden")
 

@@ -12,8 +12,8 @@ from normbench.norms import NormScheme
 class LSTMCell(RecurrentCell):
     """gates = n_x(W_x x) + n_h(W_h h) + b;  c = s(f) c + s(i) tanh(g);  h = s(o) tanh(n_c(c)).
 
-    n_x, n_h, n_c are the scheme's `cell_norm` at "input", "hidden" and "state"; where it has none, they do nothing and
-    this is torch.nn.LSTM, whose order of gates it has: input, forget, candidate, output. All gates are normalised
+    n_x, n_h, n_c are the scheme's `recurrent_norm` at "input", "hidden" and "state"; where it has none, they do nothing
+    and this is torch.nn.LSTM, whose order of gates it has: input, forget, candidate, output. All gates are normalised
     together (one vector of 4 x units). The cell's own update is never normalised, so that the state can carry
     information through time. `normalized` is the gates' pre-activation.
 
@@ -27,7 +27,7 @@ class LSTMCell(RecurrentCell):
 
     def __init__(self, scheme: NormScheme, inputs: int, units: int, steps: int) -> None:
         super().__init__(scheme, inputs, units, steps)
-        self.state_norm = scheme.cell_norm(units, steps, "state") if scheme.cell_norm is not None else None
+        self.state_norm = scheme.recurrent_norm(units, steps, "state") if scheme.recurrent_norm is not None else None
 
     def step(self, from_input: Tensor, from_hidden: Tensor, state: State, t: int) -> State:
         _, c = state

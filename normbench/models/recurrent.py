@@ -17,9 +17,9 @@ State = tuple[Tensor, ...]  # h first, each [N, units]
 class RecurrentCell(Recorded):
     """state_t = step(W_x x_t, W_h h_(t-1), state_(t-1)) for t = 1 ... T; a cell says what a step is.
 
-    n_x and n_h are the scheme's `cell_norm` at "input" (on W_x x) and "hidden" (on W_h h); where it has none, they do
-    nothing. Every cell shows `linear` = W_x x + W_h h before any norm (without a norm, with the bias b), `normalized` =
-    what its gates get where that is another tensor, and `activation` = h.
+    n_x and n_h are the scheme's `recurrent_norm` at "input" (on W_x x) and "hidden" (on W_h h); where it has none, they
+    do nothing. Every cell shows `linear` = W_x x + W_h h before any norm (without a norm, with the bias b),
+    `normalized` = what its gates get where that is another tensor, and `activation` = h.
 
     Args:
         inputs, units: size of x_t and of h.
@@ -36,15 +36,15 @@ class RecurrentCell(Recorded):
     def __init__(self, scheme: NormScheme, inputs: int, units: int, steps: int) -> None:
         super().__init__()
         self.units, self.steps = units, steps
-        self.input = scheme.wrap(nn.Linear(inputs, self.gates * units, bias=False))
-        self.hidden = scheme.wrap(nn.Linear(units, self.gates * units, bias=False))
+        self.input = scheme.reparametrize(nn.Linear(inputs, self.gates * units, bias=False))
+        self.hidden = scheme.reparametrize(nn.Linear(units, self.gates * units, bias=False))
         self.bias = nn.Parameter(torch.zeros(self.gates * units))
-        if scheme.cell_norm is None and scheme.norm is not None:  # the plain cell under this name would mislead
+        if scheme.recurrent_norm is None and scheme.norm is not None:  # the plain cell under this name would mislead
             raise Unsupported(
-                f"norm={scheme.name} has no form for recurrent cells: its scheme gives no cell_norm. "
+                f"norm={scheme.name} has no form for recurrent cells: its scheme gives no recurrent_norm. "
                 "Use norm=batch or norm=layer, or another model."
             )
-        norm = scheme.cell_norm or (lambda features, steps, place: None)
+        norm = scheme.recurrent_norm or (lambda features, steps, place: None)
         self.input_norm = norm(self.together * units, steps, "input")
         self.hidden_norm = norm(self.together * units, steps, "hidden")
 

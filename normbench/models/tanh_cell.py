@@ -10,7 +10,7 @@ from normbench.models.recurrent import RecurrentCell, State
 class TanhCell(RecurrentCell):
     """h = tanh(n_x(W_x x) + n_h(W_h h) + b).
 
-    n_x and n_h are the scheme's `cell_norm` at "input" and "hidden"; where it has none, this is torch.nn.RNN.
+    n_x and n_h are the scheme's `recurrent_norm` at "input" and "hidden"; where it has none, this is torch.nn.RNN.
     `normalized` is what tanh gets. There is no norm on the state.
 
     Shape: as RecurrentCell; the state is (h,).

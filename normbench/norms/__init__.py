@@ -4,7 +4,7 @@ from normbench.errors import Unsupported
 from normbench.norms.batch import BatchNorm, RecurrentBatchNorm
 from normbench.norms.batch_renorm import BatchRenorm
 from normbench.norms.block import Block, Recorded, blocks, record_activations, show_both_sides
-from normbench.norms.data_init import data_dependent_start
+from normbench.norms.data_init import data_dependent_init
 from normbench.norms.dynamic_tanh import DynamicTanh
 from normbench.norms.fold import Merge, Unfoldable, fold
 from normbench.norms.ghost_batch import GhostBatchNorm, RecurrentGhostBatchNorm
@@ -59,7 +59,7 @@ __all__ = [
     "Unsupported",
     "average_statistics",
     "blocks",
-    "data_dependent_start",
+    "data_dependent_init",
     "exact_statistics",
     "fold",
     "images_at_once",

@@ -1,4 +1,4 @@
-"""Data-dependent start: each unit's scale and bias set from the first images."""
+"""Data-dependent initialisation: each unit's scale and bias set from the first images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from normbench.norms.precise import varies
 from normbench.norms.state import preserve_state, use_batch_statistics
 
 
-def data_dependent_start(model: nn.Module, images: Tensor) -> None:
+def data_dependent_init(model: nn.Module, images: Tensor) -> None:
     """g = 1 / sigma[t], b = -mean[t] / sigma[t], with t a unit's pre-activation on `images` without g and b.
 
     In one pass, block by block, each fed by those already adjusted; afterwards every block's pre-activation on these

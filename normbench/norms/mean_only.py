@@ -71,7 +71,7 @@ class RecurrentMeanOnlyBatchNorm(RunningStatistics):
 
 
 def recurrent_mean_only(features: int, steps: int, place: str, **options: object) -> nn.Module | None:
-    """`cell_norm` of weight normalisation with mean-only batch norm: after W_x and W_h, not on the cell's state."""
+    """`recurrent_norm` of weight normalisation with mean-only batch norm: after W_x, W_h, not on the cell's state."""
     if place == "state":
         return None
     return RecurrentMeanOnlyBatchNorm(features, steps, place, **options)  # type: ignore[arg-type]

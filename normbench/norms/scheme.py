@@ -22,40 +22,40 @@ class NormScheme:
 
     Args:
         name: the scheme's name, as in `norm=batch`.
-        wrap: linear layer or convolution -> the same with its weight re-parametrised (weight normalisation).
+        reparametrize: linear layer or convolution -> the same with its weight re-parametrised (weight normalisation).
         norm: number of features -> module that normalises a block's pre-activation [N, C, ...] over whatever it likes.
-        cell_norm: (features, steps, place) -> module called with (x [N, features], t), or None for none at that place.
+        recurrent_norm: (features, steps, place) -> module called with (x [N, features], t), or None for none there.
             `place` is "input" (on W_x x), "hidden" (on W_h h) or "state" (on the cell, before its tanh). The cell adds
             one bias after "input" and "hidden", so modules there need none.
         activation: () -> module, instead of the model's own.
         init_: (weight, generator=) -> weight, in place: how weights start under `model.init=auto`.
         dropout: rate -> module.
         placement: norm "before" or "after" the activation; recurrent cells have places of their own.
-        start: (model, images) -> None: adjusts the weights to the first images, once, before training.
-        start_images: how many training images `start` is given; 0: it isn't called.
+        data_dependent_init: (model, images) -> None: adjusts the weights to the first images, once, before training.
+        init_images: how many training images `data_dependent_init` is given; 0: it isn't called.
         statistics: what norms over the batch work with in inference; see `statistics_for`.
 
-    Raises: ValueError if `placement`, `start_images` or `statistics` is none of these.
+    Raises: ValueError if `placement`, `init_images` or `statistics` is none of these.
     """
 
     name: str = "none"
-    wrap: Callable[[nn.Module], nn.Module] = _as_it_is
+    reparametrize: Callable[[nn.Module], nn.Module] = _as_it_is
     norm: Callable[[int], nn.Module] | None = None
-    cell_norm: Callable[[int, int, str], nn.Module | None] | None = None
+    recurrent_norm: Callable[[int, int, str], nn.Module | None] | None = None
     activation: Callable[[], nn.Module] | None = None
     init_: Callable[..., Any] | None = None
     dropout: Callable[[float], nn.Module] = nn.Dropout
     placement: Literal["before", "after"] = "before"
-    start: Callable[[nn.Module, Tensor], None] | None = None
-    start_images: int = 0
+    data_dependent_init: Callable[[nn.Module, Tensor], None] | None = None
+    init_images: int = 0
     statistics: Kind = "ema"
 
     def __post_init__(self) -> None:
         if self.placement not in ("before", "after"):
             raise ValueError(f"norm.placement must be before or after (the activation): got {self.placement}.")
-        if self.start_images < 0 or self.start_images == 1:
+        if self.init_images < 0 or self.init_images == 1:
             raise ValueError(
-                f"norm.start_images must be 2 or more, for they must vary, or 0 for none: got {self.start_images}."
+                f"norm.init_images must be 2 or more, for they must vary, or 0 for none: got {self.init_images}."
             )
         if self.statistics not in KINDS:
             raise ValueError(f"norm.statistics must be one of {', '.join(KINDS)}: got {self.statistics}.")
@@ -67,7 +67,7 @@ class NormScheme:
         dropout: float = 0.0,
         normalize: bool = True,
     ) -> Block:
-        """The block around `linear`: wrapped, normalised, activated.
+        """The block around `linear`: re-parametrised, normalised, activated.
 
         Args:
             activation: the model's activation; None for an output layer, whatever the scheme's.
@@ -80,7 +80,7 @@ class NormScheme:
         if norm is not None and adjacent and supplies_bias(norm):
             linear.register_parameter("bias", None)
         return Block(
-            linear=self.wrap(linear) if normalize else linear,
+            linear=self.reparametrize(linear) if normalize else linear,
             norm=norm,
             activation=(self.activation or activation)() if activation is not None else None,
             dropout=self.dropout(dropout) if dropout > 0 else None,

@@ -27,6 +27,6 @@ def new_model(config: Mapping[str, Any], parts: Parts, dataset: Dataset) -> nn.M
 def start(model: nn.Module, parts: Parts, dataset: Dataset) -> None:
     """Let the scheme set the network up from a first batch, where it does and is asked to."""
     scheme, train = parts.scheme, dataset.train
-    if scheme.start is not None and scheme.start_images > 0:
-        count = min(scheme.start_images, len(train))
-        scheme.start(model, train.batch(torch.arange(count, device=train.images.device))[0])
+    if scheme.data_dependent_init is not None and scheme.init_images > 0:
+        count = min(scheme.init_images, len(train))
+        scheme.data_dependent_init(model, train.batch(torch.arange(count, device=train.images.device))[0])

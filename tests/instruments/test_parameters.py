@@ -138,7 +138,7 @@ def test_a_norm_of_somebodys_own(batch_of):
 
 
 def test_weights_that_are_normalised_by_their_largest_singular_value(batch_of):
-    scheme = NormScheme(wrap=nn.utils.parametrizations.spectral_norm)
+    scheme = NormScheme(reparametrize=nn.utils.parametrizations.spectral_norm)
     model = nn.Sequential(nn.Flatten(), scheme.block(nn.Linear(64, 6), nn.ReLU), scheme.block(nn.Linear(6, 5)))
     run = short_run(model, batch_of)
     before = everything(run)

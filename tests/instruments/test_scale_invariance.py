@@ -62,8 +62,8 @@ class Largest(nn.Module):
         (NormScheme(norm=lambda features: BatchNorm(features, eps=1.0)), ""),  # as large as the variance
         (NormScheme(norm=lambda features: LayerNorm(features, affine=False)), ""),  # as without affine a bias is left
         (NormScheme(norm=RMSNorm), "matrix"),
-        (NormScheme(norm=RMSNorm, wrap=nn.utils.parametrizations.weight_norm), "row"),
-        (NormScheme(wrap=nn.utils.parametrizations.spectral_norm), "matrix"),
+        (NormScheme(norm=RMSNorm, reparametrize=nn.utils.parametrizations.weight_norm), "row"),
+        (NormScheme(reparametrize=nn.utils.parametrizations.spectral_norm), "matrix"),
     ],
 )
 def test_whatever_the_norm(scheme, kind):

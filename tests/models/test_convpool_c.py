@@ -91,7 +91,7 @@ def test_gaussian_noise():
 
 def test_the_output_is_normalised_by_default(cell_of):
     assert cell_of("model=convpool_c").config["model"]["normalize_output"] is True
-    model = ConvPoolC(NormScheme(wrap=weight_norm, norm=BatchNorm), (1, 8, 8), 10, width=1 / 48)
+    model = ConvPoolC(NormScheme(reparametrize=weight_norm, norm=BatchNorm), (1, 8, 8), 10, width=1 / 48)
     assert model.output.norm is not None
     assert hasattr(model.output.linear, "parametrizations")
     assert model.output.activation is None

@@ -88,10 +88,12 @@ NORMS = ("input_norm", "hidden_norm", "candidate_input_norm", "candidate_hidden_
 
 
 @pytest.mark.parametrize(
-    ("cell_norm", "naive"), [(RecurrentLayerNorm, over_units), (RecurrentBatchNorm, over_batch)], ids=["layer", "batch"]
+    ("recurrent_norm", "naive"),
+    [(RecurrentLayerNorm, over_units), (RecurrentBatchNorm, over_batch)],
+    ids=["layer", "batch"],
 )
-def test_norms_are_as_published(cell_norm, naive):
-    cell = cell_of(NormScheme(cell_norm=cell_norm))
+def test_norms_are_as_published(recurrent_norm, naive):
+    cell = cell_of(NormScheme(recurrent_norm=recurrent_norm))
     gains = [next(getattr(cell, name).parameters()) for name in NORMS]
     assert [len(gain) for gain in gains] == [2 * UNITS, 2 * UNITS, UNITS, UNITS]
     assert len(list(cell.parameters())) == 2 + 2 + 4  # and no bias in a norm
@@ -105,7 +107,7 @@ def test_norms_are_as_published(cell_norm, naive):
 
 
 def test_weight_norm_with_mean_only_batch_norm_after_each_product():
-    cell = cell_of(NormScheme(wrap=weight_norm, cell_norm=recurrent_mean_only))
+    cell = cell_of(NormScheme(reparametrize=weight_norm, recurrent_norm=recurrent_mean_only))
     x, h = inputs()
     wanted = published(cell, x, h, lambda a, gain: a - a.mean(0), [torch.empty(0)] * 4)
     torch.testing.assert_close(cell(x, (h,)), wanted, **EXACT)
@@ -113,7 +115,7 @@ def test_weight_norm_with_mean_only_batch_norm_after_each_product():
 
 @pytest.mark.parametrize("norm", [None, RecurrentLayerNorm])
 def test_shows_its_three_tensors_at_every_step(norm):
-    cell = cell_of(NormScheme(cell_norm=norm))
+    cell = cell_of(NormScheme(recurrent_norm=norm))
     x, h = inputs()
     seen: list[tuple[str, Tensor]] = []
     cell.observer = lambda name, tensor: seen.append((name, tensor))

@@ -170,7 +170,7 @@ def test_torchs_own_generator_plays_no_part():
 
 
 def test_weight_norm_starts_from_the_draw_with_g_its_length():
-    model = mlp(NormScheme(wrap=weight_norm))
+    model = mlp(NormScheme(reparametrize=weight_norm))
     linear = model.hidden1.linear
     g, v = linear.parametrizations.weight.original0, linear.parametrizations.weight.original1
     assert torch.equal(v, mlp().hidden1.linear.weight)
@@ -228,17 +228,17 @@ def test_scale_multiplies_every_weight_and_nothing_else(norm_name, model_name, p
             assert torch.equal(p, q), name  # biases, gamma, beta
 
 
-@pytest.mark.parametrize("wrap", [lambda linear: linear, weight_norm])
-def test_scale_acts_on_the_function(wrap):
+@pytest.mark.parametrize("reparametrize", [lambda linear: linear, weight_norm])
+def test_scale_acts_on_the_function(reparametrize):
     # Biases are 0, and ReLU lets a factor through: three layers at twice the scale give 8 times the logits.
-    scheme, x = NormScheme(wrap=wrap), torch.randn(5, 1, 4, 4)
+    scheme, x = NormScheme(reparametrize=reparametrize), torch.randn(5, 1, 4, 4)
     logits = []
     for scale in (1.0, 2.0):
         model = MLP(scheme, (1, 4, 4), 3, hidden=[8, 8], normalize_output=True)
         initialize(model, scheme, "auto", streams, scale=scale)
         logits.append(model(x))
     torch.testing.assert_close(logits[1], 8 * logits[0])
-    if wrap is weight_norm:
+    if reparametrize is weight_norm:
         g, v = (getattr(model.hidden1.linear.parametrizations.weight, f"original{i}") for i in (0, 1))
         torch.testing.assert_close(g[:, 0], v.norm(dim=1))
 

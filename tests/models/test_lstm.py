@@ -87,7 +87,7 @@ def published(cell: LSTMCell, x: Tensor, h: Tensor, c: Tensor, norm: Any, gains:
 
 @pytest.mark.parametrize("eps", [1e-5, 0.1])
 def test_layer_norm_is_as_published(eps):
-    cell = cell_of(NormScheme(cell_norm=partial(RecurrentLayerNorm, eps=eps)))
+    cell = cell_of(NormScheme(recurrent_norm=partial(RecurrentLayerNorm, eps=eps)))
     gains = (cell.hidden_norm.norm.weight, cell.input_norm.norm.weight, cell.state_norm.norm.weight,
              cell.state_norm.norm.bias)  # fmt: skip
     assert len(gains[0]) == len(gains[1]) == 4 * UNITS  # all gates of an example are normalised together
@@ -96,7 +96,7 @@ def test_layer_norm_is_as_published(eps):
 
 @pytest.mark.parametrize("eps", [1e-5, 0.1])
 def test_batch_norm_is_as_published(eps):
-    cell = cell_of(NormScheme(cell_norm=partial(RecurrentBatchNorm, eps=eps)))
+    cell = cell_of(NormScheme(recurrent_norm=partial(RecurrentBatchNorm, eps=eps)))
     gains = (cell.hidden_norm.weight, cell.input_norm.weight, cell.state_norm.weight, cell.state_norm.bias)
     compare(cell, published, partial(over_batch, eps=eps), gains)
 
@@ -113,7 +113,7 @@ def compare(cell: LSTMCell, naive: Any, norm: Any, gains: tuple[Tensor, ...]) ->
 
 
 def test_batch_norm_in_evaluation_uses_each_steps_average():
-    cell = cell_of(NormScheme(cell_norm=partial(RecurrentBatchNorm, momentum=0.3)), steps=T)
+    cell = cell_of(NormScheme(recurrent_norm=partial(RecurrentBatchNorm, momentum=0.3)), steps=T)
     for seed in range(3):
         torch.manual_seed(seed)
         cell(torch.randn(T, N, INPUTS, dtype=torch.float64), tuple(torch.randn(2, N, UNITS, dtype=torch.float64)))
@@ -137,7 +137,7 @@ def test_batch_norm_in_evaluation_uses_each_steps_average():
 
 
 def test_weight_norm_with_mean_only_batch_norm_after_each_matrix():
-    cell = cell_of(NormScheme(wrap=weight_norm, cell_norm=recurrent_mean_only))
+    cell = cell_of(NormScheme(reparametrize=weight_norm, recurrent_norm=recurrent_mean_only))
     assert cell.state_norm is None
     x, h, c = inputs()
 
@@ -156,7 +156,7 @@ def test_weight_norm_with_mean_only_batch_norm_after_each_matrix():
 
 @pytest.mark.parametrize("norm", [None, RecurrentLayerNorm])
 def test_shows_its_three_tensors_at_every_step(norm):
-    cell = cell_of(NormScheme(cell_norm=norm))
+    cell = cell_of(NormScheme(recurrent_norm=norm))
     x, h, c = inputs()
     seen: list[tuple[str, Tensor]] = []
     cell.observer = lambda name, tensor: seen.append((name, tensor))

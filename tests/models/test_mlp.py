@@ -55,7 +55,7 @@ def test_no_hidden_layer_is_logistic_regression():
 
 @pytest.mark.parametrize("normalize", [True, False])
 def test_normalize_output(normalize):
-    scheme = NormScheme(norm=BatchNorm, wrap=weight_norm)
+    scheme = NormScheme(norm=BatchNorm, reparametrize=weight_norm)
     model = MLP(scheme, (1, 4, 4), 3, hidden=[5], normalize_output=normalize)
     assert (model.output.norm is not None) == normalize
     assert hasattr(model.output.linear, "parametrizations") == normalize

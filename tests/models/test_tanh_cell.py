@@ -49,9 +49,9 @@ def test_without_a_norm_is_torchs_rnn():
         torch.testing.assert_close(a.grad, b.grad, **EXACT)
 
 
-@pytest.mark.parametrize(("cell_norm", "axis"), [(RecurrentLayerNorm, 1), (RecurrentBatchNorm, 0)])
-def test_a_norm_stands_on_each_product(cell_norm, axis):
-    cell = cell_of(NormScheme(cell_norm=cell_norm))
+@pytest.mark.parametrize(("recurrent_norm", "axis"), [(RecurrentLayerNorm, 1), (RecurrentBatchNorm, 0)])
+def test_a_norm_stands_on_each_product(recurrent_norm, axis):
+    cell = cell_of(NormScheme(recurrent_norm=recurrent_norm))
     n_x, n_h = (next(norm.parameters()) for norm in (cell.input_norm, cell.hidden_norm))
     assert len(list(cell.parameters())) == 3 + 2  # and none on the state
     x, start = inputs()
@@ -67,7 +67,7 @@ def test_a_norm_stands_on_each_product(cell_norm, axis):
 
 @pytest.mark.parametrize("norm", [None, RecurrentLayerNorm])
 def test_shows_its_three_tensors_at_every_step(norm):
-    cell = cell_of(NormScheme(cell_norm=norm))
+    cell = cell_of(NormScheme(recurrent_norm=norm))
     x, h = inputs()
     seen: list[tuple[str, Tensor]] = []
     cell.observer = lambda name, tensor: seen.append((name, tensor))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from normbench.norms import NormScheme, blocks, data_dependent_start, weight_norm
+from normbench.norms import NormScheme, blocks, data_dependent_init, weight_norm
 
 NAMES = ["none", "weight", "weight_mean_only"]
 
@@ -36,7 +36,7 @@ def test_every_pre_activation_is_standardised(
     images = batch_of(200)[0].to(device) * 3 + 1
     before = pre_activations(model, images)
     assert any(t.var(correction=0).sub(1).abs() > 0.1 for t in before.values())
-    scheme_of(name).start(model, images)
+    scheme_of(name).data_dependent_init(model, images)
     after = pre_activations(model, images)
     assert after.keys() == before.keys()
     for layer, t in after.items():
@@ -53,7 +53,7 @@ def test_is_the_papers_formula():
         linear.bias.copy_(torch.randn(4))
     v = linear.parametrizations.weight.original1.detach().clone()
     model = nn.Sequential(NormScheme().block(linear, nn.ReLU))
-    data_dependent_start(model, x)
+    data_dependent_init(model, x)
     t = x @ (v / v.norm(dim=1, keepdim=True)).T
     g, b = 1 / t.std(0, correction=0), -t.mean(0) / t.std(0, correction=0)
     torch.testing.assert_close(linear.parametrizations.weight.original0.detach()[:, 0], g)
@@ -65,7 +65,7 @@ def test_plain_and_normalised_weights_start_as_the_same_function(network_of, bat
     # The paper's baseline without normalisation has the same start.
     images, models = batch_of(200)[0], [network_of(name, "cnn").eval() for name in ("none", "weight")]
     for model in models:
-        data_dependent_start(model, images)
+        data_dependent_init(model, images)
     torch.testing.assert_close(models[0](images), models[1](images), rtol=1e-4, atol=1e-5)
 
 
@@ -87,12 +87,12 @@ def test_leaves_everything_else_as_it_was(name, network_of, batch_of, device):
         }
 
     before = snapshot()  # the cell's weights are part of it: recurrent cells are left alone
-    data_dependent_start(model, images)
+    data_dependent_init(model, images)
     after = snapshot()
     assert before.keys() == after.keys()
     assert all(torch.equal(value, after[key]) for key, value in before.items())
     with pytest.raises(RuntimeError):
-        data_dependent_start(model, images[..., :-1])
+        data_dependent_init(model, images[..., :-1])
     assert all(torch.equal(value, snapshot()[key]) for key, value in before.items())
 
 
@@ -102,19 +102,19 @@ def test_units_that_do_not_vary_are_left_alone():
     with torch.no_grad():
         model[0].linear.weight[1] = 0
     still, x = copy.deepcopy(model[0].linear), torch.randn(50, 6)
-    data_dependent_start(model, x)
+    data_dependent_init(model, x)
     assert torch.equal(model[0].linear.weight[1], still.weight[1])
     assert torch.equal(model[0].linear.bias[1], still.bias[1])
     assert not torch.equal(model[0].linear.weight[0], still.weight[0])
     unchanged = copy.deepcopy(model.state_dict())
-    data_dependent_start(model, x[:1].expand(50, 6) * 1000)  # nothing varies but for rounding
+    data_dependent_init(model, x[:1].expand(50, 6) * 1000)  # nothing varies but for rounding
     assert all(torch.equal(value, unchanged[key]) for key, value in model.state_dict().items())
 
 
 def test_is_off_by_default_and_takes_two_images(scheme_of):
     for name in NAMES:
-        assert scheme_of(name).start_images == 0
-        assert scheme_of(name, "norm.start_images=500").start_images == 500
+        assert scheme_of(name).init_images == 0
+        assert scheme_of(name, "norm.init_images=500").init_images == 500
     for wrong in (-1, 1):
-        with pytest.raises(ValueError, match=f"norm.start_images must be 2 or more, .* got {wrong}"):
-            NormScheme(start_images=wrong)
+        with pytest.raises(ValueError, match=f"norm.init_images must be 2 or more, .* got {wrong}"):
+            NormScheme(init_images=wrong)

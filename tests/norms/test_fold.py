@@ -193,5 +193,5 @@ def test_the_exported_program_gives_the_same_logits_for_any_batch(model, network
 
 
 def test_parametrizations_of_other_kinds_are_computed_once():
-    net = nn.Sequential(NormScheme(wrap=weight_norm).block(nn.Linear(3, 2)))
+    net = nn.Sequential(NormScheme(reparametrize=weight_norm).block(nn.Linear(3, 2)))
     assert fold(net)[1][0].what == "weight computed once (WeightNorm)"

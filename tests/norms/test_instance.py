@@ -47,7 +47,7 @@ def test_every_mlp_and_every_cell_is_unsupported(scheme_of):
     with pytest.raises(Unsupported):
         scheme.block(nn.Linear(4, 3), nn.ReLU)(torch.randn(5, 4))
     with pytest.raises(Unsupported):
-        scheme.cell_norm(4, 3, "input")(torch.randn(5, 4), 0)
+        scheme.recurrent_norm(4, 3, "input")(torch.randn(5, 4), 0)
 
 
 def test_remembers_nothing():

@@ -97,7 +97,7 @@ def test_every_scheme_with_a_norm_can_be_placed(norm_name, scheme_of):
 
 
 def test_a_plain_output_layer_keeps_bias_and_weight():
-    block = NormScheme(norm=BatchNorm, wrap=weight_norm).block(nn.Linear(4, 3), normalize=False)
+    block = NormScheme(norm=BatchNorm, reparametrize=weight_norm).block(nn.Linear(4, 3), normalize=False)
     assert {name for name, _ in block.named_parameters()} == {"linear.weight", "linear.bias"}
 
 
@@ -175,24 +175,27 @@ def test_options_reach_the_norm(name, words, options, scheme_of):
 
 
 def test_options_reach_the_cells_norms(scheme_of):
-    norm = scheme_of("batch", "norm.eps=0.5", "norm.momentum=0.25", "norm.gamma=0.75").cell_norm(3, 4, "state")
+    norm = scheme_of("batch", "norm.eps=0.5", "norm.momentum=0.25", "norm.gamma=0.75").recurrent_norm(3, 4, "state")
     assert (norm.eps, norm.momentum, norm.running_mean.shape) == (0.5, 0.25, (4, 3))
     assert torch.equal(norm.weight.detach(), torch.full((3,), 0.75))
-    assert scheme_of("batch", "norm.per_step=false").cell_norm(3, 4, "state").running_mean.shape == (1, 3)
-    norm = scheme_of("weight_mean_only", "norm.momentum=0.25").cell_norm(3, 4, "input")
+    assert scheme_of("batch", "norm.per_step=false").recurrent_norm(3, 4, "state").running_mean.shape == (1, 3)
+    norm = scheme_of("weight_mean_only", "norm.momentum=0.25").recurrent_norm(3, 4, "input")
     assert (norm.momentum, norm.running_mean.shape) == (0.25, (4, 3))
-    assert scheme_of("weight_mean_only", "norm.per_step=false").cell_norm(3, 4, "input").running_mean.shape == (1, 3)
-    assert scheme_of("layer", "norm.eps=0.5").cell_norm(3, 4, "state").norm.eps == 0.5
+    assert scheme_of("weight_mean_only", "norm.per_step=false").recurrent_norm(3, 4, "input").running_mean.shape == (
+        1,
+        3,
+    )
+    assert scheme_of("layer", "norm.eps=0.5").recurrent_norm(3, 4, "state").norm.eps == 0.5
     words = ("norm.virtual=5", "norm.eps=0.5", "norm.momentum=0.25", "norm.gamma=0.75", "norm.affine=false")
-    norm = scheme_of("ghost_batch", *words).cell_norm(3, 4, "state")
+    norm = scheme_of("ghost_batch", *words).recurrent_norm(3, 4, "state")
     assert (norm.virtual, norm.eps, norm.momentum, norm.weight[0].item()) == (5, 0.5, 0.25, 0.75)
     assert not norm.weight.requires_grad
-    assert scheme_of("mean_only", "norm.momentum=0.25").cell_norm(3, 4, "input").momentum == 0.25
-    assert scheme_of("mean_only", "norm.per_step=false").cell_norm(3, 4, "input").running_mean.shape == (1, 3)
+    assert scheme_of("mean_only", "norm.momentum=0.25").recurrent_norm(3, 4, "input").momentum == 0.25
+    assert scheme_of("mean_only", "norm.per_step=false").recurrent_norm(3, 4, "input").running_mean.shape == (1, 3)
 
 
 def test_gamma_may_be_given_as_a_whole_number(scheme_of):
-    norm = scheme_of("batch", "norm.gamma=1").cell_norm(3, 4, "state")
+    norm = scheme_of("batch", "norm.gamma=1").recurrent_norm(3, 4, "state")
     assert torch.equal(norm.weight.detach(), torch.ones(3))
 
 

@@ -166,7 +166,7 @@ def length_of_the_matrix(linear: nn.Module) -> nn.Module:
         (NormScheme("layer", norm=UnbiasedLayer), "reference", "m - 1 (unbiased)"),
         (NormScheme("layer", norm=MeanOnlyBatchNorm), "batch mixing", "training: an example depends on the others"),
         (NormScheme("mine", norm=BatchInEvaluation), "batch mixing", "evaluation: an example depends on the others"),
-        (NormScheme("weight", wrap=length_of_the_matrix), "reference", "training"),
+        (NormScheme("weight", reparametrize=length_of_the_matrix), "reference", "training"),
         (NormScheme("selu", activation=partial(nn.ELU, alpha=1.67)), "reference", "training"),
         (NormScheme("none", norm=BatchNorm), "statistics", "changed where nothing may"),
     ],
