@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from normbench.analysis.groups import read
 from normbench.plots.drawing import look
-from normbench.plots.unit_bands import Units, tracked_units
+from normbench.plots.ribbons import Units, tracked_units
 from normbench.runs import load
 
 STEPS = np.array([4400, 5700, 7000, 8300, 11000, 15000, 19000, 24000, 29000, 37000, 42000, 48000])

@@ -18,9 +18,10 @@ MAIN: tuple[str, ...] = ("model", "dataset", "optimizer", "lr", "batch_size", "e
 MAIN += ("schedule", "lr_scaling", "clip_norm", "accumulate", "weight_decay", "decay_norm_parameters", "momentum")
 MAIN += ("model.activation", "model.init", "model.dropout", "device", "threads")
 
-# The order of legends and rows. The first eight have a colour of their own.
-KNOWN: tuple[str, ...] = ("none", "batch", "layer", "weight", "weight_mean_only", "selu", "group", "instance")
-KNOWN += ("rms", "batch_renorm", "mean_only_batch", "filter_response")
+# The order of legends and rows: every scheme of configs/norm.
+KNOWN: tuple[str, ...] = ("none", "batch", "layer", "weight", "weight_mean_only", "selu", "group", "instance", "rms")
+KNOWN += ("batch_renorm", "mean_only", "noisy_batch", "ghost_batch", "layer2d", "weight_standardization")
+KNOWN += ("dynamic_tanh",)
 
 Setting = tuple[tuple[str, Any], ...]  # (("model", "mlp"), ("batch_size", 4)): what varies besides scheme and seed
 
@@ -101,8 +102,13 @@ def read(study: Study) -> Cells:
 
 
 def order(schemes: Iterable[str]) -> list[str]:
-    """Known schemes first, in their fixed order, then the others by name."""
-    return sorted(set(schemes), key=lambda name: (KNOWN.index(name) if name in KNOWN else len(KNOWN), name))
+    """Known schemes first, in their fixed order, then others by name; a scheme's variants, "batch eps=0.1", with it."""
+
+    def place(name: str) -> tuple[int, str]:
+        scheme = name.partition(" ")[0]
+        return KNOWN.index(scheme) if scheme in KNOWN else len(KNOWN), name
+
+    return sorted(set(schemes), key=place)
 
 
 def label(setting: Setting, otherwise: str = "all runs") -> str:

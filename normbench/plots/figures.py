@@ -16,28 +16,23 @@ from normbench.plots import (
     cost,
     depth,
     forest,
-    generalisation,
     landscape,
     learning_curves,
     lr_batch,
     lr_sensitivity,
-    noise_and_drift,
-    pinned_but_moving,
     ribbons,
-    ridges,
     running_statistics,
     shift,
-    shift_total,
     time_steps,
     train_test_shift,
-    unit_bands,
 )
 from normbench.plots.drawing import Figure, look
 
 # In the page's order: what comes out of training and what it costs, then why.
-FIGURES: tuple[ModuleType, ...] = (learning_curves, generalisation, batch_sizes, along_option, lr_sensitivity, lr_batch)
-FIGURES += (forest, cost, ribbons, ridges, unit_bands, shift, shift_total, train_test_shift, pinned_but_moving)
-FIGURES += (batch_noise, noise_and_drift, running_statistics, depth, landscape, time_steps)
+FIGURES: tuple[ModuleType, ...] = (
+    learning_curves, batch_sizes, along_option, lr_sensitivity, lr_batch, forest, cost,
+    ribbons, shift, train_test_shift, batch_noise, running_statistics, depth, landscape, time_steps,
+)  # fmt: skip
 
 
 def draw_all(cells: Cells, against: tuple[str, float] = ("none", 0.5), part: slice = slice(None)) -> list[Figure]:

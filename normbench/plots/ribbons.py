@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import EngFormatter, FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from normbench.analysis.entries import Entry
 from normbench.analysis.groups import Cell, Cells, Setting, label, order
@@ -21,6 +21,7 @@ from normbench.plots.palette import palette
 NAME, TITLE = "ribbons", "Distribution of each layer over training"
 PERCENTILES = ["p01", "p15", "p50", "p85", "p99"]
 SCHEMES, LAYERS, FIGURES = 8, 5, 3
+BAND, FEWEST = ["p15", "p50", "p85"], 5  # of single units: their percentiles, and how many must be tracked
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,33 @@ class Ribbon:
         return float(np.abs(finite).max()) if len(finite) else 0.0
 
 
+@dataclass(frozen=True)
+class Units:
+    """What the tracked units of one layer did. `bands` is [units, snapshots, 3]: percentiles 15, 50 and 85."""
+
+    layer: str
+    tensor: str
+    steps: np.ndarray
+    bands: np.ndarray
+    names: list[int]
+
+    @property
+    def excursion(self) -> np.ndarray:
+        """Per unit: the highest median of all snapshots minus the lowest."""
+        return np.ptp(self.bands[:, :, 1], axis=1)
+
+    @property
+    def relative(self) -> np.ndarray:
+        """Per unit: the excursion over the mean width p85 - p15 of its band; NaN for a unit without any width."""
+        width = (self.bands[:, :, 2] - self.bands[:, :, 0]).mean(axis=1)
+        return np.divide(self.excursion, width, out=np.full_like(width, np.nan), where=width > 0)
+
+    @property
+    def typical(self) -> int:
+        """The unit with the median excursion."""
+        return int(np.argsort(self.excursion, kind="stable")[(len(self.excursion) - 1) // 2])
+
+
 def draw(cells: Cells) -> list[Figure]:
     """One figure per model: of its settings where the most schemes were measured, the one of the greatest merit."""
     by_model: dict[str, list[Setting]] = defaultdict(list)
@@ -47,7 +75,37 @@ def draw(cells: Cells) -> list[Figure]:
         setting = most_telling(cells, by_model[model])
         figures += _draw(cells, setting, NAME if len(by_model) == 1 else re.sub(r"\W", "_", f"{NAME}_{model}"))
     missing = "Not drawn: no finished run has percentiles of its layers. The instrument activations supplies them."
-    return figures or [Figure(NAME, TITLE, missing)]
+    return [*figures, *_draw_typical_units(cells)] if figures else [Figure(NAME, TITLE, missing)]
+
+
+def _draw_typical_units(cells: Cells) -> list[Figure]:
+    """Ioffe & Szegedy's own figure: one unit per scheme. None where `instruments.units` was 0, or below `FEWEST`."""
+    setting = most_telling(cells, list(cells.settings))
+    found = {s: u for s, e in one_seed(list(cells.settings[setting].values())).items() if (u := tracked_units(e))}
+    tracked = {scheme: found[scheme] for scheme in order(found) if len(found[scheme].names) >= FEWEST}
+    schemes = list(tracked)[:LAYERS]
+    if not schemes:
+        return []
+    styles = palette(cells.schemes)
+    canvas, axes = panels(1, len(schemes), max(2.4, 11 / len(schemes)), 3.0, sharey=True)
+    reach = max(float(np.abs(tracked[scheme].bands[tracked[scheme].typical]).max()) for scheme in schemes)
+    parts = [
+        "One run per scheme. Percentiles 15, 50 and 85, over the probe's images, of what enters the activation of one",
+        "unit of the last hidden layer: the unit whose median moves as far as half of the others' do.",
+    ]
+    for ax, scheme in zip(axes[0], schemes, strict=True):
+        units = tracked[scheme]
+        _draw_unit(ax, units, styles[scheme].color)
+        ax.set_title(f"{scheme}: unit {units.names[units.typical]} of {units.layer}, {units.tensor}")
+        ax.set_ylim(-1.05 * reach, 1.05 * reach)
+        low, middle, high = np.quantile(units.excursion, [0, 0.5, 1])
+        relative = np.nanmedian(units.relative) if np.isfinite(units.relative).any() else np.nan
+        parts.append(
+            f"{scheme}: {len(units.names)} units, the highest median minus the lowest is {middle:.2f} for half of them"
+            f" (from {low:.2f} to {high:.2f}), {relative:.2f} of the band's width."
+        )
+    caption = " ".join([*parts, omitted(LAYERS, tracked, "schemes")]).strip()
+    return [finish(f"{NAME}_unit", "The input of one typical unit over training", caption, canvas, cells.synthetic)]
 
 
 def _draw(cells: Cells, setting: Setting, name: str) -> list[Figure]:
@@ -80,6 +138,34 @@ def _draw(cells: Cells, setting: Setting, name: str) -> list[Figure]:
     canvas.supxlabel("training step", fontsize=9)
     title = TITLE if not setting else f"{TITLE}: {label(setting)}"
     return [finish(name, title, _caption(chosen, measured, schemes, layers, every, cut), canvas, cells.synthetic)]
+
+
+def tracked_units(entry: Entry) -> Units | None:
+    """The units that were tracked in the last layer before the output; of their non-linearity's input."""
+    table = rows(entry, "activations", "step", *BAND)
+    if not {"way", "unit"} <= set(table.columns):
+        return None
+    table = table[table.unit.notna() & (table.way == "probe") & table.tensor.isin(["normalized", "linear"])]
+    layers = [layer for layer in dict.fromkeys(table.layer) if layer != "output"]
+    if not layers:
+        return None
+    table = table[table.layer == layers[-1]]
+    tensor = "normalized" if (table.tensor == "normalized").any() else "linear"
+    table = table[table.tensor == tensor].astype({"unit": int})
+    wide = [table.pivot_table(index="unit", columns="step", values=name) for name in BAND]
+    bands = np.stack([part.to_numpy(dtype=float) for part in wide], axis=2)
+    if not np.isfinite(bands).all():
+        return None
+    return Units(layers[-1], tensor, wide[0].columns.to_numpy(dtype=float), bands, list(wide[0].index))
+
+
+def _draw_unit(ax: Axes, units: Units, color: str) -> None:
+    p15, p50, p85 = units.bands[units.typical].T
+    ax.fill_between(units.steps, p15, p85, color=color, alpha=0.25, linewidth=0)
+    for line, width in ((p15, 0.8), (p50, 1.6), (p85, 0.8)):
+        ax.plot(units.steps, line, color=color, linewidth=width)
+    ax.xaxis.set_major_formatter(EngFormatter(sep=""))
+    ax.set_xlabel("training step")
 
 
 def _caption(

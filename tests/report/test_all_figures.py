@@ -11,7 +11,7 @@ import pytest
 from matplotlib.figure import Figure as Canvas
 
 from normbench.analysis.groups import read
-from normbench.plots import lr_batch, ridges
+from normbench.plots import lr_batch, ribbons
 from normbench.plots.drawing import Figure, finish, look, panels
 from normbench.plots.figures import FIGURES
 from normbench.runs import load
@@ -20,19 +20,13 @@ from tests.report.measured_study import measure_everything
 Add = Callable[..., Path]
 SUPPLIED_BY = {  # figures that need more than a plain run: what the note without data must name
     "ribbons": "activations",
-    "ridges": "distributions",
     "shift": "shift",
-    "shift_total": "gradient_shift",
     "train_test_shift": "train_test_shift",
-    "pinned_but_moving": "shift",
     "batch_noise": "batch_noise",
-    "noise_and_drift": "batch_noise",
     "running_statistics": "statistics",
     "depth": "gradients",
     "landscape": "landscape",
     "time_steps": "time_steps",
-    "unit_bands": "instruments.units",
-    "generalisation": "evaluations",
     "learning_curves": "evaluations",
     "lr_sensitivity": "lr=",
     "lr_batch": "two learning rates",
@@ -97,7 +91,7 @@ def test_it_is_drawn(module: ModuleType, measured: Path) -> None:
     assert len(figure.svg) < 300_000
 
 
-@pytest.mark.parametrize("module", [lr_batch, ridges], ids=lambda module: module.NAME)
+@pytest.mark.parametrize("module", [lr_batch, ribbons], ids=lambda module: module.NAME)
 def test_the_same_runs_give_the_same_bytes(module: ModuleType, measured: Path) -> None:
     assert draw(module, measured) == draw(module, measured)
 

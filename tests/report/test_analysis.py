@@ -163,6 +163,6 @@ def test_nothing_differs(study: Path, add: Add) -> None:
 
 def test_statistics_come_without_scipy_stats_and_torch() -> None:
     """scipy.stats takes a second to import, torch several."""
-    code = "import sys, normbench.report.analysis; print({'scipy.stats', 'torch'} & set(sys.modules))"
+    code = "import sys, normbench.analysis.answer; print({'scipy.stats', 'torch'} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "set()"

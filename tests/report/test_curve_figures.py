@@ -1,4 +1,4 @@
-"""Learning curves and generalisation: what is averaged over what."""
+"""Learning curves: what is averaged over what."""
 
 from __future__ import annotations
 
@@ -9,23 +9,12 @@ import numpy as np
 import pytest
 
 from normbench.analysis.groups import read
-from normbench.plots import generalisation, learning_curves
+from normbench.plots import learning_curves
 from normbench.plots.drawing import bend, look, panels
 from normbench.plots.palette import palette
 from normbench.runs import load
 
 Add = Callable[..., Path]
-
-
-def test_training_loss_is_the_mean_since_the_evaluation_before(study: Path, add: Add) -> None:
-    path = add()
-    (path / "steps.csv").write_text("step,loss\n1,8\n4,2\n6,1\n8,0.5\n9,7\n")  # means over 1, 3, 2, 2 and 1 steps
-    (path / "epochs.csv").write_text("step,validation_loss\n0,9\n4,3\n8,2\n")
-    (entry,) = read(load(study)).entries
-    found = generalisation.path(entry)
-    assert found.index.tolist() == [4, 8]
-    assert found.train.tolist() == pytest.approx([(8 + 3 * 2) / 4, (2 * 1 + 2 * 0.5) / 4])
-    assert found.validation.tolist() == [3, 2]
 
 
 @pytest.mark.parametrize(("x", "expected"), [("samples", [0, 1000, 2000]), ("train_seconds", [0, 1, 2])])

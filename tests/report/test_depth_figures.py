@@ -1,4 +1,4 @@
-"""Figures by layer: gradients and silent units, shift in total, pinned but moving, noise and drift, statistics."""
+"""Figures by layer: gradients and silent units, statistics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from normbench.analysis.entries import Entry
 from normbench.analysis.groups import read
-from normbench.plots import by_layer, depth, noise_and_drift, running_statistics, shift_total
+from normbench.plots import by_layer, depth, running_statistics
 from normbench.plots.drawing import look, panels
 from normbench.plots.palette import palette
 from normbench.runs import load
@@ -41,33 +41,6 @@ def test_saturated_only_where_something_can_saturate(study: Path, add: Add) -> N
     assert depth._shares({"batch": [found]}) == ["dead", "zero"]
     assert depth.share("dead")(found, "last").to_dict() == {"a": 0.25}
     assert depth.share("zero")(found, "last").to_dict() == {"a": 0.5}
-
-
-def test_the_views_of_the_shift(study: Path, add: Add) -> None:
-    def row(step: int, since: str, w1: float, tensor: str = "linear", way: str = "probe", layer: str = "a") -> Row:
-        return {"step": step, "layer": layer, "tensor": tensor, "way": way, "since": since, "w1_scaled_mean": w1}
-
-    rows = [row(1, "start", 9), row(2, "start", 0.5), row(2, "path", 1.5), row(2, "halves", 0.1)]
-    rows += [row(2, "start", 9, way="running"), row(2, "start", 9, tensor="activation")]
-    rows += [row(2, "start", 9, layer="b"), row(2, "start", 0.2, layer="b", tensor="normalized")]
-    found = entry(study, add, "shift", rows)
-    measure(found.run.folder, "gradient_shift", [{"step": s, "layer": "b", "tensor": "w", "relative": r}
-                                                 for s, r in ((0, 5), (1, 1), (2, 2))])  # fmt: skip
-    views = {view: shift_total.total(found, view).to_dict() for view in ("start", "path", "halves", "gradient")}
-    assert views == {"start": {"a": 0.5, "b": 0.2}, "path": {"a": 1.5}, "halves": {"a": 0.1}, "gradient": {"b": 2}}
-
-
-def test_noise_over_drift_by_hand(study: Path, add: Add) -> None:
-    rows = [
-        {"step": 1, "layer": x, "tensor": "linear", "lower": lower, "noise_mean": n, "step_drift": d}
-        for x, n, d in (("a", 0.5, 0.1), ("b", 0.5, 0.05), ("c", 0.5, 0))
-        for lower in ("population", "training")
-    ]
-    rows += [{**rows[0], "step": 0, "noise_mean": 9}, {**rows[0], "tensor": "normalized", "noise_mean": 9}]  # fmt: skip
-    last = noise_and_drift.last_rows(entry(study, add, "batch_noise", rows))
-    assert last.xs("population").noise_mean.to_dict() == {"a": 0.5, "b": 0.5, "c": 0.5}
-    assert noise_and_drift.ratio([last]) == pytest.approx(7.5)  # the median of 5 and 10; c did not move
-    assert noise_and_drift.ratio([last, 3 * last]) == pytest.approx(7.5)
 
 
 def test_errors_of_running_statistics(study: Path, add: Add) -> None:

@@ -1,29 +1,31 @@
 from __future__ import annotations
 
-from normbench.analysis.groups import order
+from normbench.analysis.groups import KNOWN, order
+from normbench.config.options import choices
 from normbench.plots.palette import palette
 
-ISSUED = ("none", "batch", "layer", "weight", "weight_mean_only", "selu")
+
+def test_every_scheme_on_disk_has_a_colour_of_its_own() -> None:
+    assert set(KNOWN) == set(choices("norm"))
+    assert len({style.color for style in palette(KNOWN).values()}) == len(KNOWN)
 
 
 def test_a_known_scheme_looks_the_same_in_every_study() -> None:
-    everywhere = palette(ISSUED)
-    for name in ISSUED:
+    everywhere = palette(KNOWN)
+    for name in KNOWN:
         assert palette([name, "mine", "another"])[name] == everywhere[name]
 
 
-def test_eighteen_schemes_are_told_apart_without_colour() -> None:
-    styles = palette([*ISSUED, *(f"mine{i}" for i in range(12))])
-    assert len({(style.color, style.marker, str(style.line)) for style in styles.values()}) == 18
+def test_variants_of_a_scheme_share_its_colour() -> None:
+    styles = palette(["batch", "batch eps=0.1", "batch momentum=0.5", "none"])
+    assert styles["batch eps=0.1"].color == styles["batch"].color
+    assert len({str(styles[name].line) for name in styles if name.startswith("batch")}) == 3
+
+
+def test_eighteen_schemes_are_distinct_without_colour() -> None:
+    styles = palette([*KNOWN, "mine", "another"])
     assert len({(style.marker, str(style.line)) for style in styles.values()}) == 18
 
 
-def test_unknown_schemes_take_the_first_free_styles_in_order_of_name() -> None:
-    one, other = palette(["none", "b", "a"]), palette(["a", "b", "none"])
-    assert one == other
-    assert one["a"] != one["b"]
-    assert len({style.color for style in one.values()}) == 3
-
-
 def test_order() -> None:
-    assert order(["zebra", "selu", "ant", "none"]) == ["none", "selu", "ant", "zebra"]
+    assert order(["zebra", "selu", "ant", "selu scale=2", "none"]) == ["none", "selu", "selu scale=2", "ant", "zebra"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from normbench.analysis.groups import read
-from normbench.plots import unit_bands
+from normbench.plots import ribbons
 from normbench.plots.drawing import look
 from normbench.runs import load
 
@@ -39,7 +39,7 @@ def two_schemes(study: Path, add: Add) -> Path:
 
 
 def test_the_unit_drawn_is_the_one_with_the_median_excursion(two_schemes: Path) -> None:
-    batch, none = (unit_bands.tracked_units(entry) for entry in read(load(two_schemes)).entries)
+    batch, none = (ribbons.tracked_units(entry) for entry in read(load(two_schemes)).entries)
     assert none is not None
     assert batch is not None
     assert (none.layer, none.tensor, batch.tensor) == ("hidden1", "linear", "normalized")
@@ -52,15 +52,15 @@ def test_the_unit_drawn_is_the_one_with_the_median_excursion(two_schemes: Path) 
 
 def test_the_caption_has_the_numbers(two_schemes: Path) -> None:
     with look():
-        (figure,) = unit_bands.draw(read(load(two_schemes)))
+        figure = ribbons.draw(read(load(two_schemes)))[-1]
     assert figure.svg
-    assert "none: 5 units, excursion 3.00 (from 1.00 to 5.00), 0.75 of the band's width." in figure.caption
-    assert "batch: 5 units, excursion 0.30 (from 0.10 to 0.50), 0.08 of the band's width." in figure.caption
-    assert "linear or normalized" in figure.caption
+    assert figure.name == "ribbons_unit"
+    assert "none: 5 units, the highest median minus the lowest is 3.00" in figure.caption
+    assert "(from 1.00 to 5.00), 0.75 of the band's width." in figure.caption
+    assert "is 0.30 for half of them (from 0.10 to 0.50), 0.08 of the band's width." in figure.caption
 
 
-def test_without_rows_of_units_it_says_which_option_gives_them(study: Path, add: Add) -> None:
+def test_without_rows_of_units_there_is_no_such_figure(study: Path, add: Add) -> None:
     add(norm="none")
-    (figure,) = unit_bands.draw(read(load(study)))
-    assert not figure.svg
-    assert "instruments.units" in figure.caption
+    with look():
+        assert [figure.name for figure in ribbons.draw(read(load(study)))] == ["ribbons"]
