@@ -34,7 +34,7 @@ examples:
   normbench run -m norm=none,batch,layer batch_size=4,64 seed=0,1,2       sweep: every combination
   normbench run -m norm=none,batch,layer optimizer=sgd lr=0.01,0.1
   normbench run experiment=demo                                           a study from a file
-  normbench plan norm=none,batch seed=0,1,2 --measure                     what a sweep would do, and for how long
+  normbench plan norm=none,batch seed=0,1,2                               what a sweep would do, and for how long
   normbench status --watch                                                how it is doing, from another terminal
   normbench report results/demo --open                                    its tables and figures, in your browser
   normbench evaluate results/scratch/RUN norm.statistics=precise          a trained network with other statistics
@@ -115,8 +115,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--completion", choices=("bash", "zsh", "fish"), help="print a script for tab completion")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser("run", help="train one network, or with -m a sweep (see normbench run --help)", add_help=False)
-    commands.add_parser("plan", help="what run -m would do, and how long it would take, with the same words; --json, "
-                        "--measure: time a few steps first", add_help=False)  # fmt: skip
+    commands.add_parser("plan", help="what run -m would do, and how long it would take, with the same words; --json",
+                        add_help=False)  # fmt: skip
     status = commands.add_parser("status", help="how a study is doing: works while a sweep runs")
     status.add_argument("study", nargs="?", type=Path, help="results/<study>; left out, the one changed last")
     status.add_argument("--watch", action="store_true", help="again and again, until nothing runs (or Ctrl-C)")
@@ -166,9 +166,8 @@ def _with_options(command: str, words: list[str]) -> int:
     from normbench.commands import run as commands
 
     if command == "plan":
-        own = {"--json", "--measure"}
-        rest = [word for word in words if word not in own]
-        return commands.plan(rest, measured="--measure" in words, as_json="--json" in words)
+        rest = [word for word in words if word != "--json"]
+        return commands.plan(rest, as_json="--json" in words)
     return commands.run(words) if command == "run" else commands.describe(words)
 
 

@@ -27,9 +27,9 @@ from normbench.instruments.measuring import bytes_at_most
 from normbench.models import require_method
 from normbench.norms import blocks
 from normbench.runs import SCHEMA_VERSION, Locked, Run, RunFolder, Unwritable, is_finished
-from normbench.runs.provenance import provenance
 from normbench.training.memory import saved_for_backward, size
 from normbench.training.perturbation import Perturbation
+from normbench.training.provenance import provenance
 from normbench.training.trainer import Training
 
 KEPT = 2  # data sets stay loaded for the next run in this process: a sweep has few, and each start checks all bytes

@@ -50,7 +50,6 @@ PENDING = {
     "explain/scheme.py -> commands",
     "explain/scheme.py -> instruments",
     "instruments/measuring.py -> runs",
-    "sweep/timing.py -> training",
     "training/evaluation.py -> instruments",
     "training/network.py -> config",
     "training/trainer.py -> config",

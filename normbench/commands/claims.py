@@ -54,7 +54,7 @@ def _make(found: Sequence[Claim], results: Path, words: list[str]) -> bool:
 
     known, failed = record(results), False
     for name in dict.fromkeys(name for claim in found for name in claim.calculations):
-        from normbench.runs.provenance import provenance
+        from normbench.training.provenance import provenance
         from normbench.verify.calculations import calculate
 
         print(f"calculating {name}", flush=True)

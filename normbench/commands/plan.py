@@ -9,29 +9,10 @@ from rich.markup import escape
 
 from normbench.commands.console import out, plain_table, say
 from normbench.commands.live import duration, heading, shared, without
-from normbench.config.run_config import RunConfig
-from normbench.runs import is_finished
 from normbench.sweep.plan import DONE, UNSUPPORTED, Plan
 from normbench.sweep.runner import how_many
-from normbench.sweep.timing import Timings, measure_cell
 
 LISTED = 60  # cells; of more, the first and a count
-
-
-def measure(cells: list[RunConfig], timings: Timings) -> None:
-    """Time a few steps of each model, scheme and batch size that still has something to do."""
-    from normbench.errors import Unsupported
-
-    seen = set()
-    for cell in cells:
-        key = (cell.choices["model"], cell.choices["norm"], cell.config["batch_size"])
-        if key in seen or is_finished(cell.folder):
-            continue
-        seen.add(key)
-        try:
-            timings.add(cell.choices, cell.config, *measure_cell(cell))
-        except Unsupported:
-            continue  # said by the plan itself
 
 
 def print_plan(plan: Plan) -> None:
@@ -60,11 +41,7 @@ def print_plan(plan: Plan) -> None:
         return
     left = plan.seconds_left(jobs)
     unknown = sum(item.seconds is None for item in todo)
-    time = (
-        f"about {duration(left)}"
-        if left is not None
-        else f"unknown for {unknown} of {len(todo)} runs (--measure times them)"
-    )
+    time = f"about {duration(left)}" if left is not None else f"unknown for {unknown} of {len(todo)} runs"
     say(f"time left, {jobs} side by side: {time}")
     say(f"disk: at most {sum(item.disk for item in todo) / 1e6:,.0f} MB")
 

@@ -36,19 +36,15 @@ def run(words: list[str]) -> int:
     return _single(cells[0]) if cells else 0  # none after --cfg and the like: Hydra has printed what was asked for
 
 
-def plan(words: list[str], measured: bool, as_json: bool) -> int:
+def plan(words: list[str], as_json: bool) -> int:
     """`normbench plan WORDS`: what `normbench run -m WORDS` would do. Writes nothing. Raises ConfigError."""
     from normbench.commands import plan as planning
     from normbench.sweep.plan import examine, shard
-    from normbench.sweep.timing import Timings
 
     cells, _ = app.cells("plan", words if {"-m", "--multirun"} & set(words) else ["-m", *words], lambda *_: None)
     if not cells:
         return 0
-    timings = Timings()
-    if measured:
-        planning.measure(cells, timings)
-    found = examine(shard(cells, cells[0].config["shard"]), timings)
+    found = examine(shard(cells, cells[0].config["shard"]))
     (planning.print_json if as_json else planning.print_plan)(found)
     return 0
 

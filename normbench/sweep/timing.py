@@ -1,25 +1,19 @@
-"""How long a run will take, told from runs that are over, or from a few steps."""
+"""How long a run will take, told from runs that are over."""
 
 from __future__ import annotations
 
 import json
 import statistics
-import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
-from normbench.config.run_config import RunConfig
 from normbench.runs import Run
 
-if TYPE_CHECKING:
-    from normbench.experiment import Prepared
-
 MOST = 200  # earlier runs that are read: the newest
-SECONDS = 0.5  # that `measure` trains
 
 
 class Timings:
@@ -72,45 +66,3 @@ def earlier_runs(results: Path, known: set[Path]) -> Iterator[Run]:
     found = [path for path in results.glob("*/*/summary.json") if path.parent not in known]
     dated = sorted(((path.stat().st_mtime, path) for path in found), reverse=True)
     return (Run(path.parent) for _, path in dated[:MOST])
-
-
-def measure_cell(cell: RunConfig) -> tuple[float, float]:
-    """`measure`, for a cell that was not prepared. Raises ConfigError or Unsupported."""
-    from normbench.experiment import prepare_cell
-
-    return measure(prepare_cell(cell))
-
-
-def measure(ready: Prepared) -> tuple[float, float]:
-    """Train for half a second and evaluate once: seconds per update, and for all evaluations. Without instruments."""
-    import torch
-
-    from normbench import seeding
-    from normbench.training.loop import Update, evaluate, mini_batches, steps
-    from normbench.training.optimizers import lr_by_step, make_optimizer
-
-    config, data = ready.cell.config, ready.dataset
-    torch.set_num_threads(config["threads"])
-    model = ready.parts.model(ready.parts.scheme, data.shape, len(data.classes)).to(config["device"])
-    optimizer = make_optimizer(config["optimizer"], model, lr=1e-6)
-    update = Update(lr_by_step(dict(config) | {"lr": 1e-6}, ready.total), config["clip_norm"], config["accumulate"])
-    per_update = config["batch_size"] * config["accumulate"]
-
-    def order(epoch: int) -> torch.Tensor:
-        return seeding.order(0, epoch, len(data.train)).to(config["device"])
-
-    batches, begin, warm = mini_batches(data.train, per_update, order, 0, ready.total), 0.0, min(3, ready.total - 1)
-    for step in steps(model, batches, optimizer, 0, update):
-        done = step.index
-        if step.loss is not None:
-            step.loss.item()
-        if done == warm:
-            begin = time.perf_counter()
-        if done > warm and time.perf_counter() - begin > SECONDS:
-            break
-    per_step = (time.perf_counter() - begin) / max(done - warm, 1)
-    begin = time.perf_counter()
-    evaluate(model, data.validation)
-    once = (time.perf_counter() - begin) / len(data.validation)
-    images = len(data.validation) * (config["evaluations"] + 1) + len(data.test)
-    return per_step, once * images

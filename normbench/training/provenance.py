@@ -15,7 +15,7 @@ PACKAGES = ("normbench", "torch", "torchvision", "numpy", "hydra-core")
 
 def _git_commit() -> str | None:
     """The commit of the checkout this code runs from, with "+" if it was changed since; None once installed."""
-    here = Path(__file__).resolve().parent.parent
+    here = Path(__file__).resolve().parents[2]
     if not (here / ".git").exists():
         return None
     try:
