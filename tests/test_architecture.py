@@ -141,9 +141,7 @@ def test_hydra_stops_at_the_door() -> None:
     [
         pytest.param(
             name,
-            marks=[pytest.mark.xfail(strict=True, reason="rooms are being rebuilt")]
-            if name in ("config", "runs")
-            else [],
+            marks=[pytest.mark.xfail(strict=True, reason="rooms are being rebuilt")] if name == "config" else [],
         )
         for name in sorted(WITHOUT_TORCH)
     ],
