@@ -39,6 +39,15 @@ QUIET = {("initial_state_noise", float): 0.0, ("noise", float): 0.0, ("dropout",
 # The same for options of schemes: they fit all layers and batches here.
 NORM_SIZES = {"groups": 1, "virtual": 3}
 
+# A test of every scheme in every model goes through every scheme in the MLP, every model with none, batch and layer,
+# and these pairs, which have code of their own; through the whole product with `pytest -m full`.
+IN_EVERY_MODEL = ("none", "batch", "layer")
+OF_THEIR_OWN = {
+    "cnn": ("batch_renorm", "ghost_batch", "group", "instance", "layer2d", "noisy_batch", "weight_mean_only",
+            "weight_standardization"),
+    "rnn": ("ghost_batch", "group", "rms", "selu", "weight", "weight_mean_only"),
+}  # fmt: skip
+
 torch.set_num_threads(1)  # results depend on it (rounding), and so does speed at these sizes
 
 
@@ -50,15 +59,27 @@ def options_of(group: str) -> list[str]:
     return found
 
 
+def in_short(norm: str, model: str) -> bool:
+    """Does this pair belong to the tests that are not `full`?"""
+    return model == "mlp" or norm in IN_EVERY_MODEL or norm in OF_THEIR_OWN.get(model, ())
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    for group in ("norm", "model"):
-        if f"{group}_name" in metafunc.fixturenames:
-            names = options_of(group)
-            # Instruments know blocks and cells, no models: one of each kind. All models are run with all instruments
-            # in test_training.py.
-            if group == "model" and "instruments" in metafunc.definition.path.parts:
-                names = [name for name in names if name in ("mlp", "cnn", "rnn")]
-            metafunc.parametrize(f"{group}_name", names)
+    norms, models = options_of("norm"), options_of("model")
+    # Instruments know blocks and cells, no models: one of each kind. All models are run with all instruments
+    # in test_training.py.
+    if "instruments" in metafunc.definition.path.parts:
+        models = [name for name in models if name in ("mlp", "cnn", "rnn")]
+    wanted = {"norm_name", "model_name"} & set(metafunc.fixturenames)
+    if len(wanted) == 2:
+        pairs = [
+            pytest.param(norm, model, marks=[] if in_short(norm, model) else pytest.mark.full)
+            for model in models
+            for norm in norms
+        ]
+        metafunc.parametrize(("norm_name", "model_name"), pairs)
+    elif wanted:
+        metafunc.parametrize(*wanted, norms if wanted == {"norm_name"} else models)
 
 
 @pytest.fixture(params=["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])
@@ -144,7 +165,9 @@ def small_values(options: Mapping[str, Any], quiet: bool = False) -> dict[str, A
     """What the options of a model become in a small one: those of SIZES, and with `quiet` those of QUIET."""
     usual = SIZES | (QUIET if quiet else {})
     small = {key: value for (key, kind), value in usual.items() if type(options.get(key)) is kind}
-    return small | ({"width": width / 4} if isinstance(width := options.get("width"), float) else {})
+    if isinstance(width := options.get("width"), float):  # a factor: of channels, say
+        small = {key: value for key, value in small.items() if key != "channels"} | {"width": width / 4}
+    return small
 
 
 @pytest.fixture(scope="session")

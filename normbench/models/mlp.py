@@ -1,10 +1,11 @@
-"""The multi-layer perceptron."""
+"""The multi-layer perceptron, and the deep one of equal layers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
 from math import prod
+from typing import Any
 
 from torch import nn
 
@@ -46,3 +47,15 @@ class MLP(nn.Sequential):
         for i, (a, b) in enumerate(pairwise(widths), start=1):
             self.add_module(f"hidden{i}", scheme.block(nn.Linear(a, b), activation_called(activation), dropout))
         self.add_module("output", scheme.block(nn.Linear(widths[-1], classes), normalize=normalize_output))
+
+
+def mlp_deep(
+    scheme: NormScheme, shape: tuple[int, int, int], classes: int, *, depth: int, width: int, **options: Any
+) -> MLP:
+    """An MLP of `depth` hidden layers of `width` units each; its other options are those of MLP.
+
+    Source: Klambauer et al. 2017, arXiv:1706.02515, figure 1: 8, 16 and 32 layers, as wide as the image has values.
+    """
+    require_sizes("depth", [depth])
+    require_sizes("width", [width])
+    return MLP(scheme, shape, classes, hidden=[width] * depth, **options)

@@ -8,11 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from normbench.models.gru import GRUCell
-from normbench.models.lstm import LSTMCell
+from normbench.models.cells import GRUCell, LSTMCell, RecurrentCell, TanhCell
 from normbench.models.options import require_choice, require_sizes
-from normbench.models.recurrent import RecurrentCell
-from normbench.models.tanh_cell import TanhCell
 from normbench.norms import NormScheme
 
 CELLS: dict[str, Callable[..., RecurrentCell]] = {"lstm": LSTMCell, "gru": GRUCell, "tanh": TanhCell}

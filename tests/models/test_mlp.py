@@ -1,4 +1,4 @@
-"""The MLP: its blocks, its parameters counted by hand, and where dropout stands."""
+"""The MLP and the deep one: blocks, parameters counted by hand, and where dropout stands."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from normbench.config.compose import build
-from normbench.models import MLP
+from normbench.models import MLP, mlp_deep
 from normbench.norms import BatchNorm, NormScheme, blocks, weight_norm
 
 # 64 -> 12 -> 10 -> 5, by hand.
@@ -43,8 +42,7 @@ def test_blocks_and_logits(network_of, batch_of):
     logits = model(x)
     assert logits.shape == (3, 5)
     w = [block.linear for _, block in blocks(model)]
-    by_hand = w[2](w[1](w[0](x.reshape(3, 64)).relu()).relu())
-    torch.testing.assert_close(logits, by_hand)
+    torch.testing.assert_close(logits, w[2](w[1](w[0](x.reshape(3, 64)).relu()).relu()))
 
 
 def test_no_hidden_layer_is_logistic_regression():
@@ -86,22 +84,21 @@ def test_the_schemes_activation_comes_first(network_of):
     assert {type(block.activation) for _, block in blocks(model)} == {nn.SELU, type(None)}
 
 
-def test_dropout_after_each_hidden_layer_in_training_alone(norm_name, network_of, batch_of):
-    model = network_of(norm_name, "mlp", dropout=0.5)
-    kind = nn.AlphaDropout if norm_name == "selu" else nn.Dropout
-    assert [type(block.dropout) for _, block in blocks(model)] == [kind, kind, type(None)]
-    assert model.hidden1.dropout.p == 0.5
-    x = batch_of(8)[0]
-    assert not torch.equal(model(x), model(x))
-    model.eval()
-    assert torch.equal(model(x), model(x))
+# ---- the deep one
 
 
-def test_options_of_the_yaml_reach_the_model(cell_of):
-    words = ("model.hidden=[7]", "model.activation=tanh", "model.dropout=0.5", "model.normalize_output=true")
-    parts = build(cell_of("norm=batch", "model=mlp", *words).config)
-    model = parts.model(parts.scheme, (1, 4, 4), 3)
-    assert model.hidden1.linear.out_features == 7
-    assert type(model.hidden1.activation) is nn.Tanh
-    assert model.hidden1.dropout.p == 0.5
-    assert model.output.norm is not None
+@pytest.mark.parametrize("depth", [1, 8, 32])
+def test_the_deep_one_is_the_mlp_of_equal_layers(depth):
+    deep = mlp_deep(NormScheme(norm=BatchNorm), (1, 4, 4), 3, depth=depth, width=5)
+    assert [name for name, _ in blocks(deep)] == [f"hidden{i}" for i in range(1, depth + 1)] + ["output"]
+    assert sum(p.numel() for p in deep.parameters()) == 16 * 5 + (depth - 1) * 25 + 2 * depth * 5 + 3 * 5 + 3
+    plain = MLP(NormScheme(norm=BatchNorm), (1, 4, 4), 3, hidden=[5] * depth)
+    plain.load_state_dict(deep.state_dict())
+    x = torch.randn(7, 1, 4, 4)
+    assert torch.equal(deep(x), plain(x))
+
+
+@pytest.mark.parametrize(("option", "value"), [("depth", 0), ("width", 0), ("width", -3)])
+def test_a_size_below_one_is_refused(option, value):
+    with pytest.raises(ValueError, match=f"model.{option} must be 1 or more: got {value}"):
+        mlp_deep(NormScheme(), (1, 4, 4), 3, **{"depth": 2, "width": 4, option: value})

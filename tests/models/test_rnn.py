@@ -1,53 +1,62 @@
-"""The recurrent network: rows in order, noise and dropout in training alone, and gradients that stay finite."""
+"""The recurrent network: what it reads, how its state starts, and gradients that stay finite."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from normbench import seeding
-from normbench.config.compose import build
 from normbench.data import prepare
 from normbench.data.synthetic import synthetic
+from normbench.errors import Unsupported
 from normbench.models import RNN, initialize
 from normbench.norms import NormScheme, blocks
 from normbench.training.loop import mini_batches, steps
 from normbench.training.optimizers import make_optimizer
 
-# 8 steps of 8 pixels, 7 units, 5 classes, by hand.
-U = 7
-WEIGHTS = 4 * U * (8 + U) + U * 5
-BIASES = 4 * U + 5
+CELLS = pytest.mark.parametrize("cell", ["lstm", "gru", "tanh"])
 
 
+def rnn(shape: Any = (1, 4, 6), **options: Any) -> RNN:
+    torch.manual_seed(0)
+    return RNN(NormScheme(), shape, 5, units=7, **options).eval()
+
+
+# By hand: 4 steps of 4 inputs, units u = 8. LSTM 4 u (4 + u) + 4 u; GRU 3 u (4 + u) + 3 u + u; tanh a quarter of the
+# LSTM. Gains of a norm on both products, and gain and bias on the LSTM's state; of weight norm a g for each row.
 @pytest.mark.parametrize(
-    ("norm", "count"),
+    ("cell", "plain", "gains", "rows"),
     [
-        ("none", WEIGHTS + BIASES),
-        ("selu", WEIGHTS + BIASES),
-        ("batch", WEIGHTS + BIASES + 4 * U + 4 * U + 2 * U),  # two gammas of the gates; gamma and beta of the cell
-        ("layer", WEIGHTS + BIASES + 4 * U + 4 * U + 2 * U),
-        ("weight", WEIGHTS + BIASES + 4 * U + 4 * U),  # a g for each row of both matrices
-        ("weight_mean_only", WEIGHTS + BIASES + 4 * U + 4 * U),
+        ("lstm", 4 * 8 * 12 + 32, 2 * 32 + 2 * 8, 64),
+        ("gru", 3 * 8 * 12 + 24 + 8, 2 * 24, 48),
+        ("tanh", 8 * 12 + 8, 2 * 8, 16),
     ],
 )
-def test_parameters(norm, count, network_of):
-    assert sum(p.numel() for p in network_of(norm, "rnn").parameters()) == count
+def test_parameters(cell, plain, gains, rows, network_of):
+    more = {"none": 0, "selu": 0, "layer": gains, "batch": gains, "weight": rows, "weight_mean_only": rows}
+    for norm, count in more.items():
+        model = network_of(norm, "rnn", cell=cell, pool=2, units=8)
+        assert sum(p.numel() for p in model.cell.parameters()) == plain + count, norm
+        assert [name for name, _ in blocks(model)] == ["cell", "output"]
 
 
-def test_blocks(network_of, batch_of):
+def test_batch_norm_keeps_statistics_for_each_row(network_of, batch_of):
     model = network_of("batch", "rnn")
-    assert [name for name, _ in blocks(model)] == ["cell", "output"]
     assert model(batch_of(3)[0]).shape == (3, 5)
-    assert model.cell.input_norm.running_mean.shape == (8, 4 * U)  # statistics for each row of the image
+    assert model.cell.input_norm.running_mean.shape == (8, 4 * 7)
+
+
+# ---- what is read
 
 
 @pytest.mark.parametrize("shape", [(1, 6, 4), (3, 6, 4)])
-def test_reads_rows_from_top_to_bottom_all_colours_at_once(shape):
-    torch.manual_seed(0)
-    model = RNN(NormScheme(), shape, 5, units=U).double().eval()
-    reference = nn.LSTM(shape[0] * 4, U).double()
+def test_rows_from_top_to_bottom_all_colours_at_once(shape):
+    model = rnn(shape).double()
+    reference = nn.LSTM(shape[0] * 4, 7).double()
     with torch.no_grad():
         reference.weight_ih_l0.copy_(model.cell.input.weight)
         reference.weight_hh_l0.copy_(model.cell.hidden.weight)
@@ -58,27 +67,91 @@ def test_reads_rows_from_top_to_bottom_all_colours_at_once(shape):
     torch.testing.assert_close(model(x), model.output(reference(rows)[0][-1]), rtol=1e-12, atol=1e-12)
 
 
-def test_initial_state_is_noise_in_training_and_zero_in_evaluation():
-    model = RNN(NormScheme(), (1, 8, 8), 5, units=500, initial_state_noise=0.3)
-    starts: list[tuple[torch.Tensor, torch.Tensor]] = []
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pixels_row_by_row_all_colours_at_once(channels, batch_of):
+    x = batch_of(3, (channels, 4, 6))[0]
+    model = rnn((channels, 4, 6), sequence="pixels")
+    read = model.read(x)
+    assert read.shape == (24, 3, channels)
+    for t in range(24):
+        assert torch.equal(read[t], x[:, :, t // 6, t % 6])
+    assert model.cell.input.in_features == channels
+    assert model(x).shape == (3, 5)
+
+
+def test_permuted_pixels_are_all_pixels_once_in_one_order_for_all_images():
+    x = torch.arange(28.0 * 28).view(1, 1, 28, 28) + torch.tensor([0.0, 1000.0]).view(2, 1, 1, 1)
+    read = rnn((1, 28, 28), sequence="permuted_pixels").read(x)[:, :, 0]  # [T, N]
+    assert torch.equal(read[:, 0] + 1000, read[:, 1])
+    assert (read[:, 0] == torch.arange(28 * 28)).sum() < 10  # a random order: one stays, on average
+    assert torch.equal(read[:, 0].long(), torch.randperm(784, generator=torch.Generator().manual_seed(0)))
+
+
+def test_the_order_depends_on_its_own_seed_alone():
+    def order(**options: Any) -> torch.Tensor:
+        return RNN(NormScheme(), (1, 8, 8), 5, units=7, sequence="permuted_pixels", **options).permutation
+
+    torch.manual_seed(1)
+    a = order()
+    torch.manual_seed(2)
+    assert torch.equal(a, order(cell="gru"))
+    assert not torch.equal(a, order(permutation_seed=1))
+
+
+def test_the_order_is_kept_with_the_weights(tmp_path, batch_of):
+    x = batch_of(4, (1, 4, 6))[0]
+    first = rnn(sequence="permuted_pixels", permutation_seed=3)
+    torch.save(first.state_dict(), tmp_path / "model.pt")
+    other = rnn(sequence="permuted_pixels", permutation_seed=4)
+    assert not torch.equal(first(x), other(x))
+    other.load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True))
+    assert torch.equal(first(x), other(x))
+    assert "permutation" not in rnn(sequence="pixels").state_dict()
+
+
+@pytest.mark.parametrize("pool", [2, 4])
+@pytest.mark.parametrize("sequence", ["rows", "pixels", "permuted_pixels"])
+def test_pooled_images_are_read_as_smaller_images(pool, sequence, batch_of):
+    x = batch_of(3, (2, 8, 8))[0]
+    pooled, small = rnn((2, 8, 8), sequence=sequence, pool=pool), rnn((2, 8 // pool, 8 // pool), sequence=sequence)
+    assert torch.equal(pooled.read(x), small.read(F.avg_pool2d(x, pool)))
+    small.load_state_dict(pooled.state_dict())
+    assert torch.equal(pooled(x), small(F.avg_pool2d(x, pool)))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"cell": "lstmm"}, "model.cell is one of lstm, gru, tanh: got lstmm"),
+        ({"sequence": "columns"}, "model.sequence is one of rows, pixels, permuted_pixels: got columns"),
+        ({"pool": 0}, "model.pool must be 1 or more: got 0"),
+        ({"pool": 4}, "model.pool must divide both sides of the image: got 4 for 4x6"),
+        ({"pool": 3}, "model.pool must divide both sides of the image: got 3 for 4x6"),
+        ({"initial_state_noise": -1}, "model.initial_state_noise must be 0 or more: got -1"),
+    ],
+)
+def test_wrong_options_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        rnn(**options)
+
+
+# ---- noise and dropout
+
+
+@pytest.mark.parametrize(("cell", "count"), [("lstm", 2), ("gru", 1), ("tanh", 1)])
+def test_the_state_starts_as_noise_in_training_and_as_zero_in_evaluation(cell, count):
+    model = RNN(NormScheme(), (1, 8, 8), 5, units=500, cell=cell, initial_state_noise=0.3)
+    starts: list[tuple[torch.Tensor, ...]] = []
     model.cell.register_forward_pre_hook(lambda module, args: starts.append(args[1]))
     x = torch.randn(40, 1, 8, 8)
-    torch.manual_seed(0)
     model(x), model.eval()(x)
-    (h, c), (h0, c0) = starts
-    for state in (h, c):
+    noise, zero = starts
+    assert len(noise) == count
+    for state in noise:
         assert state.std().item() == pytest.approx(0.3, rel=0.05)  # 20,000 draws: 0.5% is one sigma
         assert abs(state.mean().item()) < 0.02
-    assert not torch.equal(h, c)
-    assert not h0.any()
-    assert not c0.any()
-
-
-def test_without_noise_training_draws_no_random_numbers(network_of, batch_of):
-    model = network_of("batch", "rnn", quiet=True)
-    state = torch.get_rng_state()
-    model(batch_of(4)[0])
-    assert torch.equal(state, torch.get_rng_state())
+    assert count == 1 or not torch.equal(*noise)
+    assert not any(state.any() for state in zero)
 
 
 def test_noise_is_on_by_default_for_every_scheme(norm_name, network_of, batch_of):
@@ -90,13 +163,30 @@ def test_noise_is_on_by_default_for_every_scheme(norm_name, network_of, batch_of
     assert torch.equal(model(x), model(x))
 
 
-def test_dropout_on_the_last_state_in_training_alone(norm_name, network_of, batch_of):
-    model = network_of(norm_name, "rnn", quiet=True, dropout=0.5)
-    assert type(model.dropout) is (nn.AlphaDropout if norm_name == "selu" else nn.Dropout)
-    x = batch_of(4)[0]
-    assert not torch.equal(model(x), model(x))
+# ---- training
+
+
+@CELLS
+@pytest.mark.parametrize("sequence", ["rows", "permuted_pixels"])
+def test_every_scheme_trains_in_every_cell_or_is_refused(norm_name, cell, sequence, network_of, batch_of, device):
+    torch.manual_seed(0)
+    options = {"cell": cell, "sequence": sequence, "pool": 2, "units": 8}
+    try:
+        model = network_of(norm_name, "rnn", **options).to(device)
+        x, y = (tensor.to(device) for tensor in batch_of(8))
+        loss = F.cross_entropy(model(x), y)
+    except Unsupported:
+        return  # that it is refused before it starts is tested for all models
+    loss.backward()
+    assert loss.isfinite()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all(), name
+            assert parameter.grad.any(), name
     model.eval()
-    assert torch.equal(model(x), model(x))
+    with torch.no_grad():
+        torch.testing.assert_close(model(x[:1])[0], model(x)[0], rtol=1e-4, atol=1e-5)
 
 
 def largest_gradient(scheme: NormScheme, noise: float, total: int) -> tuple[float, float]:
@@ -134,12 +224,3 @@ def test_noise_keeps_batch_norms_gradient_small(scheme_of):
     largest, loss = largest_gradient(scheme_of("batch"), noise=0.1, total=400)
     assert largest < 100  # 2.1 measured
     assert loss < 1.5  # and it learns: chance is 2.3, 0.5 measured
-
-
-def test_options_of_the_yaml_reach_the_model(cell_of):
-    words = ("model.units=9", "model.initial_state_noise=0.25", "model.dropout=0.5", "model.normalize_output=true")
-    parts = build(cell_of("norm=batch", "model=rnn", *words).config)
-    model = parts.model(parts.scheme, (1, 4, 4), 3)
-    assert (model.units, model.cell.units, model.initial_state_noise) == (9, 9, 0.25)
-    assert model.dropout.p == 0.5
-    assert model.output.norm is not None

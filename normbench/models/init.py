@@ -7,52 +7,27 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from normbench.models.cells import RecurrentCell
 from normbench.models.options import require_choice
-from normbench.models.recurrent import RecurrentCell
 from normbench.norms import Block, NormScheme
 
 Init = Callable[..., Any]  # (weight, generator=) -> weight, in place
 
-
-def he(w: Tensor, generator: torch.Generator) -> Tensor:
-    """N(0, 2/fan_in). Source: He et al. 2015, arXiv:1502.01852."""
-    return nn.init.kaiming_normal_(w, nonlinearity="relu", generator=generator)
-
-
-def lecun(w: Tensor, generator: torch.Generator) -> Tensor:
-    """N(0, 1/fan_in). Source: LeCun et al. 1998, "Efficient BackProp"."""
-    return nn.init.kaiming_normal_(w, nonlinearity="linear", generator=generator)
-
-
-def glorot(w: Tensor, generator: torch.Generator) -> Tensor:
-    """N(0, 2/(fan_in + fan_out)). Source: Glorot & Bengio 2010."""
-    return nn.init.xavier_normal_(w, generator=generator)
-
-
-def orthogonal(w: Tensor, generator: torch.Generator) -> Tensor:
-    """Orthonormal rows or columns. Source: Saxe et al. 2013, arXiv:1312.6120."""
-    return nn.init.orthogonal_(w, generator=generator)
-
-
-def torch_default(w: Tensor, generator: torch.Generator) -> Tensor:
-    """U(-1/sqrt(fan_in), 1/sqrt(fan_in)): what torch.nn.Linear and Conv2d do. It shrinks the signal by sqrt(3)."""
-    return nn.init.kaiming_uniform_(w, a=5**0.5, generator=generator)
-
-
-def normal(w: Tensor, generator: torch.Generator, std: float) -> Tensor:
-    """N(0, std^2), whatever the size of the layer."""
-    return nn.init.normal_(w, std=std, generator=generator)
-
-
 INITS: dict[str, Init] = {
-    "he": he,
-    "lecun": lecun,
-    "glorot": glorot,
-    "orthogonal": orthogonal,
-    "torch": torch_default,
-    "normal": normal,
+    # N(0, 2/fan_in). He et al. 2015, arXiv:1502.01852
+    "he": partial(nn.init.kaiming_normal_, nonlinearity="relu"),
+    # N(0, 1/fan_in). LeCun et al. 1998, "Efficient BackProp"
+    "lecun": partial(nn.init.kaiming_normal_, nonlinearity="linear"),
+    # N(0, 2/(fan_in + fan_out)). Glorot & Bengio 2010
+    "glorot": nn.init.xavier_normal_,
+    # orthonormal rows or columns. Saxe et al. 2013, arXiv:1312.6120
+    "orthogonal": nn.init.orthogonal_,
+    # U(-1/sqrt(fan_in), 1/sqrt(fan_in)): what torch.nn.Linear and Conv2d do. It shrinks the signal by sqrt(3)
+    "torch": partial(nn.init.kaiming_uniform_, a=5**0.5),
+    # N(0, std^2), whatever the size of the layer
+    "normal": nn.init.normal_,
 }
 
 
@@ -86,30 +61,27 @@ def initialize(
     Raises: ValueError if there is no such method, or if std or scale is not above 0.
     """
     require_method(method, std, scale)
-    given = partial(normal, std=std) if method == "normal" else INITS.get(method)  # None: "auto"
+    given = partial(INITS["normal"], std=std) if method == "normal" else INITS.get(method)
+    given = given or scheme.init_  # None: whatever suits the layer
     for name, module in model.named_modules():
         if isinstance(module, Block):
-            init = given or scheme.init_ or _suited_to(module.activation)
-            _draw(module.linear, f"{name}.linear", init, generator, scale)
+            _draw(module.linear, given or _suited_to(module.activation), generator(f"{name}.linear"), scale)
         elif isinstance(module, RecurrentCell):
-            own = given or scheme.init_
-            _draw(module.input, f"{name}.input", own or glorot, generator, scale, parts=module.gates)
-            _draw(module.hidden, f"{name}.hidden", own or orthogonal, generator, scale, parts=module.gates)
+            for part, suited in (("input", "glorot"), ("hidden", "orthogonal")):
+                linear = module.get_submodule(part)
+                _draw(linear, given or INITS[suited], generator(f"{name}.{part}"), scale, parts=module.gates)
             module.start_biases()
 
 
 def _suited_to(activation: nn.Module | None) -> Init:
     if activation is None or isinstance(activation, nn.SELU):
-        return lecun
-    return glorot if isinstance(activation, nn.Sigmoid | nn.Tanh) else he
+        return INITS["lecun"]
+    return INITS["glorot"] if isinstance(activation, nn.Sigmoid | nn.Tanh) else INITS["he"]
 
 
 @torch.no_grad()
-def _draw(
-    linear: Any, name: str, init: Init, generator: Callable[[str], torch.Generator], scale: float, parts: int = 1
-) -> None:
+def _draw(linear: Any, init: Init, stream: torch.Generator, scale: float, parts: int = 1) -> None:
     weight = torch.empty(linear.weight.shape)
-    stream = generator(name)
     for part in weight.chunk(parts):
         init(part, generator=stream)
     weight *= scale

@@ -88,32 +88,23 @@ def test_auto_is_the_schemes_own_where_it_has_one(scheme_of):
 
 
 @pytest.mark.parametrize("method", ["auto", "he", "lecun", "glorot", "orthogonal", "torch"])
-def test_lstm_gate_by_gate(method):
-    model = RNN(NormScheme(), (1, 28, 96), 10, units=128)
+@pytest.mark.parametrize(("cell", "gates"), [("lstm", 4), ("gru", 3), ("tanh", 1)])
+def test_cells_gate_by_gate(method, cell, gates):
+    model = RNN(NormScheme(), (1, 28, 96), 10, units=128, cell=cell)
     initialize(model, NormScheme(), method, streams)
-    w_x, w_h = model.cell.input.weight.detach(), model.cell.hidden.weight.detach()
     variance = {
         "auto": (2 / (96 + 128), None), "he": (2 / 96, 2 / 128), "lecun": (1 / 96, 1 / 128),
         "glorot": (2 / (96 + 128), 2 / 256), "torch": (1 / 96 / 3, 1 / 128 / 3), "orthogonal": (None, None),
     }[method]  # fmt: skip
-    for w, wanted in zip((w_x, w_h), variance, strict=True):
-        for gate in w.chunk(4):
+    for linear, wanted in zip((model.cell.input, model.cell.hidden), variance, strict=True):
+        parts = linear.weight.detach().chunk(gates)
+        assert len(parts[0]) == 128
+        for gate in parts:
             if wanted is None:
                 torch.testing.assert_close(gate.T @ gate, torch.eye(gate.shape[1]), rtol=0, atol=1e-5)
             else:
                 assert gate.var().item() == pytest.approx(wanted, rel=0.07)  # 12,288 draws: 1.3% is one sigma
-        assert not torch.equal(w.chunk(4)[0], w.chunk(4)[1])
-
-
-@pytest.mark.parametrize(("cell", "gates"), [("gru", 3), ("tanh", 1)])
-def test_other_cells_gate_by_gate_as_the_lstm(cell, gates):
-    model = RNN(NormScheme(), (1, 28, 96), 10, units=128, cell=cell)
-    initialize(model, NormScheme(), "auto", streams)
-    parts = model.cell.input.weight.detach().chunk(gates), model.cell.hidden.weight.detach().chunk(gates)
-    assert len(parts[0][0]) == 128
-    for w_x, w_h in zip(*parts, strict=True):
-        assert w_x.var().item() == pytest.approx(2 / (96 + 128), rel=0.07)
-        torch.testing.assert_close(w_h.T @ w_h, torch.eye(128), rtol=0, atol=1e-5)
+        assert gates == 1 or not torch.equal(parts[0], parts[1])
 
 
 def test_biases_start_at_zero_and_the_forget_gates_at_one(norm_name, model_name, network_of):
@@ -130,6 +121,7 @@ def test_biases_start_at_zero_and_the_forget_gates_at_one(norm_name, model_name,
             checked += 1
         elif isinstance(module, RecurrentCell):
             assert not module.bias.any()
+            assert not getattr(module, "reset_bias", module.bias).any()
             checked += 1
     assert checked  # at least the output layer
 

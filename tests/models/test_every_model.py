@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
+from normbench.config.compose import build
 from normbench.errors import Unsupported
 from normbench.experiment import check_supported
-from normbench.norms import uses_batch
+from normbench.norms import blocks, uses_batch
 from normbench.training.loop import steps
 from normbench.training.optimizers import make_optimizer
 
@@ -138,6 +140,25 @@ def test_batch_mates_matter_in_training_alone_and_only_where_a_norm_uses_the_bat
         assert moved > 1e-4 if training and uses else moved < 1e-12
 
 
+def test_dropout_is_drawn_in_training_alone(norm_name, model_name, network_of, batch_of):
+    model = network_of(norm_name, model_name, quiet=True, **{"dropout": 0.5})
+    found = [module for module in model.modules() if isinstance(module, nn.modules.dropout._DropoutNd)]
+    assert {type(module).__name__ for module in found} == {"AlphaDropout" if norm_name == "selu" else "Dropout"}
+    assert {module.p for module in found} == {0.5}
+    assert all(block.dropout is None for name, block in blocks(model) if name == "output")
+    x = batch_of(8)[0]
+    assert not torch.equal(model(x), model(x))
+    model.eval()
+    assert torch.equal(model(x), model(x))
+
+
+def test_a_network_without_noise_draws_no_random_numbers(norm_name, model_name, network_of, batch_of):
+    model = network_of(norm_name, model_name, quiet=True)
+    state = torch.get_rng_state()
+    model(batch_of(4)[0])
+    assert torch.equal(state, torch.get_rng_state()) or norm_name == "noisy_batch"
+
+
 def test_a_state_dict_goes_through_a_file(norm_name, model_name, network_of, batch_of, tmp_path):
     model, other = network_of(norm_name, model_name), network_of(norm_name, model_name, seed=1)
     x = batch_of(4)[0]
@@ -146,3 +167,37 @@ def test_a_state_dict_goes_through_a_file(norm_name, model_name, network_of, bat
     other.load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True))
     with torch.no_grad():
         assert torch.equal(model.eval()(x), other.eval()(x))
+
+
+# {model: (words, what the network then is)}
+OPTIONS: dict[str, tuple[str, Callable[[Any], Any], Any]] = {
+    "mlp": ("hidden=[7]", lambda m: m.hidden1.linear.out_features, 7),
+    "mlp_deep": ("depth=3 width=7", lambda m: [b.linear.out_features for _, b in blocks(m)], [7, 7, 7, 3]),
+    "cnn": ("channels=[7]", lambda m: m.conv1.linear.out_channels, 7),
+    "vgg11": ("width=0.03125", lambda m: [m.conv1.linear.out_channels, m.conv8.linear.out_channels], [2, 16]),
+    "convpool_c": (
+        "width=0.0625 noise=0.25",
+        lambda m: [m.conv1.linear.out_channels, m.conv9.linear.out_channels, m.noise.std],
+        [6, 12, 0.25],
+    ),
+    "resnet": ("depth=14 width=0.25", lambda m: m.stage3block2.conv2.linear.out_channels, 16),
+    "rnn": (
+        "units=9 cell=gru sequence=permuted_pixels pool=2 permutation_seed=5 initial_state_noise=0.25",
+        lambda m: [m.cell.units, type(m.cell).__name__, m.permutation.tolist(), m.initial_state_noise],
+        [9, "GRUCell", torch.randperm(16, generator=torch.Generator().manual_seed(5)).tolist(), 0.25],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_options_reach_the_model(name, cell_of):
+    words, found, wanted = OPTIONS[name]
+    shared = ["dropout=0.5", "normalize_output=true"] + (["activation=tanh"] if name != "rnn" else [])
+    cell = cell_of("norm=batch", f"model={name}", *(f"model.{word}" for word in [*words.split(), *shared]))
+    parts = build(cell.config)
+    model = parts.model(parts.scheme, (1, 8, 8), 3)
+    assert found(model) == wanted
+    assert model.output.norm is not None
+    assert {m.p for m in model.modules() if isinstance(m, nn.modules.dropout._DropoutNd)} == {0.5}
+    activations = {type(block.activation) for _, block in blocks(model) if getattr(block, "activation", None)}
+    assert activations == (set() if name == "rnn" else {nn.Tanh})
