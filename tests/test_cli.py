@@ -75,8 +75,9 @@ def test_bad_input_gets_one_or_two_clear_lines(
 def test_no_network_and_no_data(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from normbench.data import cifar
     from normbench.data.download import DownloadError
+
+    from normbench.data import cifar
 
     def unreachable(*args: object) -> None:
         raise DownloadError("no route to host")

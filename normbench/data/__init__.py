@@ -1,18 +1,20 @@
-"""Data sets as whole uint8 tensors: where they come from (sources, cache) and how they are cut and scaled (splits).
+"""Data sets as whole uint8 tensors: where they come from (sources, cache) and how they are cut and scaled (dataset).
 
-A source is a callable `(data_dir) -> Source`. Reading order: source.py, store.py, synthetic.py, cut.py, split.py,
-augment.py, whitening.py, corruptions.py; idx.py and cifar.py hold what the data sets of one format share.
+A source is a callable `(data_dir) -> Source`. Reading order: canonical.py, cache.py, sources.py, image_folder.py,
+synthetic.py, splits.py, dataset.py, augment.py, whitening.py, corruptions.py.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from normbench.data.catalog import Listing, describe, fetch, import_from
-from normbench.data.source import DataError, Source, canonical
-from normbench.data.store import cached, default_data_dir
+from normbench.data.cache import cached, default_data_dir
+from normbench.data.canonical import DataError, Source, canonical
+from normbench.data.image_folder import folder
+from normbench.data.sources import Listing, cifar10, cifar100, describe, fashion_mnist, fetch, import_from, mnist
 
 if TYPE_CHECKING:
     from normbench.data.corruptions import CORRUPTIONS, Corrupted, check_corruption
-    from normbench.data.split import Dataset, Split, prepare
+    from normbench.data.dataset import Dataset, Split, prepare
 
 __all__ = [
     "CORRUPTIONS",
@@ -25,22 +27,22 @@ __all__ = [
     "cached",
     "canonical",
     "check_corruption",
+    "cifar10",
+    "cifar100",
     "default_data_dir",
     "describe",
+    "fashion_mnist",
     "fetch",
+    "folder",
     "import_from",
+    "mnist",
     "prepare",
 ]
 
 
 def __getattr__(name: str) -> Any:
     # These need torch, which takes seconds to import; `normbench data` and `normbench list` do without.
-    if name in ("Dataset", "Split", "prepare"):
-        from normbench.data import split
-
-        return getattr(split, name)
-    if name in ("CORRUPTIONS", "Corrupted", "check_corruption"):
-        from normbench.data import corruptions
-
-        return getattr(corruptions, name)
+    for module in ("dataset", "corruptions"):
+        if name in __all__ and hasattr(found := import_module(f"normbench.data.{module}"), name):
+            return getattr(found, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,7 +12,7 @@ import torch
 from torch import Generator, Tensor
 
 if TYPE_CHECKING:
-    from normbench.data.split import Split
+    from normbench.data.dataset import Split
 
 # What severities 1 to 5 stand for. 5 is meant to ruin what 1 leaves nearly as it was, on MNIST and on CIFAR-10 alike.
 STRENGTHS: dict[str, tuple[float, ...]] = {

@@ -1,64 +1,148 @@
-"""Images as files in folders named after their classes."""
+"""Images as files in folders named after their classes: a user's own, or a published data set's."""
 
-from collections.abc import Callable, Iterator, Sequence
+import hashlib
+import logging
+import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from normbench.data.source import DataError
+from normbench.data.cache import cached
+from normbench.data.canonical import DataError, Source, canonical, check_share, check_whole, in_canonical_order
+from normbench.data.splits import stratified_order
 
 if TYPE_CHECKING:  # PIL is imported late: `normbench data` only lists
     from PIL.Image import Image
 
+log = logging.getLogger("normbench")
 
-def list_images(folder: Path, classes: Sequence[str], per_class: int) -> list[list[Path]]:
-    """The paths `folder`/<class>/*.png of each class.
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+GREY = ("1", "L")  # PIL's modes
+DEEP = ("I", "F")  # more than 8 bits, where PIL would cut values off at 255
+TEST_SEED = 0
+HINT = "Type dataset.path=FOLDER, one that holds train/<class>/<images> and maybe test/<class>/<images>."
 
-    Raises: DataError unless each class has `per_class` of them.
+
+def folder(data_dir: Path, *, path: str | None, size: int | None = None, test_share: float = 0.2) -> Source:
+    """The images `path`/train/<class>/* and `path`/test/<class>/*, sizes and channels as the first one's.
+
+    Grey images have one channel, all others three; transparency is dropped. Files whose endings are not in SUFFIXES
+    are ignored. The cache is rebuilt when names, sizes or times of the files change.
+
+    Args:
+        size: resize to size x size pixels (bilinear, with antialiasing, whatever the proportions); None: leave them.
+        test_share: share in (0, 1) cut off for testing where there is no folder test, class-balanced, always the same.
+
+    Raises: DataError
     """
-    groups = [sorted((folder / name).glob("*.png")) for name in classes]
-    for name, group in zip(classes, groups, strict=True):
-        if len(group) != per_class:
-            raise DataError(f"{folder / name} must hold {per_class:,} PNG images: found {len(group):,}. Complete it.")
+    if path is None:
+        raise DataError(f"dataset=folder needs a folder of images. {HINT}")
+    check_share("test_share", test_share, "(0, 1)", 0.2)
+    if size is not None:
+        check_whole("size", size, 1)
+    # str: a folder may be called 2024. Path's own expanduser raises for an unknown user.
+    root = Path(os.path.expanduser(str(path))).resolve()  # noqa: PTH111
+    parts = {part: list_images(root / part) for part in ("train", "test") if part == "train" or (root / part).exists()}
+    if odd := sorted(set(parts["train"]) ^ set(parts.get("test", parts["train"]))):
+        raise DataError(
+            f"train and test need the same classes: in {root} only one of them has {', '.join(odd)}. "
+            "Add those folders to the other, or take them away."
+        )
+    files = [file for part in parts.values() for group in part.values() for file in group]
+    key = hashlib.sha256(repr((root, size, len(parts) == 1 and test_share)).encode()).hexdigest()[:12]
+    stamp = repr([(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files])
+
+    def decode() -> Source:
+        arrays = read_images(list(parts.values()), root, size)
+        if len(arrays) == 1:
+            images, labels = in_canonical_order(*arrays[0])
+            order, count = stratified_order(labels, TEST_SEED), round(test_share * len(labels))
+            if not 0 < count < len(labels):
+                raise DataError(
+                    f"train and test need an image: test_share={test_share} of {len(labels)} leaves one without."
+                )
+            arrays = [(images[rows], labels[rows]) for rows in (order[count:], order[:count])]
+        return canonical("folder", tuple(parts["train"]), *arrays)
+
+    return cached(f"folder-{key}", data_dir, decode, stamp=hashlib.sha256(stamp.encode()).hexdigest())
+
+
+def list_images(part: Path) -> dict[str, list[Path]]:
+    """The images in each folder of a folder, by name.
+
+    Raises: DataError unless there are two classes or more, with an image each.
+    """
+    groups: dict[str, list[Path]] = {}
+    ignored = 0
+    try:
+        for name in sorted(entry.name for entry in os.scandir(part) if entry.is_dir() and entry.name[0] != "."):
+            files = sorted(entry.name for entry in os.scandir(part / name))
+            images = [file for file in files if file.lower().endswith(SUFFIXES) and file[0] != "."]
+            groups[name] = [part / name / file for file in images]
+            ignored += len(files) - len(images)
+    except OSError as error:
+        raise DataError(f"cannot read {error.filename} ({error.strerror}). {HINT}") from error
+    if len(groups) < 2:
+        raise DataError(f"{part} must hold folders of two classes or more: found {', '.join(groups) or 'none'}. {HINT}")
+    if empty := [name for name, images in groups.items() if not images]:
+        raise DataError(
+            f"every class needs an image: {part / empty[0]} holds no {', '.join(SUFFIXES)}. "
+            "Put some there, or take the folder away."
+        )
+    if ignored:
+        log.info("%s: %d files are ignored, because their names do not end as those of images", part, ignored)
     return groups
 
 
 def read_images(
-    groups: list[list[Path]],
-    shape: tuple[int, int, int],
-    convert: Callable[["Image"], "Image"],
-    advance: Callable[[int], None],
-) -> tuple[np.ndarray, np.ndarray]:
-    """Decode images and make them of one `shape` (H, W, C) by `convert`; labels are positions in `groups`.
+    parts: list[dict[str, list[Path]]], root: Path, size: int | None = None
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Decode images, all of the form of the first one; labels are positions of the classes.
 
-    Shape: uint8 [N, C, H, W] and int64 [N]
+    Shape: per part uint8 [N, C, H, W] and int64 [N]
 
-    Raises: DataError that names an image which cannot be read.
+    Raises: DataError that names an image which cannot be read, or is of another form.
     """
-    labels = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
-    images = np.empty((len(labels), *shape), np.uint8)
-    for row, path in enumerate(path for group in groups for path in group):
+    from rich.console import Console  # imported late: only slow things need it
+    from rich.progress import Progress
+
+    first = next(iter(parts[0].values()))[0]
+    with opened(first) as image:
+        grey, (width, height) = image.mode in GREY, (size, size) if size else image.size
+
+    def decode(path: Path) -> np.ndarray:
         with opened(path) as image:
-            pixels = np.atleast_3d(np.asarray(convert(image)))
-            if pixels.shape != shape:
-                raise ValueError(f"its shape is {pixels.shape}, not {shape}")
-            images[row] = pixels
-        advance(1)
-    return images.transpose(0, 3, 1, 2), labels  # [N, H, W, C] -> [N, C, H, W]
+            if image.mode.startswith(DEEP):
+                raise DataError(f"images need 8 bits per channel: {path} has more ({image.mode}). Convert it.")
+            if grey and image.mode not in GREY:
+                raise DataError(f"{path} has colours and {first}, the first image, has none. Convert one of them.")
+            if not size and image.size != (width, height):
+                raise DataError(
+                    f"all images must be of one size: {path} has {image.size[0]}x{image.size[1]} pixels, "
+                    f"{first} {width}x{height}.\nType e.g. dataset.size={min(width, height)}"
+                )
+            image = image.convert("L" if grey else "RGB")
+            image = image.resize((width, height), resample=2) if size else image  # 2: PIL.Image.BILINEAR
+            return np.atleast_3d(np.asarray(image))  # [H, W, C]
 
-
-def check_files(groups: list[list[Path]]) -> None:
-    """Compare every PNG with the checksums inside it.
-
-    Decoding stops at the last pixel and skips them: of 14,000 flipped bits in two images 87 changed pixels unnoticed.
-
-    Raises: DataError that names the first damaged image.
-    """
-    for path in (path for group in groups for path in group):
-        with opened(path) as image:
-            image.verify()
+    console = Console(stderr=True)
+    total = sum(len(files) for part in parts for files in part.values())
+    if not console.is_terminal:
+        log.info("Decoding %s, once (%s images)", root, f"{total:,}")
+    arrays = []
+    with Progress(console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(f"Decoding {root}, once", total=total)
+        for part in parts:
+            labels = np.repeat(np.arange(len(part)), [len(files) for files in part.values()])
+            images = np.empty((len(labels), height, width, 1 if grey else 3), np.uint8)
+            for row, path in enumerate(path for files in part.values() for path in files):
+                images[row] = decode(path)
+                bar.advance(task)
+            arrays.append((images.transpose(0, 3, 1, 2), labels))  # [N, H, W, C] -> [N, C, H, W]
+    return arrays
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from normbench.data.source import Source, canonical, check_whole
+from normbench.data.canonical import Source, canonical, check_whole
 
 CLASSES = 10
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from normbench.data.source import DataError, Source
-from normbench.data.store import alone
-from normbench.files import replacing
+from normbench.data.cache import alone
+from normbench.data.canonical import DataError, Source
+from normbench.files import write_atomically
 
 log = logging.getLogger("normbench")
 
@@ -86,7 +86,7 @@ def _read(path: Path, values: int) -> np.ndarray | None:
 
 def _write(path: Path, fitted: np.ndarray) -> None:
     try:
-        with replacing(path) as file:
-            file.write(zlib.crc32(fitted.data).to_bytes(4, "little") + fitted.tobytes())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, zlib.crc32(fitted.data).to_bytes(4, "little") + fitted.tobytes())
     except OSError as error:
         log.warning("the whitening matrix is fitted anew at every start: cannot write %s (%s)", path, error)

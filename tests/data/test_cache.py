@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -6,7 +7,7 @@ import numpy as np
 import pytest
 from tiny_files import flip_byte
 
-from normbench.data import DataError, Source, cached, canonical, default_data_dir, prepare, store
+from normbench.data import DataError, Source, cache, cached, canonical, default_data_dir, prepare
 
 RNG = np.random.default_rng(0)
 SOURCE = canonical(
@@ -26,7 +27,7 @@ class Decoder:
 
 
 def assert_same(one: Source, other: Source) -> None:
-    for key in store.ARRAYS:
+    for key in cache.ARRAYS:
         np.testing.assert_array_equal(getattr(one, key), getattr(other, key))
     assert (one.name, one.classes, one.checksum) == (other.name, other.classes, other.checksum)
     assert one.synthetic == other.synthetic
@@ -49,7 +50,7 @@ def test_images_are_the_mapped_file_and_writing_to_them_leaves_it_alone(tmp_path
     assert_same(cached("toy", tmp_path, Decoder()), SOURCE)
 
 
-@pytest.mark.parametrize("name", [*(f"{key}.npy" for key in store.ARRAYS), "manifest.json"])
+@pytest.mark.parametrize("name", [*(f"{key}.npy" for key in cache.ARRAYS), "manifest.json"])
 @pytest.mark.parametrize("where", [0.0, 0.5, 0.99])
 def test_a_flipped_byte_anywhere_is_noticed_and_repaired(tmp_path, messages, name, where):
     decode = Decoder()
@@ -78,7 +79,7 @@ def test_half_a_file_and_no_file_are_noticed(tmp_path, name):
 def test_another_format_is_rebuilt_without_a_word(tmp_path, messages, monkeypatch):
     decode = Decoder()
     cached("toy", tmp_path, decode)
-    monkeypatch.setattr(store, "FORMAT", store.FORMAT + 1)
+    monkeypatch.setattr(cache, "FORMAT", cache.FORMAT + 1)
     cached("toy", tmp_path, decode)
     assert decode.calls == 2
     assert not messages.records
@@ -98,7 +99,7 @@ def test_a_damaged_cache_without_files_is_an_error(tmp_path):
 def test_other_images_than_expected_are_refused_and_not_cached(tmp_path):
     with pytest.raises(DataError, match="not the original ones"):
         cached("toy", tmp_path, Decoder(), "0" * 64)
-    assert store.read("toy", tmp_path) is None
+    assert cache.read("toy", tmp_path) is None
 
 
 def test_a_cache_of_other_images_is_rebuilt(tmp_path):
@@ -120,10 +121,10 @@ def test_works_without_a_cache_where_nothing_can_be_written(tmp_path, messages, 
         raise PermissionError(30, "Read-only file system")
 
     if what == "files":
-        monkeypatch.setattr(store, "replacing", refuse)
+        monkeypatch.setattr(cache, "write_atomically", refuse)
     elif what == "lock":
-        monkeypatch.setattr(store.filelock.FileLock, "acquire", refuse)
-        monkeypatch.setattr(store, "replacing", refuse)
+        monkeypatch.setattr(cache.filelock.FileLock, "acquire", refuse)
+        monkeypatch.setattr(cache, "write_atomically", refuse)
     else:
         (tmp_path / "normbench").write_text("a file where a folder should be")
     decode = Decoder()
@@ -134,7 +135,7 @@ def test_works_without_a_cache_where_nothing_can_be_written(tmp_path, messages, 
 
 
 def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):
-    monkeypatch.setattr(store.os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError(28, "No space left")))
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError(28, "No space left")))
     cached("toy", tmp_path, Decoder())
     assert not list((tmp_path / "normbench" / "toy").iterdir())
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from normbench.data.source import DataError, check_share, check_whole
+from normbench.data.canonical import DataError, check_share, check_whole
 
 
 def stratified_order(labels: np.ndarray, seed: int | Sequence[int]) -> np.ndarray:

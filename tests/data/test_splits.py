@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from normbench.data import DataError
-from normbench.data.cut import cut, stratified_order
+from normbench.data.splits import cut, stratified_order
 
 class_sizes = st.lists(st.integers(3, 40), min_size=1, max_size=8)
 seeds = st.integers(0, 2**32)

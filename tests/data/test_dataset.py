@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from normbench.data import DataError, canonical, prepare
-from normbench.data.cut import mislabel
-from normbench.data.split import _shift_and_scale
+from normbench.data.dataset import _shift_and_scale
+from normbench.data.splits import mislabel
 
 RNG = np.random.default_rng(0)
 # dark, narrow and offset channels: a naive sum of squares in float32 fails on the last

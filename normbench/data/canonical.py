@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from normbench.errors import UserError
 
-class DataError(Exception):
+
+class DataError(UserError):
     """A problem with data that the user can solve; the message says the rule, what came and what to type."""
 
 

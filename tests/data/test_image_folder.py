@@ -6,9 +6,7 @@ import pytest
 from PIL import Image
 from tiny_files import flip_byte, random_images
 
-from normbench.data import DataError, Source, prepare
-from normbench.data.cifar10 import CIFAR10
-from normbench.data.folder import folder
+from normbench.data import DataError, Source, cifar10, folder, image_folder, prepare
 
 
 def save(path: Path, image: np.ndarray) -> None:
@@ -45,9 +43,9 @@ def test_reads_a_tree(tree):
     assert prepare(source, name="folder", validation=6).shape == (1, 5, 6)
 
 
-def test_the_tree_of_cifar10_gives_the_tensors_of_cifar10(tmp_path, tiny_cifar):
-    tiny_cifar.write_tree(tmp_path / "cifar10")
-    one, other = CIFAR10.load(tmp_path), folder(tmp_path, path=str(tmp_path / "cifar10"))
+def test_the_tree_of_cifar10_gives_the_tensors_of_cifar10(tmp_path, tiny_cifar10):
+    tiny_cifar10.write("tree", tmp_path)
+    one, other = cifar10(tmp_path), folder(tmp_path, path=str(tmp_path / "cifar10"))
     for key in ("train_images", "train_labels", "test_images", "test_labels", "train_sums", "train_squares"):
         np.testing.assert_array_equal(getattr(one, key), getattr(other, key))
     assert (one.checksum, one.classes) == (other.checksum, other.classes)
@@ -55,7 +53,7 @@ def test_the_tree_of_cifar10_gives_the_tensors_of_cifar10(tmp_path, tiny_cifar):
 
 def test_decodes_once_and_again_when_the_tree_changes(tree, monkeypatch):
     first = load(tree)
-    monkeypatch.setattr("normbench.data.folder.read_images", None)
+    monkeypatch.setattr(image_folder, "read_images", None)
     assert load(tree).checksum == first.checksum
     monkeypatch.undo()
     path = tree / "train" / "cat" / "3.png"

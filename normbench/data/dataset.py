@@ -8,9 +8,9 @@ import torch
 from torch import Generator, Tensor
 
 from normbench.data.augment import AUGMENTATIONS, shift_and_mirror
-from normbench.data.cut import cut, mislabel, stratified_order
-from normbench.data.source import Source, check_choice, check_share
-from normbench.data.store import default_data_dir
+from normbench.data.cache import default_data_dir
+from normbench.data.canonical import Source, check_choice, check_share
+from normbench.data.splits import cut, mislabel, stratified_order
 from normbench.data.whitening import zca
 
 SCALES = ("standard", "unit", "raw")

@@ -1,5 +1,6 @@
 """The cache of decoded images: memory-mapped .npy files, checked at every start, shared by all processes."""
 
+import io
 import json
 import logging
 import os
@@ -13,8 +14,8 @@ import filelock
 import numpy as np
 import platformdirs
 
-from normbench.data.source import DataError, Source
-from normbench.files import replacing
+from normbench.data.canonical import DataError, Source
+from normbench.files import write_atomically
 
 log = logging.getLogger("normbench")
 
@@ -107,12 +108,8 @@ def read(name: str, data_dir: Path, checksum: str | None = None, stamp: str = ""
     return Source(classes=tuple(manifest["classes"]), **fields, **arrays)
 
 
-def _crc32(path: Path) -> int:
-    return zlib.crc32(np.memmap(path, np.uint8, mode="r").data)
-
-
 def _open(path: Path, crc32: int) -> np.ndarray:
-    if _crc32(path) != crc32:
+    if zlib.crc32(np.memmap(path, np.uint8, mode="r").data) != crc32:
         raise DamagedCacheError(path.name)
     # "c" (copy on write): torch takes it without a copy and without a warning that it is read-only
     return np.load(path, mmap_mode="c", allow_pickle=False)
@@ -120,16 +117,17 @@ def _open(path: Path, crc32: int) -> np.ndarray:
 
 def _write(source: Source, folder: Path, stamp: str) -> None:
     crc32 = {}
+    folder.mkdir(parents=True, exist_ok=True)
     for key in ARRAYS:
-        path = folder / f"{key}.npy"
-        with replacing(path) as file:
-            np.save(file, getattr(source, key), allow_pickle=False)
-        crc32[key] = _crc32(path)
+        data = io.BytesIO()
+        np.save(data, getattr(source, key), allow_pickle=False)
+        write_atomically(folder / f"{key}.npy", data.getbuffer())
+        crc32[key] = zlib.crc32(data.getbuffer())
     fields = {key: getattr(source, key) for key in ("name", "checksum", "synthetic")}
     manifest = {"format": FORMAT, "stamp": stamp, **fields, "classes": list(source.classes), "crc32": crc32}
     record = {"manifest": manifest, "crc32": zlib.crc32(json.dumps(manifest).encode())}
-    with replacing(folder / "manifest.json") as file:  # last: without it the arrays are not a cache
-        file.write(json.dumps(record, indent=1).encode())
+    # Last: without it the arrays are not a cache.
+    write_atomically(folder / "manifest.json", json.dumps(record, indent=1).encode())
 
 
 def _try(name: str, data_dir: Path, checksum: str | None, stamp: str, level: int) -> Source | None:
