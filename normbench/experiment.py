@@ -178,7 +178,7 @@ def train(ready: Prepared, tell: Tell = lambda progress: None, stop: Stop = lamb
     cell = ready.cell
     torch.set_num_threads(cell.config["threads"])
     columns = {instrument.name: instrument.columns for instrument in ready.parts.instruments}
-    with RunFolder(cell.folder, columns) as folder:
+    with RunFolder(cell.folder, columns, ready.dataset.checksum) as folder:
         if not is_finished(cell.folder):  # another process may have finished it meanwhile
             try:
                 written = record(cell) | {"total_steps": ready.total}

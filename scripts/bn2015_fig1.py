@@ -38,8 +38,8 @@ BANDS = {  # percentiles 15, 50, 85 of one "typical" unit of the last hidden lay
 
 
 def main(folder: Path) -> None:
-    entries = {entry.scheme: entry for entry in read(load(folder)).entries if entry.status == "complete"}
-    curves = {name: entries[name].table("epochs")[["step", "validation_accuracy"]].to_numpy().T for name in ACCURACY}
+    entries = {run.scheme: run for run in read(load(folder)).members if run.status == "complete"}
+    curves = {name: entries[name].epochs[["step", "validation_accuracy"]].to_numpy().T for name in ACCURACY}
     units = {name: tracked_units(entries[name]) for name in ACCURACY}
     assert all(units.values()), "a run has no rows of single units"
     report = folder / "report"

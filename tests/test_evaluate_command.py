@@ -58,7 +58,7 @@ def test_numbers_are_those_of_a_plain_computation(capsys: pytest.CaptureFixture[
     kinds = ("ema", "cumulative", "averages", "precise")
     assert list(rows) == [(kind, n) for kind in (*kinds, "batch") for n in (1, 7) if (kind, n) != ("batch", 1)]
     assert found["training_images"] == len(train) == 500
-    summary = normbench.load(folder.parent).runs.iloc[0]
+    summary = normbench.load(folder.parent).all_columns.iloc[0]
     for n in (1, 7):
         assert rows["ema", n]["accuracy"] == pytest.approx(summary.test_accuracy)
         assert rows["ema", n]["loss"] == pytest.approx(summary.test_loss, rel=1e-5)
@@ -116,7 +116,7 @@ def test_a_scheme_without_statistics_is_evaluated_and_says_so(norm: str, capsys:
     found = said(capsys, folder, "batch_size=1")
     [only] = found["evaluations"]
     assert (only["statistics"], found["errors"]) == ("none", [])
-    summary = normbench.load(folder.parent).runs.iloc[0]
+    summary = normbench.load(folder.parent).all_columns.iloc[0]
     assert only["accuracy"] == pytest.approx(summary.test_accuracy)
     assert f"norm={norm} keeps no statistics of batches" in found["not_possible"]["precise"]
 
@@ -175,7 +175,7 @@ def test_a_run_with_another_kind_has_the_same_weights(kind: str, capsys: pytest.
     weights, same = (torch.load(folder / "model.pt") for folder in (plain, other))
     assert weights.keys() == same.keys()
     assert all(torch.equal(value, same[name]) for name, value in weights.items())
-    runs = normbench.load(plain.parent).runs.set_index("run")
+    runs = normbench.load(plain.parent).all_columns.set_index("run")
     told = said(capsys, plain, f"norm.statistics={kind}")["evaluations"][0]
     assert runs.loc[other.name].test_loss == pytest.approx(told["loss"], rel=1e-5)
     assert runs.loc[plain.name].test_loss != pytest.approx(told["loss"], rel=1e-3)

@@ -51,7 +51,7 @@ def size_words(
 def files(run: Run) -> dict[str, Any]:
     """All that a run leaves, without times: equal runs have equal files."""
     weights = torch.load(run.folder / "model.pt", weights_only=True)
-    summary = {k: v for k, v in run.summary.items() if k not in ("seconds", "measuring_seconds")}
+    summary = {k: v for k, v in run.summary.items() if k not in ("seconds", "measuring_seconds", "seal")}
     tables = {"steps": run.steps, "epochs": run.epochs} | {name: run.measured(name) for name in run.instruments}
     times = ["train_seconds", *TIMES]
     tables = {name: table.drop(columns=times, errors="ignore") for name, table in tables.items()}

@@ -86,7 +86,7 @@ def test_an_own_model(write: Callable[[str, str], None]) -> None:
     ))  # fmt: skip
     for norm in ("batch", "selu"):
         assert main(["run", "--config-dir", "my_configs", *TINY, "model=mine", f"norm={norm}"]) == 0
-    assert set(load("results/scratch").runs["model.width"]) == {30}
+    assert set(load("results/scratch").all_columns["model.width"]) == {30}
 
 
 def test_an_own_data_set(write: Callable[[str, str], None]) -> None:

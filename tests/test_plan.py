@@ -112,7 +112,7 @@ def test_shards_are_parts(cell: Callable[..., RunConfig]) -> None:
 def test_results_of_another_version_are_refused(cell: Callable[..., RunConfig]) -> None:
     one = cell("max_steps=5")
     path = execute(one).folder / "summary.json"
-    path.write_text(path.read_text().replace('"schema_version": 2', '"schema_version": 1'))
+    path.write_text(path.read_text().replace('"schema_version": 3', '"schema_version": 1'))
     with pytest.raises(ConfigError, match="another version of normbench"):
         examine([one])
     path.write_text("{")

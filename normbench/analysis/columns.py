@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from normbench.analysis.groups import Cell, Cells, Setting, show
+from normbench.analysis.groups import Cell, Cells, Setting, show, without
 from normbench.analysis.table import Column
 
+__all__ = ["without"]
 SCHEME = Column("scheme", "scheme", numeric=False)
 REMARKS = Column("remarks", "remarks", str, numeric=False)
 COMMAND = Column("command", "to settle it", str, numeric=False)
@@ -29,10 +30,6 @@ def without_result(cell: Cell) -> list[str]:
     """What became of the runs that did not complete: ["1 diverged", "2 failed"]."""
     statuses = ("diverged", "unsupported", "failed", "running", "interrupted")
     return [f"{n} {status}" for status in statuses if (n := len(cell.having(status)))]
-
-
-def without(setting: Setting, *names: str) -> Setting:
-    return tuple(item for item in setting if item[0] not in names)
 
 
 def where(cells: Cells, scheme: str, setting: Setting) -> dict[str, Any]:

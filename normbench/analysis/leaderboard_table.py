@@ -12,7 +12,7 @@ from rich.text import Text
 from normbench.analysis.columns import REMARKS, SCHEME, number, setting_columns
 from normbench.analysis.columns import percent as percent_of
 from normbench.analysis.differences import differences
-from normbench.analysis.groups import MAIN, label, show
+from normbench.analysis.groups import MAIN, is_synthetic, label, show
 from normbench.analysis.leaderboard import Leaderboard, Row
 from normbench.analysis.statistics import Estimate
 from normbench.analysis.table import Column, Table, escape, line
@@ -49,7 +49,7 @@ def leaderboard_table(board: Leaderboard) -> Table:
     for row in board.rows:
         settings = cells.constant | dict(row.cell.setting)
         line: dict[str, Any] = {"scheme": row.cell.scheme} | {key: settings.get(key) for key in keys}
-        line["synthetic"] = any(entry.synthetic for entry in row.cell.entries)
+        line["synthetic"] = any(map(is_synthetic, row.cell.members))
         line |= {"rank": row.rank, "runs": len(row.cell.entries)}
         line["seeds"] = " ".join(str(entry.seed) for entry in row.cell.entries)
         for name, value in _ESTIMATES.items():

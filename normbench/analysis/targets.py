@@ -11,6 +11,7 @@ import numpy as np
 from normbench.analysis.columns import REMARKS, SCHEME, number, setting_columns, where, without_result
 from normbench.analysis.entries import Entry
 from normbench.analysis.groups import Cell, Cells
+from normbench.analysis.measured import rows
 from normbench.analysis.table import Column, Table
 
 MEASURES = {"steps": "step", "samples": "samples", "seconds": "train_seconds"}  # our name -> that in epochs.csv
@@ -19,12 +20,7 @@ Reached = dict[str, float]
 
 def reached(entry: Entry, targets: Sequence[float]) -> list[Reached | None]:
     """Where each target was first reached at an evaluation, not interpolated; None: never."""
-    table = entry.table("epochs")
-    if not {"validation_accuracy", *MEASURES.values()} <= set(table.columns):
-        return [None] * len(targets)
-    import pandas as pd  # takes a third of a second
-
-    numbers = table.apply(pd.to_numeric, errors="coerce")
+    numbers = rows(entry, "epochs", "validation_accuracy", *MEASURES.values())
     accuracy = numbers.validation_accuracy.to_numpy()
     found: list[Reached | None] = []
     for target in targets:

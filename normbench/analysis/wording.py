@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from normbench.analysis.groups import MAIN, Cells, Setting, label, show
+from normbench.analysis.groups import MAIN, Cells, Setting, is_synthetic, label, show
 from normbench.analysis.statistics import Estimate
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def constants(cells: Cells) -> str:
 def heading(cells: Cells, setting: Setting) -> str:
     """A group's name, with synthetic data marked where only some are."""
     synthetic = "dataset" in cells.varying and any(
-        e.synthetic for cell in cells.settings[setting].values() for e in cell.entries
+        is_synthetic(run) for group in cells.settings[setting].values() for run in group.members
     )
     return label(setting) + (" (synthetic data)" if synthetic else "")
 

@@ -1,4 +1,4 @@
-"""Two kinds of file: whole ones, replaced in one move, and tables, which only ever grow."""
+"""A run's files: whole ones, replaced in one move, and tables, which only ever grow; how a change is noticed."""
 
 from __future__ import annotations
 
@@ -28,6 +28,16 @@ def unseal(data: bytes, name: str) -> bytes:
     if not newline or head != b"sha256 " + hashlib.sha256(rest).hexdigest().encode():
         raise Damaged(f"{name} is damaged")
     return rest
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file that says what a run was and found: its config, tables and final weights."""
+    paths = [folder / "config.yaml", *folder.glob("*.csv"), *folder.glob("measured/*.csv"), folder / "model.pt"]
+    found = {}
+    for path in sorted(path for path in paths if path.is_file()):
+        with path.open("rb") as file:
+            found[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
 
 
 def _cell(value: Any) -> str:

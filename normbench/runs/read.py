@@ -1,4 +1,4 @@
-"""Reading: a run, and a study of many runs as data frames."""
+"""One run's folder, read only. A folder may come from a stranger: nothing in it is executed, and reading is bounded."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,12 +16,15 @@ import yaml
 from filelock import FileLock, Timeout
 
 from normbench.errors import ConfigError
+from normbench.runs.files import digests
 from normbench.runs.write import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FINISHED = ("complete", "diverged", "unsupported")
+LARGEST = 2**30  # bytes of a file that is read: far above what a run writes
+NUMBERS = ("steps", "samples", "test_accuracy", "validation_accuracy")  # in the summary of every complete run
 
 
 class Unreadable(ValueError):
@@ -30,15 +33,19 @@ class Unreadable(ValueError):
 
 @dataclass(frozen=True)
 class Run:
-    """One run's folder, read only. `config` and `summary` are plain dictionaries; the tables are data frames."""
+    """One run's folder. `config` and `summary` are plain dictionaries; the tables are data frames."""
 
     folder: Path
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
 
     @cached_property
     def record(self) -> dict[str, Any]:
         """Everything in `config.yaml`: choices, config, versions, machine. Raises Unreadable, OSError."""
         try:
-            record = yaml.load((self.folder / "config.yaml").read_bytes(), Loader=_LOADER)
+            record = yaml.load(read_bytes(self.folder / "config.yaml"), Loader=_LOADER)
         except (yaml.YAMLError, ValueError) as error:  # ValueError: such as a date of February 30
             raise Unreadable(f"config.yaml can't be read: {' '.join(str(error).split())}") from error
         if not record:
@@ -56,13 +63,19 @@ class Run:
     def config(self) -> dict[str, Any]:
         return self._part("config")
 
-    @property
+    @cached_property
     def values(self) -> dict[str, Any]:
-        """Every configured value by its name on the command line, and the choice of each group: what one filters by."""
-        values = flat({k: v for k, v in self.config.items() if k not in self.choices})
+        """The choice of each group and every configured value by its name on the command line. Plain values alone:
+        numbers, text, lists as text. A `_target_` is text like any other here, and nothing follows it.
+        """
+        values = flat({key: value for key, value in self.config.items() if key not in self.choices})
         for group, choice in self.choices.items():
             values |= {group: choice, **flat(self.config.get(group) or {}, f"{group}.")}
         return values
+
+    @property
+    def seed(self) -> Any:
+        return self.config.get("seed")
 
     @cached_property
     def summary(self) -> dict[str, Any]:
@@ -99,23 +112,68 @@ class Run:
             return {"error": str(error)}
 
     @property
+    def reason(self) -> str:
+        """Why the run has no result, in its own words; empty for one that has."""
+        if self.status == "diverged":
+            return f"loss no longer finite at step {self.summary.get('diverged_step')}"
+        if self.status == "unsupported":
+            return str(self.summary.get("reason") or "no reason given")
+        return str(self.error or "no message") if self.status == "failed" else ""
+
+    @property
     def steps(self) -> pd.DataFrame:
         """Training loss, one row per at most 1,000 intervals: the mean over the steps since the row before."""
-        return self._table("steps")
+        return self.table("steps")
 
     @property
     def epochs(self) -> pd.DataFrame:
         """Validation loss and accuracy at the scheduled evaluations."""
-        return self._table("epochs")
+        return self.table("epochs")
 
     def measured(self, instrument: str) -> pd.DataFrame:
-        """What an instrument measured: rows with a snapshot's position, layer and tensor. Empty if it did not look."""
-        return self._table(f"measured/{instrument}")
+        """What an instrument measured: rows with a snapshot's position, layer and tensor. Empty if it was not on."""
+        return self.table(f"measured/{instrument}")
 
     @property
     def instruments(self) -> list[str]:
-        """The names of those that looked."""
+        """The names of those that were on."""
         return sorted(path.stem for path in (self.folder / "measured").glob("*.csv"))
+
+    def table(self, name: str) -> pd.DataFrame:
+        """`steps`, `epochs` or `measured/<instrument>`; empty where there is no file. Raises ValueError, OSError."""
+        import pandas as pd
+
+        path = self.folder / f"{name}.csv"
+        if not path.exists() or not path.stat().st_size:  # an unsupported run has none
+            return pd.DataFrame()
+        data = read_bytes(path)
+        if not data.endswith(b"\n"):  # a kill leaves at most one torn line, the last
+            data = data[: data.rfind(b"\n") + 1]
+        exact = {} if pd.__version__ >= "3.1" else {"float_precision": "round_trip"}  # from 3.1 on it always is
+        return pd.read_csv(io.BytesIO(data), **exact)
+
+    @cached_property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Tables that a reader wants to keep, under names of its own."""
+        return {}
+
+    def check(self) -> None:
+        """Raises Unreadable or OSError unless this is a run of this version of normbench, with all that it needs."""
+        if (version := self.record.get("schema_version")) != SCHEMA_VERSION:
+            raise Unreadable(f"schema_version is {version}, this normbench reads {SCHEMA_VERSION}")
+        if "seed" not in self.config:
+            raise Unreadable("config.yaml has no seed: it is cut off, or not that of a run")
+        if missing := {"norm", "model", "dataset"} - set(self.choices):
+            raise Unreadable(f"config.yaml has no choice of {', '.join(sorted(missing))}")
+        for key in NUMBERS if self.summary.get("status") == "complete" else ():
+            if not isinstance(self.summary.get(key), int | float):
+                raise Unreadable(f"summary.json has no number {key}, though the run is complete")
+
+    def altered(self) -> list[str]:
+        """The files that are no longer what they were when the run ended, by the seal in its summary."""
+        sealed = self.summary.get("seal") or {}
+        found = digests(self.folder) if sealed else {}  # not those that are gone: people remove weights
+        return [name for name in found if name in sealed and found[name] != sealed[name]]
 
     def _part(self, name: str) -> dict[str, Any]:
         part = self.record.get(name)
@@ -123,89 +181,16 @@ class Run:
             raise Unreadable(f"config.yaml has no {name}: it is cut off, or not that of a run")
         return part
 
-    def _table(self, name: str) -> pd.DataFrame:
-        import pandas as pd
-
-        path = self.folder / f"{name}.csv"
-        if not path.exists() or not path.stat().st_size:  # an unsupported run has none
-            return pd.DataFrame()
-        with path.open("rb") as file:
-            data = file.read()
-        if not data.endswith(b"\n"):  # a kill leaves at most one torn line, the last
-            data = data[: data.rfind(b"\n") + 1]
-        exact = {} if pd.__version__ >= "3.1" else {"float_precision": "round_trip"}  # from 3.1 on it always is
-        return pd.read_csv(io.BytesIO(data), **exact)
-
-
-@dataclass(frozen=True)
-class Study:
-    """A folder of runs that answers one question.
-
-    `runs` has one row per run: its folder, status, the choice of each group (`norm`, `model`, ...), every
-    configured value (`batch_size`, `lr`, `model.hidden`, ...) and every number of its summary.
-    `steps`, `epochs` and `measured("activations")` are the runs' tables on top of one another, with the run's name in
-    column `run`; join them with `runs` on that column.
-
-    Args:
-        chosen: these runs of the folder alone; None stands for all.
-    """
-
-    folder: Path
-    chosen: tuple[Run, ...] | None = None
-
-    def __iter__(self) -> Iterator[Run]:
-        if self.chosen is not None:
-            yield from self.chosen
-            return
-        for path in sorted(self.folder.glob("*/config.yaml")):
-            yield Run(path.parent)
-
-    @cached_property
-    def runs(self) -> pd.DataFrame:
-        import pandas as pd
-
-        rows = []
-        for run in self:
-            row = {"run": run.folder.name, "status": run.status, **run.values}
-            row.update(flat({k: v for k, v in run.summary.items() if k != "status"}))
-            row["error"] = run.error
-            rows.append(row)
-        return pd.DataFrame(rows)
-
-    @cached_property
-    def steps(self) -> pd.DataFrame:
-        return self._stacked(lambda run: run.steps)
-
-    @cached_property
-    def epochs(self) -> pd.DataFrame:
-        return self._stacked(lambda run: run.epochs)
-
-    def measured(self, instrument: str) -> pd.DataFrame:
-        return self._stacked(lambda run: run.measured(instrument))
-
-    def _stacked(self, read: Callable[[Run], pd.DataFrame]) -> pd.DataFrame:
-        import pandas as pd
-
-        parts = [table.assign(run=run.folder.name) for run in self if len(table := read(run))]
-        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
-
-
-def load(folder: str | Path) -> Study:
-    """Open a study, `results/<study>`. Raises FileNotFoundError where there are no runs."""
-    folder = Path(folder)
-    if any(folder.glob("*/config.yaml")):
-        return Study(folder)
-    if (folder / "config.yaml").exists():
-        raise FileNotFoundError(f"{folder} is a single run. Its study is the folder above: {folder.resolve().parent}")
-    words = "holds no runs" if folder.is_dir() else "is no folder, so it holds no runs"
-    raise FileNotFoundError(f"{folder} {words}. A study is a folder under results/, such as results/scratch.")
-
 
 def is_finished(folder: Path) -> bool:
-    """Is the run in `folder` over? Then it is not trained again. Raises ConfigError if another normbench wrote it."""
+    """Is the run in `folder` over? Then it is not trained again.
+
+    Raises:
+        ConfigError: another version of normbench wrote it, or a file of it was changed after it was over.
+    """
     run = Run(folder)
     try:
-        version = run.summary.get("schema_version", SCHEMA_VERSION)
+        version, altered = run.summary.get("schema_version", SCHEMA_VERSION), run.altered()
     except ValueError as error:
         raise ConfigError(f"{folder}/summary.json can't be read ({error}). Remove this folder.") from error
     if version != SCHEMA_VERSION:
@@ -213,18 +198,12 @@ def is_finished(folder: Path) -> bool:
             f"{folder} was written by another version of normbench (files of schema {version}, this one has "
             f"{SCHEMA_VERSION}), whose defaults may differ. Choose another study=..., or remove this folder."
         )
+    if altered:
+        raise ConfigError(
+            f"a finished run's files must be as they were written: in {folder}, {', '.join(altered)} was changed. "
+            "Remove this folder, and repeat the command to run it again."
+        )
     return bool(run.summary)
-
-
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} -> {"a.b": 1}. Lists stay values (as text, so that rows can be grouped by them)."""
-    result: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            result.update(flat(value, f"{prefix}{key}."))
-        else:
-            result[f"{prefix}{key}"] = str(value) if isinstance(value, list) else value
-    return result
 
 
 def last_step(folder: Path) -> tuple[int, float]:
@@ -239,10 +218,30 @@ def last_step(folder: Path) -> tuple[int, float]:
         return 0, math.nan
 
 
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}. Lists stay values (as text, so that rows can be grouped by them)."""
+    result: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            result.update(flat(value, f"{prefix}{key}."))
+        else:
+            result[f"{prefix}{key}"] = str(value) if isinstance(value, list) else value
+    return result
+
+
+def read_bytes(path: Path) -> bytes:
+    """A file of a run folder, which anyone may have written. Every file is read here. Raises Unreadable, OSError."""
+    with path.open("rb") as file:
+        data = file.read(LARGEST + 1)
+    if len(data) > LARGEST:
+        raise Unreadable(f"{path.name} has more than {LARGEST:,} bytes: it is not that of a run")
+    return data
+
+
 def _json(path: Path) -> dict[str, Any]:
     """The object in a file; empty if there is none. Raises Unreadable, OSError."""
     try:
-        found = json.loads(path.read_bytes())
+        found = json.loads(read_bytes(path))
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except ValueError as error:  # neither JSON nor UTF-8

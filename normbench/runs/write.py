@@ -12,9 +12,16 @@ import yaml
 from filelock import FileLock, Timeout
 
 from normbench.files import write_atomically
-from normbench.runs.files import Damaged, Table, seal, unseal
+from normbench.runs.files import Damaged, Table, digests, seal, unseal
 
-SCHEMA_VERSION = 2  # of the files in a run's folder and of the defaults that its identity leaves out
+SCHEMA_VERSION = 3  # of the files in a run's folder and of the defaults that its identity leaves out
+
+# Of the numbers in a run's files; what is not named here has none.
+UNITS = {"loss": "nat per image", "accuracy": "fraction of 1", "epoch": "passes over the training images",
+         "train_seconds": "s", "seconds": "s", "lr": "per update"}  # fmt: skip
+# Fields of every config.yaml, by their names from the start; null where whoever starts the run doesn't say.
+#   data_checksum: SHA-256 of the data set in canonical order; executed: how the run was executed, such as in a stack.
+FIELDS = {"units": UNITS, "data_checksum": None, "executed": None}
 
 POSITION = ("step", "samples", "epoch", "train_seconds")  # every table starts with these: any can be an x axis
 
@@ -42,14 +49,17 @@ class RunFolder:
 
     Args:
         measured: the columns of each instrument's table, measured/<name>.csv.
+        data_checksum: of the data that this run sees. It stands in a checkpoint, which other data make useless.
 
     Raises:
         Locked: another process holds the lock.
         Unwritable: the folder can't be made.
     """
 
-    def __init__(self, path: Path, measured: Mapping[str, Sequence[str]] | None = None) -> None:
-        self.path = path
+    def __init__(
+        self, path: Path, measured: Mapping[str, Sequence[str]] | None = None, data_checksum: str | None = None
+    ) -> None:
+        self.path, self.data_checksum = path, data_checksum
         self.steps = Table(path / "steps.csv", [*POSITION, "loss"], self._require_ours)
         losses = ("validation_loss", "validation_accuracy")
         self.epochs = Table(path / "epochs.csv", [*POSITION, *losses], self._require_ours)
@@ -98,7 +108,8 @@ class RunFolder:
     def start(self, config: Mapping[str, Any]) -> None:
         """Begin from nothing: remove what an earlier attempt left, write `config`, empty the tables."""
         self.clear()
-        text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+        record = {"schema_version": SCHEMA_VERSION, **FIELDS, "data_checksum": self.data_checksum, **config}
+        text = yaml.safe_dump(record, sort_keys=False, allow_unicode=True)
         self._write("config.yaml", text.encode())
         if self.measured:
             make_folder(self.path / "measured")
@@ -108,15 +119,23 @@ class RunFolder:
     def write_checkpoint(self, data: bytes) -> None:
         """Save the run's state together with the state of its tables, in one file."""
         states = {name: table.state() for name, table in self.tables.items()}
-        self._write("checkpoint", seal(json.dumps(states).encode() + b"\n" + data))
+        head = {"data_checksum": self.data_checksum, "tables": states}
+        self._write("checkpoint", seal(json.dumps(head).encode() + b"\n" + data))
 
     def read_checkpoint(self) -> bytes | None:
-        """The state saved last, with the tables cut back to it; None if there is none. Raises `Damaged`."""
+        """The state saved last, with the tables cut back to it; None if there is none.
+
+        Raises:
+            Damaged: it is not what was saved, or the run has seen other data until then.
+        """
         path = self.path / "checkpoint"
         if not path.exists():
             return None
-        states, _, data = unseal(path.read_bytes(), "checkpoint").partition(b"\n")
-        for name, state in json.loads(states).items():
+        line, _, data = unseal(path.read_bytes(), "checkpoint").partition(b"\n")
+        head = json.loads(line)
+        if head.keys() != {"data_checksum", "tables"} or head["data_checksum"] != self.data_checksum:
+            raise Damaged("checkpoint is of other data, or of another version of normbench")
+        for name, state in head["tables"].items():
             self.tables[name].restore(state)
         (self.path / "error.json").unlink(missing_ok=True)
         return data
@@ -125,11 +144,12 @@ class RunFolder:
         self._write("model.pt", data)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Write `summary.json`: from here on the run is over. The checkpoint has served."""
+        """Write `summary.json`, with the seal over the other files: from here on the run is over."""
         for table in self.tables.values():
             if table.path.exists():
                 table.state()  # on the disk before the summary says that they are complete
-        text = json.dumps({"schema_version": SCHEMA_VERSION, **summary}, indent=1, allow_nan=False)
+        sealed = {"schema_version": SCHEMA_VERSION, **summary, "seal": digests(self.path)}
+        text = json.dumps(sealed, indent=1, allow_nan=False)
         self._write("summary.json", text.encode())
         (self.path / "checkpoint").unlink(missing_ok=True)
 

@@ -9,14 +9,29 @@ from pathlib import Path
 
 import pytest
 
-from normbench.runs import SCHEMA_VERSION, Locked, RunFolder, Unreadable, Unwritable, load
+from normbench.errors import ConfigError
+from normbench.runs import (
+    SCHEMA_VERSION,
+    Damaged,
+    Locked,
+    Run,
+    RunFolder,
+    Unreadable,
+    Unwritable,
+    is_finished,
+    load,
+)
 
-RECORD = {"choices": {"norm": "batch", "model": "mlp"}, "config": {"norm": {"eps": 1e-5}, "model": {}, "lr": 0.1}}
+RECORD = {
+    "choices": {"norm": "batch", "model": "mlp", "dataset": "mnist"},
+    "config": {"norm": {"eps": 1e-5}, "model": {}, "lr": 0.1, "seed": 0},
+}
+END = {"status": "complete", "steps": 1, "samples": 8, "test_accuracy": 0.5, "validation_accuracy": 0.5}
 
 
-def write(path: Path, end: dict | None = None) -> Path:
+def write(path: Path, end: dict | None = None, **config: object) -> Path:
     with RunFolder(path, {"activations": ["mean"]}) as folder:
-        folder.start(RECORD)
+        folder.start(RECORD | {"config": {**RECORD["config"], **config}})
         folder.steps.append([{"step": 1, "loss": 0.1 + 0.2}])
         if end is not None:
             folder.finish(end)
@@ -24,7 +39,7 @@ def write(path: Path, end: dict | None = None) -> Path:
 
 
 def test_each_status(tmp_path: Path) -> None:
-    write(tmp_path / "a", {"status": "complete", "test_accuracy": 0.5})
+    write(tmp_path / "a", END)
     write(tmp_path / "b", {"status": "diverged"})
     write(tmp_path / "c")
     with RunFolder(tmp_path / "d") as folder:
@@ -38,8 +53,8 @@ def test_each_status(tmp_path: Path) -> None:
     runs = load(tmp_path).runs
     assert list(runs["status"]) == ["complete", "diverged", "interrupted", "failed", "interrupted"]
     assert list(runs["norm"]) == ["batch"] * 5
-    assert list(runs["norm.eps"]) == [1e-5] * 5
-    assert runs["error"][3] == "ValueError: no"
+    assert list(load(tmp_path).all_columns["norm.eps"]) == [1e-5] * 5
+    assert load(tmp_path).all_columns["error"].iloc[3] == "ValueError: no"
 
 
 def test_numbers_read_back_as_they_were_and_a_torn_line_is_left_out(tmp_path: Path) -> None:
@@ -126,3 +141,70 @@ def test_what_is_no_study_is_told_apart(tmp_path: Path) -> None:
         load(tmp_path / "a")
     with pytest.raises(FileNotFoundError, match="is no folder"):
         load(tmp_path / "nowhere")
+
+
+def test_a_row_per_run_and_what_sets_runs_apart_beside_every_row_of_a_table(tmp_path: Path) -> None:
+    for lr in (0.1, 0.2):
+        for seed in (0, 1):
+            write(tmp_path / f"{lr}-{seed}", END, lr=lr, seed=seed)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "config.yaml").write_text("a: 1")
+    study = load(tmp_path)
+    assert list(study.runs) == [
+        "run", "norm", "lr", "seed", "status", "validation_accuracy", "test_accuracy", "train_loss", "seconds.total"
+    ]  # fmt: skip
+    assert len(study.runs) == 4
+    assert study.runs.loc["0.2-1", ["lr", "seed", "status", "test_accuracy"]].tolist() == [0.2, 1, "complete", 0.5]
+    assert {"norm.eps", "steps", "samples"} <= set(study.all_columns)
+    assert study.unreadable == {"broken": f"schema_version is None, this normbench reads {SCHEMA_VERSION}"}
+    assert list(study.steps)[:5] == ["run", "norm", "lr", "seed", "step"]
+    assert study.steps.groupby("lr")["loss"].mean().to_dict() == pytest.approx({0.1: 0.3, 0.2: 0.3})
+    assert study.measured("activations").empty  # a header alone
+
+
+def test_a_target_in_a_run_folder_is_text_and_nothing_else(tmp_path: Path) -> None:
+    bomb = {"_target_": "os.system", "_args_": ["touch boom"]}
+    path = write(tmp_path / "a", END, model={"build": bomb, "_target_": "os.abort"})
+    [run] = load(tmp_path)
+    assert run.values["model.build._target_"] == "os.system"
+    assert all(isinstance(value, str | int | float | None) for value in run.values.values())
+    assert len(load(tmp_path).runs) == 1
+    (path / "config.yaml").write_text("!!python/object/apply:os.abort []")
+    assert "could not determine a constructor" in load(tmp_path).unreadable["a"]
+
+
+def test_a_finished_run_that_was_changed_is_not_believed(tmp_path: Path) -> None:
+    path = write(tmp_path / "a")
+    with RunFolder(path, {"activations": ["mean"]}) as folder:
+        folder.write_model(b"weights")
+        folder.finish(END)
+    assert Run(path).altered() == []
+    assert is_finished(path)
+    (path / "model.pt").unlink()  # to save space
+    (path / "folded.pt").write_bytes(b"another file")
+    assert is_finished(path)
+    for name in ("steps.csv", "measured/activations.csv", "config.yaml"):
+        was = (path / name).read_bytes()
+        (path / name).write_bytes(was.replace(b"s", b"z", 1))
+        assert Run(path).altered() == [name]
+        with pytest.raises(ConfigError, match=f"{name} was changed. Remove this folder"):
+            is_finished(path)
+        (path / name).write_bytes(was)
+    assert is_finished(path)
+
+
+def test_a_checkpoint_of_other_data_is_of_no_use(tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "a", data_checksum="c0ffee") as folder:
+        folder.start(RECORD)
+        folder.write_checkpoint(b"state")
+        assert folder.read_checkpoint() == b"state"
+    assert Run(tmp_path / "a").record["data_checksum"] == "c0ffee"
+    with RunFolder(tmp_path / "a", data_checksum="decade") as folder, pytest.raises(Damaged, match="other data"):
+        folder.read_checkpoint()
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "a", END)
+    monkeypatch.setattr("normbench.runs.read.LARGEST", 100)
+    with pytest.raises(Unreadable, match=r"config.yaml has more than 100 bytes"):
+        _ = Run(tmp_path / "a").record

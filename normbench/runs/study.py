@@ -1,0 +1,197 @@
+"""A study as data frames: a row per run, and the runs' tables with what sets the runs apart beside every row."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from normbench.runs.read import Run, Unreadable, flat
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# What names, places or observes a run without changing what it computes: none of it sets runs apart.
+NOT_SETTINGS = {"seed", "study", "question", "data_dir", "results_dir", "jobs", "save_model", "checkpoint_seconds"}
+NOT_SETTINGS |= {"instruments", "evaluations", "log_every", "cell_timeout", "rerun", "shard", "curve_images"}
+OBSERVING = ("instruments.", "model.probe", "model.snapshots")
+
+# The settings that a reader asks for first, in this order; any other that varies follows.
+MAIN: tuple[str, ...] = ("model", "dataset", "optimizer", "lr", "batch_size", "epochs", "max_steps", "max_samples")
+MAIN += ("schedule", "lr_scaling", "clip_norm", "accumulate", "weight_decay", "decay_norm_parameters", "momentum")
+MAIN += ("model.activation", "model.init", "model.dropout", "device", "threads")
+
+# Of `Study.runs`, after what was varied.
+FIRST = ("seed", "status", "validation_accuracy", "test_accuracy", "train_loss", "seconds.total")
+
+
+@dataclass(frozen=True)
+class Study:
+    """A folder of runs that answers one question.
+
+    `runs` has one row per run: its name, what was varied, seed, status, accuracies, seconds. `all_columns` has
+    everything: the choice of each group (`norm`, `model`, ...), every configured value by its name on the command line
+    (`batch_size`, `lr`, `model.hidden`, ...) and every number of the summary (`test_loss`, `seconds.training`, ...).
+    `steps`, `epochs` and `measured("activations")` are the runs' tables on top of one another, with `run`, what was
+    varied, and `seed` in front: figures are `groupby` and `mean` from here.
+
+    A folder that can't be read has no row; `unreadable` says why (name -> reason).
+
+    Args:
+        chosen: these runs of the folder alone; None stands for all.
+    """
+
+    folder: Path
+    chosen: tuple[Run, ...] | None = None
+
+    def __iter__(self) -> Iterator[Run]:
+        if self.chosen is not None:
+            yield from self.chosen
+            return
+        for path in sorted(self.folder.glob("*/config.yaml")):
+            yield Run(path.parent)
+
+    @cached_property
+    def _read(self) -> tuple[dict[str, Run], dict[str, str]]:
+        found, unreadable = {}, {}
+        for run in self:
+            try:
+                run.check()
+                _ = run.values, run.status
+                found[run.name] = run
+            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+                name = "" if isinstance(error, Unreadable) else f"{type(error).__name__}: "
+                unreadable[run.name] = f"{name}{error}".splitlines()[0]
+        return found, unreadable
+
+    @property
+    def members(self) -> dict[str, Run]:
+        """The runs by name, in the order of the rows of `runs`."""
+        return self._read[0]
+
+    @property
+    def unreadable(self) -> dict[str, str]:
+        return self._read[1]
+
+    @cached_property
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """Run -> what it computes with: choices and values, without what only names, places or observes a run.
+
+        Where equally configured runs saw different data, the checksum is a setting: those are never compared.
+        """
+        found = {name: _settings(run) for name, run in self.members.items()}
+        checksums = {name: (run.summary.get("dataset") or {}).get("checksum") for name, run in self.members.items()}
+        seen: dict[Any, set[str]] = defaultdict(set)
+        data = {
+            name: tuple((k, v) for k, v in settings.items() if k.partition(".")[0] == "dataset")
+            for name, settings in found.items()
+        }
+        for name, checksum in checksums.items():
+            seen[data[name]] |= {checksum} if checksum else set()
+        for name, settings in found.items():
+            if len(seen[data[name]]) > 1:  # a run that is not over has not said which data it reads
+                settings["dataset.checksum"] = (checksums[name] or "unknown")[:12]
+        return found
+
+    @cached_property
+    def varied(self) -> tuple[str, ...]:
+        """The settings that set runs apart, in the order in which a reader asks for them; `norm` is not among them."""
+        rows = list(self.settings.values())
+        return tuple(_once(rows, [key for key in keys(rows) if key != "norm" and varies(key, rows)]))
+
+    @cached_property
+    def all_columns(self) -> pd.DataFrame:
+        import pandas as pd
+
+        rows = []
+        for name, run in self.members.items():
+            numbers = flat({key: value for key, value in run.summary.items() if key not in ("status", "seal")})
+            rows.append({"run": name, "status": run.status, **run.values, **numbers, "error": run.error})
+        first = dict.fromkeys(("run", "norm", *self.varied, *FIRST))
+        frame = pd.DataFrame(
+            rows, columns=[*first, *dict.fromkeys(key for row in rows for key in row if key not in first)]
+        )
+        return frame.set_index(frame["run"].rename(None))
+
+    @property
+    def runs(self) -> pd.DataFrame:
+        return self.all_columns[list(dict.fromkeys(("run", "norm", *self.varied, *FIRST)))]
+
+    @cached_property
+    def steps(self) -> pd.DataFrame:
+        return self._stacked("steps")
+
+    @cached_property
+    def epochs(self) -> pd.DataFrame:
+        return self._stacked("epochs")
+
+    def measured(self, instrument: str) -> pd.DataFrame:
+        return self._stacked(f"measured/{instrument}")
+
+    def _stacked(self, name: str) -> pd.DataFrame:
+        """The runs' tables on top of one another, behind columns that say which run a row is of."""
+        import pandas as pd
+
+        tables = {run: table for run, member in self.members.items() if len(table := member.table(name))}
+        if not tables:
+            return pd.DataFrame()
+        stacked = pd.concat(tables, names=["run"]).reset_index("run").reset_index(drop=True)
+        keys = [key for key in ("norm", *self.varied, "seed") if key not in stacked]
+        return stacked[["run"]].join(self.all_columns[keys], on="run").join(stacked.drop(columns="run"))
+
+
+def load(folder: str | Path) -> Study:
+    """Open a study, `results/<study>`. Raises FileNotFoundError where there are no runs."""
+    folder = Path(folder)
+    if any(folder.glob("*/config.yaml")):
+        return Study(folder)
+    if (folder / "config.yaml").exists():
+        raise FileNotFoundError(f"{folder} is a single run. Its study is the folder above: {folder.resolve().parent}")
+    words = "holds no runs" if folder.is_dir() else "is no folder, so it holds no runs"
+    raise FileNotFoundError(f"{folder} {words}. A study is a folder under results/, such as results/scratch.")
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    found = {k: v for k, v in run.values.items() if k not in NOT_SETTINGS and not k.startswith(OBSERVING)}
+    if "device" in found:
+        found["device"] = str(found["device"]).partition(":")[0]  # which of several GPUs makes no difference
+    return found
+
+
+def keys(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The names of all settings: those that a reader asks for first, then the others as they come."""
+    known = dict.fromkeys(key for row in rows for key in row)
+    return [*(key for key in MAIN if key in known), *(key for key in known if key not in MAIN)]
+
+
+def varies(key: str, rows: Iterable[Mapping[str, Any]]) -> bool:
+    """More than one value; for an option inside a group, among runs with the same choice of that group."""
+    group = key.partition(".")[0] if "." in key else ""
+    values: dict[Any, set[str]] = defaultdict(set)
+    for row in rows:
+        values[row.get(group)].add(repr(row.get(key)))
+    return any(len(options) > 1 for options in values.values())
+
+
+def is_part(key: str, rows: Iterable[Mapping[str, Any]]) -> bool:
+    """Inside something that is built, or all of it, rather than an option that it is built from."""
+    return key.count(".") > 1 or key.endswith("._target_") or any("_target_" in str(row.get(key)) for row in rows)
+
+
+def _once(rows: Sequence[Mapping[str, Any]], varying: Sequence[str]) -> list[str]:
+    """`varying` without those inside parts that only follow an option: model.build.hidden refers to model.hidden."""
+
+    def kinds(names: Sequence[str]) -> int:
+        return len({tuple(repr(row.get(name)) for name in names) for row in rows})
+
+    parts = {key for key in varying if is_part(key, rows)}
+    kept = []
+    for key in varying:
+        group = key.partition(".")[0]
+        options = [group, *(other for other in varying if other.partition(".")[0] == group and other not in parts)]
+        if key not in parts or kinds([*options, key]) > kinds(options):
+            kept.append(key)
+    return kept
