@@ -75,14 +75,10 @@ def test_bad_input_gets_one_or_two_clear_lines(
 def test_no_network_and_no_data(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from normbench.data.download import DownloadError
+    def unreachable(*args: object, **options: object) -> None:
+        raise OSError("no route to host")
 
-    from normbench.data import cifar
-
-    def unreachable(*args: object) -> None:
-        raise DownloadError("no route to host")
-
-    monkeypatch.setattr(cifar, "download", unreachable)
+    monkeypatch.setattr("urllib.request.urlopen", unreachable)
     assert main(["run", "dataset=cifar10"]) == 2
     error = capsys.readouterr().err
     assert "no route to host" in error
