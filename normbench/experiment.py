@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import math
 import os
@@ -18,14 +17,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from normbench.config.compose import build
+from normbench.config import compose
+from normbench.config.compose import COMMON
 from normbench.config.run_config import Parts, RunConfig, Stop, Tell
 from normbench.config.schema import check_layers
 from normbench.data import DataError, Dataset, default_data_dir, prepare
 from normbench.errors import ConfigError, Stopped, Unsupported
+from normbench.instruments.instrument import make_instruments
 from normbench.instruments.measuring import bytes_at_most
 from normbench.models import require_method
 from normbench.norms import blocks
+from normbench.norms.schemes import make_scheme
 from normbench.runs import SCHEMA_VERSION, Locked, Run, RunFolder, Unwritable, is_finished
 from normbench.training.memory import saved_for_backward, size
 from normbench.training.perturbation import Perturbation
@@ -36,12 +38,26 @@ KEPT = 2  # data sets stay loaded for the next run in this process: a sweep has 
 _datasets: dict[str, Dataset] = {}
 
 
+def build(config: Mapping[str, Any]) -> Parts:
+    """The objects that a configuration names. Raises ConfigError if one can't be built."""
+    found = compose.build(config)
+    common = {key: value for key, value in config["norm"].items() if key in COMMON["norm"]}
+    try:
+        return Parts(
+            scheme=make_scheme(found.norm, **common),
+            model=found.model,
+            source=found.dataset,
+            instruments=make_instruments(found.instruments, config["instruments"]),
+        )
+    except (TypeError, ValueError) as error:  # a scheme says itself what it does not accept
+        raise ConfigError(str(error)) from error
+
+
 def load_dataset(config: Mapping[str, Any], parts: Parts) -> Dataset:
     """The run's data, on its device. Raises ConfigError where they can't be had or the splits make no sense."""
     key = json.dumps([config["dataset"], config["data_dir"], config["device"]])
     if key not in _datasets:
-        known = inspect.signature(prepare).parameters
-        options = {k: v for k, v in config["dataset"].items() if k in known and k not in ("source", "data_dir")}
+        options = {key: value for key, value in config["dataset"].items() if key in COMMON["dataset"]}
         folder = Path(config["data_dir"]).expanduser() if config["data_dir"] else default_data_dir()
         try:
             _datasets[key] = prepare(parts.source(folder), **options, device=config["device"], data_dir=folder)

@@ -21,10 +21,11 @@ from torch import Tensor, nn
 
 from normbench import seeding
 from normbench.cli import main
-from normbench.config.compose import build, compose
+from normbench.config.compose import compose
 from normbench.config.options import config_dir
 from normbench.config.run_config import Parts, RunConfig
 from normbench.errors import Unsupported
+from normbench.experiment import build
 from normbench.instruments import Probe
 from normbench.models import initialize
 from normbench.norms import NormScheme
@@ -172,7 +173,7 @@ def small_values(options: Mapping[str, Any], quiet: bool = False) -> dict[str, A
 
 @pytest.fixture(scope="session")
 def small_options() -> Callable[..., dict[str, Any]]:
-    """`small_options(config["model"]["build"])`: `small_values`, for tests."""
+    """`small_options(config["model"])`: `small_values`, for tests."""
     return small_values
 
 

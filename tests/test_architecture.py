@@ -43,7 +43,6 @@ PENDING = {
     "cli.py -> data",
     "commands/list.py -> cli",
     "config/app.py -> experiment",
-    "config/compose.py -> norms",
     "config/schema.py -> training",
     "explain/batch.py -> instruments",
     "explain/mean_only.py -> instruments",

@@ -158,9 +158,7 @@ def test_a_cell_that_fails_is_told_and_the_others_go_on(capsys: pytest.CaptureFi
         "        return x\n"
     )
     (tmp_path / "mine" / "norm").mkdir(parents=True)
-    (tmp_path / "mine" / "norm" / "breaking.yaml").write_text(
-        "# breaks\nname: breaking\nnorm: {_target_: breaking.Breaking, _partial_: true}\n"
-    )
+    (tmp_path / "mine" / "norm" / "breaking.yaml").write_text("# breaks\n_target_: breaking.Breaking\nname: breaking\n")
     words = ["run", "-m", "--config-dir", "mine", *TINY, "max_steps=30", "norm=none,breaking", "seed=0,1", "study=s"]
     assert main(words) == 1
     printed = capsys.readouterr()

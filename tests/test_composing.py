@@ -16,7 +16,6 @@ GRIDS = [
     ["norm=batch", "norm.eps=1,0.5", "model.hidden=[9],[9,8]", "lr=0.1"],  # options that parts refer to
     ["dataset=synthetic", "dataset.seed=0,7", "seed=0,3", "dataset.noise=1,2"],
     ["model=mlp,rnn", "instruments=none,full", "max_steps=null,5"],
-    ["model.build.hidden=[3],[4]", "batch_size=4"],  # takes the place of a reference
     ["momentum=0.5,0.9", "lr=${momentum},1"],
     ["instruments.snapshots=5,6", "~instruments.measure.shift"],
     ["model=rnn", "model.initial_state_noise=0", "lr=1,0.01"],  # a whole number for a float

@@ -81,8 +81,7 @@ def test_an_own_model(write: Callable[[str, str], None]) -> None:
         "    return nn.Sequential(nn.Flatten(), first, scheme.block(nn.Linear(width, classes), normalize=False))\n"
     ))  # fmt: skip
     write("my_configs/model/mine.yaml", (
-        "# two layers\nname: mine\nwidth: 30  # units\ninit: auto\n"
-        'build: {_target_: my_models.two_layers, _partial_: true, width: "${..width}"}\n'
+        "# two layers\n_target_: my_models.two_layers\nname: mine\nwidth: 30  # units\ninit: auto\n"
     ))  # fmt: skip
     for norm in ("batch", "selu"):
         assert main(["run", "--config-dir", "my_configs", *TINY, "model=mine", f"norm={norm}"]) == 0
@@ -102,8 +101,8 @@ def test_an_own_data_set(write: Callable[[str, str], None]) -> None:
         "    return canonical('stripes', ('rows', 'columns'), train, test)\n"
     ))  # fmt: skip
     write("my_configs/dataset/stripes.yaml", (
-        "# rows or columns\nname: stripes\nvalidation: 50\nsplit_seed: 0\ntrain_fraction: 1.0\nscale: standard\n"
-        "source: {_target_: my_data.stripes, _partial_: true}\n"
+        "# rows or columns\n_target_: my_data.stripes\nname: stripes\nvalidation: 50\nsplit_seed: 0\n"
+        "train_fraction: 1.0\nscale: standard\n"
     ))  # fmt: skip
     words = ["--config-dir", "my_configs", "dataset=stripes", "batch_size=10", "epochs=4", "device=cpu"]
     assert main(["run", *words, "norm=layer"]) == 0
@@ -127,7 +126,7 @@ def test_a_wrong_norm_gets_a_clear_error(
     code: str, message: str, write: Callable[[str, str], None], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     write("my_broken.py", f"import torch\nclass Broken(torch.nn.Module):\n    {code}\n")
-    write("my_configs/norm/mine.yaml", "# broken\nname: mine\nnorm: {_target_: my_broken.Broken, _partial_: true}\n")
+    write("my_configs/norm/mine.yaml", "# broken\n_target_: my_broken.Broken\nname: mine\n")
     assert main(["run", "--config-dir", "my_configs", *TINY, "norm=mine"]) == 2
     error = capsys.readouterr().err
     assert re.search(message, error), error

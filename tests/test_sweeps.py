@@ -83,7 +83,7 @@ def test_a_cell_that_fails_in_any_way_is_told_and_the_others_go_on(
     (tmp_path / "trouble.py").write_text(TROUBLE)
     (tmp_path / "mine" / "norm").mkdir(parents=True)
     for kind in ("raises", "memory", "hangs", "killed"):
-        text = f"name: {kind}\nnorm: {{_target_: trouble.Trouble, _partial_: true, kind: {kind}}}\n"
+        text = f"_target_: trouble.Trouble\nname: {kind}\nkind: {kind}\n"
         (tmp_path / "mine" / "norm" / f"{kind}.yaml").write_text(text)
     words = ["run", "-m", "--config-dir", "mine", *TINY, "norm=raises,none,memory,hangs,killed,layer", "study=s"]
     assert main([*words, "cell_timeout=8", "jobs=3"]) == 1

@@ -252,7 +252,7 @@ def small_run(
     cell = cell_of(f"model={model}")
     config = copy.deepcopy({**cell.config, "norm": cell_of(f"norm={norm}").config["norm"]})
     other = cell_of("dataset.size=8", "dataset.examples=400", "dataset.validation=100").config
-    options = config["model"]["build"]
+    options = config["model"]
     options.update(small_options(options) | ({"dropout": 0.25} if "dropout" in options else {}))
     config |= {
         "dataset": other["dataset"], "max_steps": STEPS, "batch_size": 8, "evaluations": 3,

@@ -38,7 +38,7 @@ def forgotten(elsewhere: None) -> Iterator[None]:
 def write(code: str, name: str) -> list[str]:
     Path("my_verified.py").write_text(code)
     Path("own/norm").mkdir(parents=True)
-    yaml = f"# mine\nname: {name}\nnorm: {{_target_: my_verified.Mine, _partial_: true}}\n"
+    yaml = f"# mine\n_target_: my_verified.Mine\nname: {name}\n"
     Path("own/norm/mine.yaml").write_text(yaml)
     return ["verify", "--config-dir", "own", "device=cpu", "norm=mine"]
 

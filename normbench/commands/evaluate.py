@@ -109,8 +109,7 @@ def _read(words: Sequence[str]) -> Asked:
 def _other(trained: Trained, asked: Asked) -> Dataset:
     """The data set that the words name, or the run's with other options. Raises UserError if it does not fit."""
     from normbench.config import app
-    from normbench.config.compose import build
-    from normbench.experiment import load_dataset
+    from normbench.experiment import build, load_dataset
 
     own = [word for word in trained.run.record["overrides"] if word.startswith("dataset")]
     named = any(word.startswith("dataset=") for word in asked.dataset)

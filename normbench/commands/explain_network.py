@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from normbench import seeding
 from normbench.commands.trained import load_trained, require_complete
 from normbench.config import app
-from normbench.config.compose import build
 from normbench.data import Dataset
 from normbench.errors import ConfigError, Unsupported, UserError
-from normbench.experiment import check_supported, prepare_cell
+from normbench.experiment import build, check_supported, prepare_cell
 from normbench.training.loop import Update, mini_batches, steps
 from normbench.training.network import new_model, start
 from normbench.training.optimizers import first_lr, lr_by_step, make_optimizer

@@ -44,9 +44,8 @@ def load_trained(folder: Path, changes: Mapping[str, Any] | None = None, own: bo
     run = require_complete(folder)
     import torch
 
-    from normbench.config.compose import build
     from normbench.config.schema import resolve_device
-    from normbench.experiment import load_dataset
+    from normbench.experiment import build, load_dataset
     from normbench.training.evaluation import load_own
 
     trained_on = run.config["device"]

@@ -16,9 +16,9 @@ DETAILED = 2  # schemes, up to which every single check gets a line
 def run(words: list[str]) -> int:
     """Verify the schemes that `words` name, all if none. Returns 1 if a check failed. Raises UserError."""
     from normbench.config import app
-    from normbench.config.compose import build
     from normbench.config.options import choices
     from normbench.errors import ConfigError
+    from normbench.experiment import build
     from normbench.verify import verify
 
     as_json, words = "--json" in words, [word for word in words if word not in ("--json", "-m", "--multirun")]

@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict, read_write
 
 from normbench.config.options import config_dir
-from normbench.config.run_config import Parts, RunConfig
+from normbench.config.run_config import RunConfig
 from normbench.config.schema import as_word, check, check_type, resolve_device
 from normbench.errors import ConfigError
 
@@ -126,9 +126,9 @@ def make_cell(raw: Mapping[str, Any], config: dict[str, Any], chosen: Mapping[st
     """
     choices, unchanged = {group: str(chosen[group]) for group in GROUPS}, _unchanged(chosen)
     values = dict(leaves(raw))
+    check(config)
     for key, value in values.items():
         check_type(key, value, unchanged.get(key))
-    check(config)
     config["device"] = resolve_device(config["device"])
     counting = {k: v for k, v in sorted(values.items()) if k.split(".")[0] not in NOT_IDENTITY}
     changed = {k: v for k, v in counting.items() if k not in unchanged or unchanged[k] != v}
@@ -189,32 +189,50 @@ def plain(cfg: DictConfig, resolve: bool = True) -> dict[str, Any]:
     return {key: container[key] for key in order}
 
 
-def build(config: Mapping[str, Any]) -> Parts:
-    """Build the parts of a plain configuration: the one place where `_target_` is followed.
+# Options that the library itself reads, whatever the group's `_target_`, which is given all others.
+COMMON = {
+    "norm": {"name", "placement", "statistics", "init_images"},
+    "model": {"name", "init", "init_std", "init_scale"},
+    "dataset": {"name", "validation", "split_seed", "train_fraction", "scale", "augment", "whiten", "binarize",
+                "label_noise"},
+}  # fmt: skip
 
-    In each group's file, a key with a `_target_` is a part; the others are options that parts refer to.
-    Raises: ConfigError if a part can't be built.
+
+@dataclass(frozen=True)
+class Targets:
+    """What the groups' `_target_`s name, each with its own options, to be called with what is not known yet."""
+
+    norm: partial[Any]
+    model: partial[Any]
+    dataset: partial[Any]
+    instruments: list[partial[Any]]
+
+
+def build(config: Mapping[str, Any]) -> Targets:
+    """Find the parts of a plain configuration: the one place where `_target_` is followed.
+
+    Raises: ConfigError if a part can't be found or does not accept its options.
     """
+    if str(Path.cwd()) not in sys.path:  # a console script has no working folder on its path: my_norms.py lies there
+        sys.path.append(str(Path.cwd()))
+    measured = config["instruments"]["measure"]
+    return Targets(
+        **{group: _target(group, config[group], common) for group, common in COMMON.items()},
+        instruments=[_target(f"instruments.measure.{name}", options) for name, options in measured.items()],
+    )
+
+
+def _target(name: str, options: Mapping[str, Any], common: Iterable[str] = ()) -> partial[Any]:
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
-    from normbench.norms import NormScheme
-
-    if str(Path.cwd()) not in sys.path:  # a console script has no working folder on its path: my_norms.py lies there
-        sys.path.append(str(Path.cwd()))
+    if "_target_" not in options:
+        raise ConfigError(f"{name} needs a _target_, the class or function that makes it: its file has none.")
+    own = {key: value for key, value in options.items() if key not in common}
     try:
-        names = {field.name for field in fields(NormScheme)}
-        chosen = {k: v for k, v in config["norm"].items() if k in names and v is not None}
-        return Parts(
-            scheme=NormScheme(**instantiate(chosen, _convert_="all")),
-            model=instantiate(config["model"]["build"], _convert_="all"),
-            source=instantiate(config["dataset"]["source"], _convert_="all"),
-            instruments=list(instantiate(config["instruments"]["measure"], _convert_="all").values()),
-        )
+        return instantiate({**own, "_partial_": True}, _convert_="all")
     except InstantiationException as error:
         raise ConfigError(" ".join(str(error).split())) from error
-    except (TypeError, ValueError) as error:  # a scheme says itself what it does not accept
-        raise ConfigError(str(error)) from error
 
 
 def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

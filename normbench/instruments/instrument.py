@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from inspect import signature
 from typing import Any, Protocol
 
 from torch import nn, optim
@@ -83,3 +85,13 @@ class Instrument(Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` gave."""
+
+
+def make_instruments(found: Sequence[partial[Instrument]], options: Mapping[str, Any]) -> list[Instrument]:
+    """The instruments of a group's file. One that can write rows of single units is told of how many: `units`."""
+
+    def shared(make: partial[Instrument]) -> dict[str, Any]:
+        wants = "units" in signature(make.func).parameters and "units" not in make.keywords
+        return {"units": options.get("units", 0)} if wants else {}
+
+    return [make(**shared(make)) for make in found]

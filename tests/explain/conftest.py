@@ -17,8 +17,7 @@ import torch
 
 import normbench
 from normbench.cli import main
-from normbench.config.compose import build
-from normbench.experiment import load_dataset
+from normbench.experiment import build, load_dataset
 
 SMALL = {
     "mlp": ["model.hidden=[12,10]"],

@@ -13,9 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from normbench.config.compose import build
 from normbench.errors import Unsupported
-from normbench.experiment import check_supported
+from normbench.experiment import build, check_supported
 from normbench.norms import blocks, uses_batch
 from normbench.training.loop import steps
 from normbench.training.optimizers import make_optimizer
