@@ -68,9 +68,9 @@ class Published:
         return cache.cached(self.name, data_dir, lambda: self._decode_or_download(data_dir), self.checksum)
 
     def found(self, folder: Path) -> Path | None:
-        """The folder tree (cifar10/train/cat/*.png), the files or the archive, whichever is there."""
-        tree, files, archive = folder / self.name, folder / self.files, folder / self.archive
-        there = {tree: (tree / "train").is_dir(), files: files.is_dir(), archive: archive.is_file()}
+        """The folder tree (cifar10/train/cat/*.png), the archive or the files, whichever is there."""
+        tree, archive, files = folder / self.name, folder / self.archive, folder / self.files
+        there = {tree: (tree / "train").is_dir(), archive: archive.is_file(), files: files.is_dir()}
         return next((path for path, exists in there.items() if exists), None)
 
     def import_from(self, path: Path, data_dir: Path) -> Source:
@@ -111,8 +111,9 @@ class Published:
         )
 
     def _decode_or_download(self, data_dir: Path) -> Source:
-        if path := self.found(data_dir):
-            return self._decode(path)
+        found, files = self.found(data_dir), data_dir / self.files
+        if found and (found != files or all(_plain_or_packed(files, name) for name in self.md5())):
+            return self._decode(found)
         data_dir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".download-", dir=data_dir) as folder:
             try:
@@ -122,10 +123,11 @@ class Published:
                 raise DataError(
                     f"{self.title} is not in {data_dir} and cannot be downloaded ({reason}).\n{self._hint()}"
                 ) from error
-            kept = data_dir / path.relative_to(folder)
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            path.replace(kept)
-        return self._decode(kept)
+            for file in path.iterdir() if path.is_dir() else [path]:
+                kept = data_dir / file.relative_to(folder)
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                file.replace(kept)
+        return self._decode(data_dir / path.relative_to(folder))
 
     def _download(self, folder: Path) -> Path:
         """Let torchvision fetch the files into `folder`, with their checksums."""
@@ -158,8 +160,8 @@ class Published:
                 data = read(name)
                 if hashlib.md5(data, usedforsecurity=False).hexdigest() != md5:
                     raise DataError(
-                        f"{where / name} is damaged: its MD5 is not {md5}.\n"
-                        f"Remove {where} and type: normbench data {self.name}"
+                        f"{name} in {where} is damaged: its MD5 is not {md5}.\n"
+                        f"Remove it and type: normbench data {self.name}"
                     )
                 (target / name.removesuffix(".gz")).write_bytes(_unpacked(data) if name.endswith(".gz") else data)
             train, test = (self._reader()(folder, train=part) for part in (True, False))

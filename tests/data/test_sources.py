@@ -15,7 +15,6 @@ import time
 import zipfile
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torchvision.datasets
 from PIL import Image
@@ -26,7 +25,7 @@ from normbench.data.sources import CIFAR10, CIFAR100, FASHION_MNIST, MNIST
 
 FORMS = [
     ("mnist", "files"), ("mnist", "archive"), ("fashion_mnist", "files"), ("cifar10", "files"), ("cifar10", "archive"),
-    ("cifar10", "tree"), ("cifar100", "files"), ("cifar100", "tree"),
+    ("cifar10", "tree"), ("cifar100", "files"),
 ]  # fmt: skip
 every_form = pytest.mark.parametrize(("name", "form"), FORMS)
 
@@ -59,8 +58,13 @@ def test_every_form_gives_the_same_images(tmp_path, tiny, form):
     assert_complete(tiny.of.load(tmp_path), tiny)  # from the cache
 
 
-@every_form
-@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize(
+    ("name", "form", "inside"),
+    [
+        ("mnist", "files", False), ("mnist", "archive", False), ("fashion_mnist", "files", True),
+        ("cifar10", "files", True), ("cifar10", "archive", True), ("cifar10", "tree", False),
+    ],
+)  # fmt: skip
 def test_imports(tmp_path, tiny, form, inside):
     """From a path or a folder that holds it; the copy is complete, and cures a damaged one."""
     path, ours = tiny.write(form, tmp_path / "theirs"), tiny.write(form, tmp_path / "ours")
@@ -90,7 +94,7 @@ def test_damaged_files_are_named(tmp_path, tiny, form, damage):
         flip_byte(file, file.stat().st_size // 2)
     else:
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2] if damage == "cut" else b"hello")
-    with pytest.raises(DataError, match=rf"{path}.*(damaged|is not)[^$]*(Type|type): ") as refusal:
+    with pytest.raises(DataError, match=rf"{path} .*(damaged|is not)[^$]*(Type|type): ") as refusal:
         tiny.of.load(tmp_path)
     assert_short(refusal)
 
@@ -121,14 +125,18 @@ def test_a_foreign_pickle_is_never_loaded(tmp_path, tiny, form):
         assert not (tmp_path / "touched").exists()
 
 
-@pytest.mark.parametrize("where", [0.01, 0.2, 0.5, 0.99])
-@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
-def test_a_flipped_byte_in_an_image_is_named(tmp_path, tiny, where):
-    tree = tiny.write("tree", tmp_path)
-    path = sorted((tree / "train" / tiny.classes[3]).iterdir())[1]
-    flip_byte(path, int(where * path.stat().st_size))
-    with pytest.raises(DataError, match=str(path)):
-        tiny.of.load(tmp_path)
+def test_a_flipped_byte_in_an_image_is_named(tmp_path, tiny_cifar100):
+    """Of CIFAR-100 no checksum of the whole is known: each image is verified."""
+    tree = tiny_cifar100.write("tree", tmp_path)
+    assert_complete(CIFAR100.load(tmp_path), tiny_cifar100)
+    shutil.rmtree(tmp_path / "normbench")
+    path = sorted((tree / "train" / "class42").iterdir())[1]
+    intact = path.read_bytes()
+    for where in (0.01, 0.2, 0.5, 0.99):
+        flip_byte(path, int(where * len(intact)))
+        with pytest.raises(DataError, match=str(path)):
+            CIFAR100.load(tmp_path)
+        path.write_bytes(intact)
 
 
 def test_other_images_in_a_tree_are_noticed(tmp_path, tiny_cifar10):
@@ -221,6 +229,8 @@ def test_downloads_by_torchvision(server, tmp_path, request, monkeypatch):
     assert_short(refusal)
     assert FASHION_MNIST.found(tmp_path / "data") is None, "a part of a data set is not kept"
     flip_byte(served / "t10k-labels-idx1-ubyte.gz", 20)
+    half = tiny.write("files", tmp_path / "data")
+    (half / "t10k-labels-idx1-ubyte.gz").unlink()
     assert_complete(FASHION_MNIST.load(tmp_path / "data"), tiny)
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["FashionMNIST", "normbench"]
 
@@ -307,8 +317,3 @@ def test_listing_and_cached_data_import_nothing_slow(tmp_path, tiny_mnist, comma
     )
     environment = {**os.environ, "NORMBENCH_DATA": str(tmp_path)}
     subprocess.run([sys.executable, "-c", code, *command], check=True, env=environment)
-
-
-def test_values_of_the_wheel_are_exact_for_every_byte():
-    every = np.arange(256, dtype=np.uint8)
-    np.testing.assert_array_equal((every.astype(np.float32) / 256 * 256).astype(np.uint8), every)
