@@ -137,12 +137,13 @@ def cell_with(tmp_path: Path, cell_of: Callable[..., RunConfig]) -> Callable[...
 
 
 @pytest.fixture
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The working folder is one of the test's own, and what is put on Python's path is taken off again."""
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder is one of the test's own, without data sets; Python's path is put back afterwards."""
     monkeypatch.chdir(tmp_path)
-    path = list(sys.path)
-    yield
-    sys.path[:] = path
+    monkeypatch.setenv("NORMBENCH_DATA", str(tmp_path / "no-data"))
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    return tmp_path
 
 
 @pytest.fixture

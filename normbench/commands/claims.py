@@ -3,38 +3,39 @@
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from normbench.commands import console
+from normbench.errors import UserError
+
 if TYPE_CHECKING:
     from normbench.claims.claim import Claim
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "normbench claims [--run [ID ...]] [-- KEY=VALUE ...]"
     parser.epilog = "Words after -- go to each study: normbench claims --run small_batch_fails -- seed=0,1"
     words = "run what these claims need, all if none is named; what is finished is skipped"
     parser.add_argument("--run", nargs="*", metavar="ID", help=words)
 
 
-def run(asked: argparse.Namespace, words: list[str]) -> int:
+def run(options: argparse.Namespace) -> int:
     """List the claims, or run them and print the scoreboard. Returns 1 if a run failed. Raises UserError."""
     from normbench.claims.claim import claims, find
     from normbench.claims.standing import folder, standing
-    from normbench.errors import UserError
 
+    words = [word for word in options.words if word != "--"]
     if any(word.partition("=")[0] in ("study", "experiment") for word in words):
         raise UserError("a claim has its own study: leave out study=... and experiment=...")
     given = [word.partition("=")[2] for word in words if word.startswith("results_dir=")]
     results = Path(given[-1] if given else "results").expanduser()
-    if asked.run is None:
+    if options.run is None:
         _print(standing(claims(), results), "command", "minutes")
         return 0
-    found = find(asked.run)
+    found = find(options.run)
     try:
         failed = _make(found, results, words)
         from normbench.claims import scoreboard  # matplotlib takes half a second
@@ -50,6 +51,7 @@ def run(asked: argparse.Namespace, words: list[str]) -> int:
 def _make(found: Sequence[Claim], results: Path, words: list[str]) -> bool:
     """Calculate first, for the reports of studies show that too; then study by study. Returns whether a run failed."""
     from normbench.claims.standing import record, write_record
+    from normbench.commands.run import run_words
     from normbench.runs import Study
 
     known, failed = record(results), False
@@ -66,29 +68,12 @@ def _make(found: Sequence[Claim], results: Path, words: list[str]) -> bool:
         print(f"\nnormbench run experiment={study} {' '.join(words)}".rstrip(), flush=True)
         before = known["studies"].get(study, {}).get("seconds", 0.0) if any(Study(results / study)) else 0.0
         begin = time.perf_counter()
-        failed |= _experiment(study, words)
+        failed |= run_words([f"experiment={study}", *words]) != 0
         seconds = round(before + time.perf_counter() - begin, 1)
         machine = next((_machine(run.record) for run in Study(results / study)), "")
         known["studies"][study] = {"seconds": seconds, "machine": machine, "words": words}
         write_record(results, known)
     return failed
-
-
-def _experiment(study: str, words: list[str]) -> bool:
-    """`normbench run experiment=STUDY WORDS` in a process of its own; whether a run failed. Raises UserError."""
-    from normbench.errors import UserError
-
-    process = subprocess.Popen([sys.executable, "-m", "normbench", "run", f"experiment={study}", *words])
-    try:
-        code = process.wait()
-    except KeyboardInterrupt:  # it was interrupted as well, and writes checkpoints
-        process.wait()
-        raise
-    if code == 130:
-        raise KeyboardInterrupt
-    if code == 2:
-        raise UserError(f"experiment={study} was not run: see above.")
-    return code != 0
 
 
 def _machine(made: Mapping[str, Any]) -> str:
@@ -98,23 +83,20 @@ def _machine(made: Mapping[str, Any]) -> str:
     return ", ".join(str(part) for part in parts if part)
 
 
-def _print(rows: Sequence[Mapping[str, Any]], *columns: str) -> None:
+def _print(statements: Sequence[Mapping[str, Any]], *columns: str) -> None:
     """A row for each statement; what all statements of a claim share is said once."""
-    from rich.markup import escape
+    from rich.text import Text
 
     from normbench.claims.verdicts import LOOKS
-    from normbench.commands import console
 
-    table = console.plain_table()
-    for column in ("claim", "", "verdict", "statement", *columns):
-        table.add_column(column.replace("_", " "), overflow="fold")
-    last = ""
-    for row in rows:
-        mark, color = LOOKS.get(row["verdict"], ("", "default"))
-        shared = ("claim", "command", "minutes", "wall_seconds") if row["claim"] == last else ()
-        texts = {key: "" if row[key] is None or key in shared else str(row[key]) for key in ("claim", *columns)}
-        verdict = f"[{color}]{mark} {row['verdict'] or 'not run'}[/]"
-        others = [escape(texts[column]) for column in columns]
-        table.add_row(escape(texts["claim"]), row["statement"], verdict, escape(row["sentence"]), *others)
-        last = row["claim"]
-    console.out.print(table)
+    rows, last = [], ""
+    for found in statements:
+        mark, color = LOOKS.get(found["verdict"], ("", "default"))
+        shared = ("claim", "command", "minutes", "wall_seconds") if found["claim"] == last else ()
+        texts = {key: "" if found[key] is None or key in shared else str(found[key]) for key in ("claim", *columns)}
+        verdict = Text(f"{mark} {found['verdict'] or 'not run'}", style=color)
+        others = (texts[column] for column in columns)
+        rows.append((texts["claim"], found["statement"], verdict, found["sentence"], *others))
+        last = found["claim"]
+    names = ("claim", "", "verdict", "statement", *(column.replace("_", " ") for column in columns))
+    console.print_table(names, rows, right=())

@@ -1,4 +1,9 @@
-"""Tab completion: scripts that ask `normbench -sc query=...`, which passes what follows `run` on to Hydra."""
+"""Tab completion: scripts that ask `normbench -sc query=...` with the line so far in COMP_LINE."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
 
 _BASH = """\
 _normbench() {
@@ -23,3 +28,16 @@ complete -c normbench -x -a "(__normbench)"
 """
 
 SCRIPTS = {"bash": _BASH, "zsh": "autoload -Uz bashcompinit && bashcompinit\n" + _BASH, "fish": _FISH}
+
+
+def complete(words: list[str], commands: Collection[str], with_words: Collection[str]) -> int:
+    """Print what the line may go on with: a command, or behind one of `with_words` what Hydra proposes."""
+    line = os.environ.get("COMP_LINE", "")
+    before = line.split() if line.endswith(" ") else line.split()[:-1]
+    if len(before) <= 1:
+        print(" ".join(commands))
+    elif before[1] in with_words:
+        from normbench.config import app
+
+        return app.complete(words)
+    return 0

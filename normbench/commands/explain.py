@@ -1,59 +1,171 @@
-"""`normbench explain`: what it is asked with, and which steps answer."""
+"""`normbench explain`: what a scheme computes, step by step, on real images."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from textwrap import wrap
+from typing import TYPE_CHECKING, Any
 
-from normbench.commands.parsing import Parser
+from normbench.commands import console
+from normbench.commands.trained import Trained, load_trained, require_complete
+from normbench.errors import ConfigError, Unsupported, UserError
+
+if TYPE_CHECKING:
+    from normbench.explain.scheme import Subject
+    from normbench.explain.steps import Step
 
 DESCRIPTION = """\
 What a normalization scheme computes, step by step, on real images: a mini-batch (of 4, unless batch_size= says
 otherwise) goes through a network that was trained for 200 steps on the spot, or with --run through a finished run's."""
-
 EXAMPLES = """\
+KEY=VALUE: as in normbench run
+
 examples:
   normbench explain norm=batch batch_size=4                               batch normalization in an MLP
   normbench explain norm=batch model=cnn --layer conv2 --unit 3           over images and positions
   normbench explain norm=layer --worksheet                                to be filled in; the key is at the end
   normbench explain --run results/scratch/batch-mlp-mnist-1a2b3c4d        the network of a finished run
 """
+STEPS = 200  # of training on the spot
+USUAL = "batch_size=4"  # few enough to check by hand
+MANY = 256  # images, for what four can't show
+BESIDES = ("batch_size", "data_dir", "device", "norm")  # what may be said of a run that is over
+WIDTH = 96  # of the text
 
 
-def _parser() -> Parser:
-    parser = Parser(
-        prog="normbench explain",
-        usage="normbench explain [KEY=VALUE ...] [--layer L] [--unit U] [--run RUN] [--worksheet | --json]",
-        description=DESCRIPTION,
-        epilog=f"KEY=VALUE: as in normbench run\n\n{EXAMPLES}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "normbench explain [KEY=VALUE ...] [--layer L] [--unit U] [--run RUN] [--worksheet | --json]"
+    parser.description, parser.epilog = DESCRIPTION, EXAMPLES
     parser.add_argument("--layer", help="a block, as normbench describe names it; default: the first")
     parser.add_argument("--unit", type=int, default=0, help="which unit or channel of it, from 0; default: 0")
     parser.add_argument("--run", type=Path, help="the folder of a finished run, whose network is explained")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--worksheet", action="store_true", help="leave blanks for what is calculated, with a key")
     how.add_argument("--json", action="store_true", help="every number, unrounded")
-    return parser
 
 
-def main(words: Sequence[str]) -> int:
-    """`normbench explain WORDS`. Returns 0. Raises UserError."""
-    asked, rest = _parser().parse_known_args(list(words))
-    from normbench.commands import explain_network as network
-    from normbench.commands import explain_show as show
+def run(options: argparse.Namespace) -> int:
+    """Explain one unit of one layer. Writes nothing. Returns 0. Raises UserError."""
+    subject = _fresh(options.words) if options.run is None else _of_run(options.run, options.words)
+    if subject is None:
+        return 0
     from normbench.explain.scheme import explanation
     from normbench.explain.steps import as_json
 
-    subject = network.fresh(rest) if asked.run is None else network.of_run(asked.run, rest)
-    if subject is None:
-        return 0
-    steps, facts = explanation(subject, asked.layer, asked.unit)
-    if asked.json:
+    steps, facts = explanation(subject, options.layer, options.unit)
+    if options.json:
         print(json.dumps(as_json(steps, facts), indent=1, allow_nan=False))
     else:
-        show.show(steps, facts, asked.worksheet)
+        print_explanation(steps, facts, options.worksheet)
     return 0
+
+
+def _fresh(words: Sequence[str]) -> Subject | None:
+    """The network of `words`, trained for 200 steps as a run in a folder that is removed again.
+
+    None where Hydra has printed what was asked for. Raises UserError.
+    """
+    from normbench.commands.run import prepare
+    from normbench.config import app
+    from normbench.experiment import train
+
+    words = [*(word for word in words if not word.startswith("instruments")), "instruments=none"]
+    if not any(word.startswith(("batch_size=", "experiment=")) for word in words):
+        words += [USUAL]
+    run_configs, is_sweep = app.cells("explain", words)
+    if is_sweep:
+        raise ConfigError("explain looks at one network: leave out -m, and give each option one value.")
+    if not run_configs:
+        return None
+    [run_config] = run_configs
+    with TemporaryDirectory() as results:
+        steps = run_config.config["max_steps"] or STEPS
+        own = {"max_steps": steps, "evaluations": 1, "save_model": True, "results_dir": results}
+        ready = prepare(replace(run_config, config=run_config.config | own))
+        done = train(ready)
+        if done.status == "diverged":
+            raise UserError(
+                f"the network diverged within {steps} steps: its loss is no longer finite. Use a smaller lr."
+            )
+        return _subject(load_trained(done.folder), f"trained for {steps:,} steps")
+
+
+def _of_run(folder: Path, words: Sequence[str]) -> Subject:
+    """The network that a run has trained; nothing in its folder changes. Raises UserError."""
+    from normbench.experiment import build, check_supported
+
+    choices, config = require_complete(folder).choices, dict[str, Any]()
+    for word in words:
+        key, _, value = word.partition("=")
+        if key not in BESIDES:
+            raise UserError(
+                f"with --run, the network is the run's: only {', '.join(BESIDES)} can be given: got {word}."
+            )
+        if key == "norm" and value != choices["norm"]:
+            raise UserError(f"{folder} is a run of norm={choices['norm']}: got norm={value}. Leave it out.")
+        if key != "norm":
+            config[key] = value
+    size = config.setdefault("batch_size", "4")
+    if not size.isdecimal() or int(size) < 1:
+        raise UserError("batch_size must be a whole number, 1 or more.")
+    trained = load_trained(folder, {"device": "auto", **config, "batch_size": int(size)})
+    try:
+        check_supported(trained.config, build(trained.config), trained.dataset.shape, len(trained.dataset.classes))
+    except Unsupported as error:
+        raise UserError(str(error)) from error
+    kind = "" if trained.statistics == "ema" else f", norm.statistics={trained.statistics}"
+    return _subject(trained, f"as trained in {folder}{kind}")
+
+
+def _subject(trained: Trained, how: str) -> Subject:
+    """The network on the CPU, with the first images of the training split."""
+    import torch
+
+    from normbench.explain.scheme import Subject
+
+    choices, train, few = trained.run.choices, trained.dataset.train, trained.config["batch_size"]
+    if few > len(train):
+        raise UserError(f"batch_size must be at most the {len(train):,} training images: got {few}.")
+    draw = torch.Generator(trained.device).manual_seed(0)  # of augmentation, where there is some
+    places = torch.arange(min(max(MANY, few), len(train)), device=trained.device)
+    images, labels = (tensor.cpu() for tensor in train.batch(places, draw))
+    model = trained.model.cpu()
+    return Subject(model, choices["norm"], console.title(choices), how, images[:few], labels[:few], images)
+
+
+def print_explanation(steps: Sequence[Step], facts: Mapping[str, Any], worksheet: bool) -> None:
+    """The whole calculation, or a worksheet with a key."""
+    console.say(facts["network"])
+    _say_wrapped(facts["where"])
+    for number, step in enumerate(steps, start=1):
+        _heading(f"{number}. {step.title}")
+        for line in step.formula.splitlines():
+            console.say("\n".join(wrap(line, WIDTH, initial_indent="    ", subsequent_indent="      ")))
+        _say_wrapped(step.words)
+        _print_step(step, blank=worksheet)
+    if worksheet:
+        _heading("Key")
+        for number, step in enumerate(steps, start=1):
+            if step.asked:
+                console.say(f"\n{number}. {step.title}")
+                _print_step(step, blank=False)
+
+
+def _heading(text: str) -> None:
+    console.out.print(f"\n{text}", style="bold", markup=False, highlight=False, soft_wrap=True)
+
+
+def _say_wrapped(text: str) -> None:
+    for line in wrap(text, WIDTH):
+        console.say(line)
+
+
+def _print_step(step: Step, blank: bool) -> None:
+    from normbench.explain.steps import cells
+
+    console.print_table(step.columns, cells(step, blank))

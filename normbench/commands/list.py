@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import argparse
 
 from normbench.config.options import GROUPS, choices, config_dir
 
+EXAMPLES = """\
+examples:
+  normbench run norm=batch batch_size=4
+  normbench run -m norm=none,batch,layer optimizer=sgd lr=0.01,0.1 seed=0,1,2
+  normbench run experiment=demo"""
 
-def listing() -> str:
-    """`normbench list`."""
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """None: everything is listed."""
+
+
+def run(options: argparse.Namespace) -> int:
+    """List every group's options, with their one-line descriptions."""
     parts = []
     for group, title in GROUPS.items():
         lines = [f"  {group}={name:<18} {text}" for name, text in choices(group).items()]
         parts.append("\n".join([title, *lines]))
-    return "\n\n".join(parts)
+    print("\n\n".join(parts))
+    return 0
 
 
-def run_help() -> str:
-    """`normbench run --help`."""
-    from normbench.cli import EXAMPLES
-
+def options_help() -> str:
+    """For the help of commands that take the words of `normbench run`: groups, options with their defaults, flags."""
     groups = "\n".join(f"  {group}={'|'.join(choices(group))}" for group in GROUPS)
     text = (config_dir() / "config.yaml").read_text()
     options = text[text.index("# training") : text.index("\nhydra:")].rstrip()
     indented = "\n".join(f"  {line}" if line else "" for line in options.splitlines())
     return f"""\
-usage: normbench run [-m] [KEY=VALUE ...]
-
-Train one network and write its folder under results/; with -m, one for every combination of the comma-separated
-values. Repeating a command continues it: finished runs are skipped, interrupted ones resume.
-
 groups (normbench list describes them; normbench run norm=batch --cfg job shows all their options)
 {groups}
 
@@ -41,18 +45,3 @@ a group's own options are written with its name: norm.eps=1e-3 model.hidden=[300
 also: --cfg job shows the configuration; --config-dir DIR adds your own; a key may come from a file of experiments
 
 {EXAMPLES}"""
-
-
-def data_listing(folder: Path, name: str | None, source: Path | None) -> str:
-    """`normbench data [NAME] [--from PATH]`: what is there, after fetching or importing what was named."""
-    from normbench.data import describe, fetch, import_from
-
-    if name is not None:
-        import_from(name, source, folder) if source is not None else fetch(name, folder)
-    lines = [f"data sets in {folder}"]
-    for row in describe(folder):
-        if name in (None, row.name):
-            size = f"{row.bytes / 2**20:,.0f} MiB" if row.bytes else ""
-            lines.append(f"  {row.name:<14} {row.state:<18} {row.images:>7,} images  {size:>9}  {row.where}")
-            lines.append(f"  {'':<14} {row.licence}")
-    return "\n".join(lines)

@@ -1,64 +1,76 @@
-"""`normbench plan`: the cells of a sweep, with what is to be done for each, and for how long."""
+"""`normbench plan`: the runs of a sweep, with what is to be done for each, and for how long."""
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections import Counter
+from typing import TYPE_CHECKING
 
-from rich.markup import escape
+from normbench.commands import console
+from normbench.commands.list import options_help
 
-from normbench.commands.console import out, plain_table, say
-from normbench.commands.live import duration, heading, shared, without
-from normbench.sweep.plan import DONE, UNSUPPORTED, Plan
-from normbench.sweep.runner import how_many
+if TYPE_CHECKING:
+    from normbench.sweep.plan import Plan
 
-LISTED = 60  # cells; of more, the first and a count
+LISTED = 60  # runs; of more, the first and a count
 
 
-def print_plan(plan: Plan) -> None:
-    todo, jobs = plan.todo, how_many(plan.items[0].cell)
-    common = shared(plan)
-    say(heading(plan))
-    table = plain_table()
-    for name in ("status", "run", "steps", "samples", "seconds left"):
-        table.add_column(name, justify="left" if name in ("status", "run") else "right")
-    order = [*todo, *plan.having(UNSUPPORTED, DONE)]
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "normbench plan [KEY=VALUE ...] [--json]"
+    parser.add_argument("--json", action="store_true", help="for programs: every run, in the order of running")
+    parser.epilog = options_help()
+
+
+def run(options: argparse.Namespace) -> int:
+    """What `normbench run -m WORDS` would do. Writes nothing. Returns 0. Raises ConfigError."""
+    from normbench.config import app
+    from normbench.sweep.plan import make_plan, shard
+
+    words = options.words if {"-m", "--multirun"} & set(options.words) else ["-m", *options.words]
+    run_configs, _ = app.cells("plan", words, lambda *_: None)
+    if run_configs:  # none after --cfg
+        plan = make_plan(shard(run_configs, run_configs[0].config["shard"]))
+        (_print_json if options.json else _print)(plan)
+    return 0
+
+
+def _print(plan: Plan) -> None:
+    console.say(console.heading(plan))
+    todo, rows = plan.todo, []
+    order = [*todo, *plan.having("unsupported", "done")]
     for item in order[:LISTED]:
-        seconds = "?" if item.seconds is None else f"{item.seconds:.1f}"
-        status = f"{item.status} at {item.behind:,}" if item.behind else item.status
-        rest = ("", "", "")
-        if item.steps:
-            rest = (f"{item.steps:,}", f"{item.samples:,}", "" if item.status == DONE else seconds)
-        table.add_row(status, escape(" ".join(without(common, item.cell))), *rest)
-    out.print(table)
+        status = f"{item.status} at {item.steps_behind:,}" if item.steps_behind else item.status
+        seconds = "" if item.status == "done" else "?" if item.seconds is None else f"{item.seconds:.1f}"
+        costs = (f"{item.steps:,}", f"{item.samples:,}", seconds) if item.steps else ("", "", "")
+        rows.append((status, plan.own_words(item.run_config), *costs))
+    columns = ("status", "run", "steps", "samples", "seconds left")
+    console.print_table(columns, rows, right=columns[2:])
     if len(order) > LISTED:
-        say(f"... and {len(order) - LISTED} more (--json lists them all)")
-    for reason, count in Counter(item.reason for item in plan.having(UNSUPPORTED)).items():
-        say(f"{count} unsupported: {reason}")
+        console.say(f"... and {len(order) - LISTED} more (--json lists them all)")
+    for reason, count in Counter(item.reason for item in plan.having("unsupported")).items():
+        console.say(f"{count} unsupported: {reason}")
     counts = Counter(item.status for item in plan.items)
-    say(", ".join(f"{count} {status}" for status, count in counts.items()))
-    if not todo:
-        return
-    left = plan.seconds_left(jobs)
-    unknown = sum(item.seconds is None for item in todo)
-    time = f"about {duration(left)}" if left is not None else f"unknown for {unknown} of {len(todo)} runs"
-    say(f"time left, {jobs} side by side: {time}")
-    say(f"disk: at most {sum(item.disk for item in todo) / 1e6:,.0f} MB")
+    console.say(", ".join(f"{count} {status}" for status, count in counts.items()))
+    if todo:
+        left, unknown = plan.seconds_left(), sum(item.seconds is None for item in todo)
+        time = f"unknown for {unknown} of {len(todo)} runs" if left is None else f"about {console.duration(left)}"
+        console.say(f"time left, {plan.jobs} side by side: {time}")
+        console.say(f"disk: at most {sum(item.disk for item in todo) / 1e6:,.0f} MB")
 
 
-def print_json(plan: Plan) -> None:
-    jobs = how_many(plan.items[0].cell)
-    todo = plan.todo
+def _print_json(plan: Plan) -> None:
     cells = [
         {
-            "name": item.cell.name, "words": item.cell.words, "status": item.status, "reason": item.reason,
-            "steps": item.steps, "samples": item.samples, "steps_behind": item.behind, "seconds": item.seconds,
+            "name": item.run_config.name, "words": item.run_config.words, "status": item.status, "reason": item.reason,
+            "steps": item.steps, "samples": item.samples, "steps_behind": item.steps_behind, "seconds": item.seconds,
             "disk_bytes": item.disk,
         }
         for item in plan.items
     ]  # fmt: skip
     summary = {
-        "study": str(plan.items[0].cell.folder.parent), "jobs": jobs, "seconds_left": plan.seconds_left(jobs),
-        "disk_bytes": sum(item.disk for item in todo), "order": [item.cell.name for item in todo], "cells": cells,
+        "study": str(plan.items[0].run_config.folder.parent), "jobs": plan.jobs, "seconds_left": plan.seconds_left(),
+        "disk_bytes": sum(item.disk for item in plan.todo), "order": [item.run_config.name for item in plan.todo],
+        "cells": cells,
     }  # fmt: skip
     print(json.dumps(summary, indent=1))

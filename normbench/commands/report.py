@@ -1,13 +1,20 @@
-"""`normbench report`: what it is asked with, and what is said when that can't be had."""
+"""`normbench report`: the report of a study, and what is said when that can't be had."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from normbench.commands import console
+from normbench.errors import UserError
+
+if TYPE_CHECKING:
+    from normbench.analysis.selection import Filter
+    from normbench.report import Options, Report
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("study", nargs="?", type=Path, help="results/<study>; left out, the one changed last")
     add("--reference", metavar="SCHEME", help="the scheme that all others are compared with; default: none")
@@ -18,29 +25,65 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--open", action="store_true", help="open the page in your browser")
 
 
-def run(asked: argparse.Namespace, folder: Path) -> int:
-    """Build the report of the study in `folder` and print it in short. Raises UserError."""
+def run(options: argparse.Namespace) -> int:
+    """Build the report of a study and print it in short. Returns 0. Raises UserError."""
     from normbench import report
-    from normbench.claims.report import answers
-    from normbench.commands import console
-    from normbench.config.options import question
-    from normbench.errors import UserError
 
-    name = folder.resolve().name
+    folder, numbers = study_of(options.study), dict[str, Any]()
+    if options.margin is not None:
+        numbers["margin"] = _number("--margin", options.margin)
+    if options.target:
+        numbers["targets"] = tuple(sorted({_number("--target", text) for text in options.target}))
     try:
-        options = report.Options(asked.reference, **_numbers(asked.margin, asked.target))
-        only = report.parse(asked.filter)
-        built = report.build(folder, options, only, question(name), jobs=None, extra=answers(name))
+        built = build(folder, report.Options(options.reference, **numbers), report.parse(options.filter))
     except FileNotFoundError as error:
-        raise UserError(f"{error}{_studies(folder)}") from error
+        found = sorted({path.parent.parent.as_posix() for path in Path("results").glob("*/*/config.yaml")})
+        others = f" There are: {', '.join(found)}." if found and not folder.exists() else ""
+        raise UserError(f"{error}{others}") from error
     except report.ReportError as error:
         raise UserError(str(error)) from error
     except OSError as error:
         raise UserError(f"the report can't be written: {error}.") from error
-    console.print_report(built)
-    if asked.open:
+    if options.open:
         _open(built.page)
     return 0
+
+
+def build(folder: Path, options: Options | None = None, only: Filter | None = None) -> Report:
+    """Write the report of the study in `folder`; print its leaderboard, the answer, and where the page is.
+
+    Raises: as `report.build`.
+    """
+    from normbench import report
+    from normbench.analysis.leaderboard_table import print_leaderboard
+    from normbench.claims.report import answers
+    from normbench.config.options import question
+
+    name = folder.resolve().name
+    built = report.build(folder, options, only, question(name), jobs=None, extra=answers(name))
+    print_leaderboard(built.leaderboard, console.out)
+    for words in [*built.content.answer, *built.content.filtered]:
+        if words and not words.startswith("SYNTHETIC"):  # which the leaderboard has said
+            console.say(words)
+    console.say(f"report: {console.shortened(built.page)}")
+    return built
+
+
+def study_of(folder: Path | None) -> Path:
+    """`folder`, or the study that was changed last. Raises UserError where there is none."""
+    if folder is not None:
+        return folder
+    studies = {path.parent.parent for path in Path("results").glob("*/*/config.yaml")}
+    if not studies:
+        raise UserError("there are no studies in results/. Make one: normbench run experiment=demo")
+    return max(studies, key=lambda study: study.stat().st_mtime)
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UserError(f"{name} is a number: got {text}.") from None
 
 
 def _open(page: Path) -> None:
@@ -53,27 +96,3 @@ def _open(page: Path) -> None:
         opened = False
     if not opened:
         print(f"No browser was found. Open it yourself: {page.resolve()}")
-
-
-def _studies(folder: Path) -> str:
-    """What there is in place of `folder`, where that is missing."""
-    found = sorted({path.parent.parent.as_posix() for path in Path("results").glob("*/*/config.yaml")})
-    return f" There are: {', '.join(found)}." if found and not folder.exists() else ""
-
-
-def _numbers(margin: str | None, targets: list[str] | None) -> dict[str, Any]:
-    """Those of `report.Options` that were given. Raises UserError."""
-    from normbench.errors import UserError
-
-    def number(name: str, text: str) -> float:
-        try:
-            return float(text)
-        except ValueError:
-            raise UserError(f"{name} is a number: got {text}.") from None
-
-    given: dict[str, Any] = {}
-    if margin is not None:
-        given["margin"] = number("--margin", margin)
-    if targets:
-        given["targets"] = tuple(sorted({number("--target", text) for text in targets}))
-    return given

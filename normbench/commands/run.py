@@ -1,150 +1,208 @@
-"""`normbench run`, `plan` and `describe`: what becomes of the cells that the words stand for."""
+"""`normbench run`: train one network, or with -m a sweep."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import argparse
+from typing import TYPE_CHECKING, Any
 
 from normbench.commands import console
-from normbench.config import app
+from normbench.commands.list import options_help
 from normbench.config.run_config import RunConfig
-from normbench.errors import ConfigError, Stopped, UserError
-from normbench.runs import Locked, Run, Unwritable, is_finished, make_folder
-from normbench.sweep.signals import requests_to_stop
+from normbench.errors import ConfigError, Stopped, Unsupported, UserError
+from normbench.runs import Locked, Run, Unwritable, is_finished, load, make_folder
 
 if TYPE_CHECKING:
     from normbench.config.grid import Launch
     from normbench.experiment import Prepared
-    from normbench.sweep.plan import Plan
-    from normbench.sweep.runner import Outcome, View
+    from normbench.sweep.runner import Outcome
+
+DESCRIPTION = """\
+Train one network and write its folder under results/; with -m, one for every combination of the comma-separated
+values. Repeating a command continues it: finished runs are skipped, interrupted ones resume."""
 
 
-def run(words: list[str]) -> int:
-    """`normbench run WORDS`. Returns the exit code: 0, or 1 if a cell failed.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "normbench run [-m] [KEY=VALUE ...]"
+    parser.description = DESCRIPTION
+    parser.epilog = options_help()
+
+
+def run(options: argparse.Namespace) -> int:
+    return run_words(options.words)
+
+
+def run_words(words: list[str]) -> int:
+    """`normbench run WORDS`. Returns the exit code: 0, or 1 if a run of a sweep failed.
 
     Raises: ConfigError with a message for the user, or whatever went wrong in a single run.
     """
+    from normbench.config import app
+
     codes: list[int] = []
-    cells, swept = app.cells("run", words, lambda found, launch: codes.append(_sweep(found, launch)))
+    run_configs, is_sweep = app.cells("run", words, lambda found, launch: codes.append(_sweep(found, launch)))
     if codes:
         return codes[0]
-    if swept:
-        return _sweep(cells)
-    if app.cells_executed:  # by a sweeper of others
-        return _report(
-            app.cells_executed[0], 1 if any(not is_finished(cell.folder) for cell in app.cells_executed) else 0
-        )
-    return _single(cells[0]) if cells else 0  # none after --cfg and the like: Hydra has printed what was asked for
+    if is_sweep:
+        return _sweep(run_configs)
+    if others := app.cells_executed:  # by a sweeper of others
+        return _report(others[0], 0 if all(is_finished(one.folder) for one in others) else 1)
+    return _single(run_configs[0]) if run_configs else 0  # none after --cfg and the like: what was asked for is printed
 
 
-def plan(words: list[str], as_json: bool) -> int:
-    """`normbench plan WORDS`: what `normbench run -m WORDS` would do. Writes nothing. Raises ConfigError."""
-    from normbench.commands import plan as planning
-    from normbench.sweep.plan import examine, shard
-
-    cells, _ = app.cells("plan", words if {"-m", "--multirun"} & set(words) else ["-m", *words], lambda *_: None)
-    if not cells:
-        return 0
-    found = examine(shard(cells, cells[0].config["shard"]))
-    (planning.print_json if as_json else planning.print_plan)(found)
-    return 0
-
-
-def describe(words: list[str]) -> int:
-    """`normbench describe WORDS`: the networks that `normbench run WORDS` would train. Raises ConfigError."""
-    from normbench.norms.describe import describe, facts
-
-    prepared = [_prepared(cell) for cell in app.cells("describe", words)[0]]  # before anything is said
-    for ready in prepared:
-        cell = ready.cell
-        model = ready.parts.model(ready.parts.scheme, ready.dataset.shape, len(ready.dataset.classes))
-        layers = describe(model, ready.dataset.shape, cell.config["batch_size"])
-        console.print_layers(cell, layers, facts(model, cell.config))
-    return 0
-
-
-def _single(cell: RunConfig) -> int:
-    from normbench.experiment import train
-
-    run, finished = Run(cell.folder), is_finished(cell.folder) and cell.config["rerun"] != "all"
-    try:
-        if not finished:
-            ready = _prepared(cell)  # before anything is said: bad input gets its error and nothing else
-            _clear(cell)
-            with console.run_view(cell, ready.table_bytes) as tell, requests_to_stop() as signals:
-                run = train(ready, tell, lambda: bool(signals))
-    except (Locked, Unwritable) as error:
-        raise UserError(str(error)) from error
-    except Stopped as error:
-        raise KeyboardInterrupt from error
-    console.print_run(run, cell, finished)
-    return 0
-
-
-def _clear(cell: RunConfig) -> None:
-    """Make the folder, and if the run is to be done again, remove what it left. Raises Locked or Unwritable."""
-    from normbench.experiment import forget
-
-    make_folder(cell.folder)
-    if is_finished(cell.folder):
-        forget(cell)
-
-
-def _prepared(cell: RunConfig) -> Prepared:
-    """`prepare_cell`; a cell asked for by itself that can't be trained is the user's mistake. Raises ConfigError."""
-    from normbench.errors import Unsupported
+def prepare(run_config: RunConfig) -> Prepared:
+    """`prepare_cell`; a run asked for by itself that can't be trained is the user's mistake. Raises ConfigError."""
     from normbench.experiment import prepare_cell
 
     try:
-        return prepare_cell(cell)
+        return prepare_cell(run_config)
     except Unsupported as error:
         raise ConfigError(str(error)) from error
 
 
-def _sweep(cells: list[RunConfig], launch: Launch | None = None) -> int:
-    """Run a sweep here, or through `launch`, one of Hydra's launchers."""
-    from normbench.commands.live import print_outcome, sweep_view
-    from normbench.sweep import pool as workers
-    from normbench.sweep.plan import examine, shard
+def _single(run_config: RunConfig) -> int:
+    from normbench.experiment import forget, train
+    from normbench.sweep.runner import requests_to_stop
 
-    cells = shard(cells, cells[0].config["shard"])
-    if not cells:
-        raise ConfigError("this shard holds no run: the sweep has fewer runs than parts. Use fewer parts.")
-    if launch is None and not all(is_finished(cell.folder) for cell in cells):
-        workers.start_server()  # imports torch meanwhile
-    looked = examine(cells)
-    study = cells[0].folder.parent
+    run, finished = Run(run_config.folder), is_finished(run_config.folder) and run_config.config["rerun"] != "all"
     try:
-        make_folder(study)
+        if not finished:
+            ready = prepare(run_config)  # before anything is said: bad input gets its error and nothing else
+            make_folder(run_config.folder)
+            if is_finished(run_config.folder):
+                forget(run_config)
+            _print_settings(run_config, ready.table_bytes)
+            with console.run_progress() as on_progress, requests_to_stop() as signals:
+                run = train(ready, on_progress, lambda: bool(signals))
+    except (Locked, Unwritable) as error:
+        raise UserError(str(error)) from error
+    except Stopped as error:
+        raise KeyboardInterrupt from error
+    if finished:
+        console.say("This run was finished before; nothing was trained. These are its results.")
+    _print_results(run)
+    _print_neighbours(run_config)
+    console.say(f"\nfolder: {console.shortened(run.folder)}")
+    return 0
+
+
+def _sweep(run_configs: list[RunConfig], launch: Launch | None = None) -> int:
+    """Run a sweep here, or through `launch`, one of Hydra's launchers."""
+    from normbench.sweep.launcher import run_through_launcher
+    from normbench.sweep.plan import make_plan, shard
+    from normbench.sweep.pool import start_server
+    from normbench.sweep.runner import run_plan
+
+    run_configs = shard(run_configs, run_configs[0].config["shard"])
+    if not run_configs:
+        raise ConfigError("this shard holds no run: the sweep has fewer runs than parts. Use fewer parts.")
+    if launch is None and not all(is_finished(one.folder) for one in run_configs):
+        start_server()  # imports torch meanwhile
+    plan = make_plan(run_configs)
+    try:
+        make_folder(run_configs[0].folder.parent)
     except Unwritable as error:
         raise UserError(str(error)) from error
+    console.say(console.heading(plan))
     try:
-        with sweep_view(looked) as view:
-            outcome = _run(looked, view, launch)
+        with console.SweepView(plan) as view:
+            outcome = run_plan(plan, view) if launch is None else run_through_launcher(plan, view, launch)
     except KeyboardInterrupt:
-        _report(cells[0], 130)
+        _report(run_configs[0], 130)
         raise
-    print_outcome(outcome, len(cells))
-    return _report(cells[0], 1 if outcome.failed else 0)
+    _print_outcome(outcome, len(run_configs))
+    return _report(run_configs[0], 1 if outcome.failed else 0)
 
 
-def _run(plan: Plan, view: View, launch: Launch | None) -> Outcome:
-    from normbench.sweep.launcher import run_elsewhere
-    from normbench.sweep.runner import run_cells
+def _report(run_config: RunConfig, code: int) -> int:
+    """Build the report of the run's study, if there is a run to report on. Returns `code`."""
+    from normbench.commands.report import build
 
-    return run_cells(plan, view) if launch is None else run_elsewhere(plan, view, launch)
-
-
-def _report(cell: RunConfig, code: int) -> int:
-    """Build the report of the cell's study, if there is a run to report on. Returns `code`."""
-    from normbench import report
-    from normbench.claims.report import answers
-    from normbench.config.options import question
-
-    study = cell.folder.parent
+    study = run_config.folder.parent
     if any(study.glob("*/summary.json")):
         try:
-            built = report.build(study, question=question(study.name), jobs=None, extra=answers(study.name))
-            console.print_report(built)
+            build(study)
         except OSError as error:  # a full disk: the runs are what matters
             raise UserError(f"the runs are over, but the report can't be written: {error}.") from error
     return code
+
+
+def _print_outcome(outcome: Outcome, total: int) -> None:
+    are = "is" if outcome.unsupported == 1 else "are"
+    counts = [
+        (outcome.by_others, "ran in another process"),
+        (outcome.skipped, "were finished before"),
+        (outcome.unsupported, f"{are} unsupported"),
+        (len(outcome.failed), "failed"),
+    ]
+    parts = [f"{outcome.ran} ran", *(f"{count} {text}" for count, text in counts if count)]
+    console.say(f"{total} runs: {', '.join(parts)}")
+    for name, error in outcome.failed.items():
+        console.say(f"failed: {name}: {error}")
+
+
+def _print_settings(run_config: RunConfig, table_bytes: int) -> None:
+    """The values that everything else is read against; `table_bytes`: that instruments will write, at most."""
+    config, model = run_config.config, run_config.config["model"]
+    console.say(console.title(run_config.choices))
+    budget = next((f"{key}={config[key]:,}" for key in ("max_steps", "max_samples") if config[key] is not None), None)
+    shown = [f"{key}={config[key]}" for key in ("optimizer", "lr", "batch_size")]
+    shown += [budget or f"epochs={config['epochs']:g}", f"weight_decay={config['weight_decay']:g}"]
+    usual = {"schedule": "constant", "lr_scaling": "none", "accumulate": 1, "clip_norm": None}
+    shown += [f"{key}={config[key]}" for key, value in usual.items() if config[key] != value]
+    shown += [f"model.{key}={model[key]}" for key in ("dropout", "init") if key in model]
+    shown += [f"{key}={config[key]}" for key in ("seed", "device", "threads")]
+    console.say(", ".join(shown))
+    if table_bytes:
+        console.say(f"instruments={run_config.choices['instruments']}: tables of at most {table_bytes / 1e6:.1f} MB")
+
+
+def _print_results(run: Run) -> None:
+    summary, seconds = run.summary, run.summary["seconds"]
+    spent = ", ".join(f"{what} {seconds[what]:.1f} s" for what in ("training", "evaluating", "measuring"))
+    if summary["status"] == "diverged":
+        rows = [("diverged", f"the loss was no longer finite at step {summary['diverged_step']:,}")]
+    else:
+        chance = "  (at chance: no better than naming the commonest class)" if summary["at_chance"] else ""
+        data = summary["dataset"]
+        where = f" on {data['test']:,} images" + (" of synthetic data" if data["synthetic"] else "")
+        rows = [("test accuracy", f"{summary['test_accuracy']:.2%}{where}{chance}")]
+        rows += [("validation accuracy", f"{summary['validation_accuracy']:.2%}")]
+    rows += [("time", f"{seconds['total']:.1f} s ({spent})")]
+    rows += [("steps, samples", f"{summary['steps']:,}, {summary['samples']:,}")]
+    for name, text in rows:
+        console.say(f"{name:<20} {text}")
+    if remark := summary.get("remark"):
+        console.say(f"note: {remark}")
+    if shift := summary.get("measured", {}).get("shift"):
+        about = "how far the input of each block moved from the first step to the last"
+        console.say(f"\n{about}, in standard deviations of a unit")
+        values = [(layer, "-" if value is None else f"{value:.2f}") for layer, value in shift.items()]
+        console.print_table(("block", "shift"), values)
+
+
+def _print_neighbours(run_config: RunConfig) -> None:
+    """Finished runs that differ from this one in the scheme only, or the command that would make them."""
+    own, rows = _without_scheme(run_config.identity), []
+    for run in load(run_config.folder.parent):
+        try:
+            if run.folder == run_config.folder or not run.summary or _without_scheme(run.record["identity"]) != own:
+                continue
+            scheme = " ".join(word for word in run.record["overrides"] if word.startswith("norm"))
+        except (OSError, ValueError, KeyError, TypeError):  # a folder that can't be read
+            continue
+        accuracy = run.summary.get("test_accuracy")
+        rows.append((scheme, run.summary["status"] if accuracy is None else f"{accuracy:.2%}"))
+    if rows:
+        console.say("\nthe same with another scheme")
+        console.print_table(("scheme", "test accuracy"), sorted(rows))
+        return
+    rest = [word for word in run_config.words if not word.startswith("norm")]
+    others = ",".join(name for name in ("none", "batch", "layer") if name != run_config.choices["norm"])
+    study = [] if run_config.config["study"] == "scratch" else [f"study={run_config.config['study']}"]
+    console.say(f"\nto compare: {' '.join([f'normbench run -m norm={others}', *rest, *study])}")
+
+
+def _without_scheme(identity: dict[str, Any]) -> dict[str, Any]:
+    choices = {k: v for k, v in identity["choices"].items() if k != "norm"}
+    values = {k: v for k, v in identity["values"].items() if not k.startswith("norm.")}
+    return {**identity, "choices": choices, "values": values}

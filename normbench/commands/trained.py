@@ -1,4 +1,4 @@
-"""A finished run's network, as it was when training ended."""
+"""A finished run's network, as it was when training ended: what evaluate, fold and explain work on."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class Trained:
     statistics: str
 
 
-def load_trained(folder: Path, changes: Mapping[str, Any] | None = None, own: bool = True) -> Trained:
+def load_trained(folder: Path, changes: Mapping[str, Any] | None = None, own_statistics: bool = True) -> Trained:
     """The network and the data of the run in `folder`. Raises UserError where they can't be had.
 
     Args:
         changes: values of its configuration that are to be different: data_dir, device, batch_size.
-        own: with the statistics that the run has evaluated it with; False: the exponential averages, as saved.
+        own_statistics: those that the run has evaluated it with; False: the exponential averages, as saved.
     """
     run = require_complete(folder)
     import torch
@@ -63,20 +63,21 @@ def load_trained(folder: Path, changes: Mapping[str, Any] | None = None, own: bo
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{folder}/model.pt does not fit the run's network: {reason}") from error
     model, kind = model.to(config["device"]).eval(), parts.scheme.statistics
-    if own:
+    if own_statistics:
         load_own(model, kind, dataset.train, run.config["batch_size"])
     return Trained(run, dataset, model, config["device"], config, kind)
 
 
 def require_complete(folder: Path) -> Run:
-    """The run in `folder`, over and with its weights. Raises UserError."""
+    """The run in `folder`, over and with its weights. Raises UserError. Imports no torch, which takes seconds."""
     run = Run(folder)
     if not (folder / "config.yaml").is_file():
-        inside = sorted(path.parent.name for path in folder.glob("*/config.yaml"))
-        hint = f" It is a study; its runs are {', '.join(inside[:4])}{' ...' if inside[4:] else ''}." if inside else ""
         found = "holds no run" if folder.is_dir() else "is no folder"
-        others = [] if inside else sorted(path.parent.as_posix() for path in Path("results").glob("*/*/model.pt"))[:3]
-        hint += f" There are, for instance: {', '.join(others)}." if others else ""
+        if inside := sorted(path.parent.name for path in folder.glob("*/config.yaml")):
+            hint = f" It is a study; its runs are {', '.join(inside[:4])}{' ...' if inside[4:] else ''}."
+        else:
+            others = sorted(path.parent.as_posix() for path in Path("results").glob("*/*/model.pt"))[:3]
+            hint = f" There are, for instance: {', '.join(others)}." if others else ""
         raise UserError(f"a run's folder is needed, results/<study>/<run>: {folder} {found}.{hint}")
     try:
         status, _ = run.status, run.config

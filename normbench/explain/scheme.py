@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import _WeightNorm
 
-from normbench.commands.explain_network import Subject
 from normbench.errors import UserError
 from normbench.explain import batch, layer, mean_only, other, selu, weight
 from normbench.explain.place import Place, look, norm_of
@@ -34,6 +34,19 @@ NORMS = {
     MeanOnlyBatchNorm: mean_only.steps,
     RecurrentMeanOnlyBatchNorm: mean_only.steps,
 }
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is explained: a trained network on the CPU, and the images that it is explained with."""
+
+    model: nn.Module
+    scheme: str
+    title: str
+    trained: str  # how, in words
+    images: Tensor  # a mini-batch
+    labels: Tensor
+    many: Tensor  # images, for what a mini-batch can't show
 
 
 def explanation(subject: Subject, name: str | None, unit: int) -> tuple[list[Step], dict[str, Any]]:

@@ -1,57 +1,49 @@
-"""What a sweep is going to do: every cell is looked at before the first one starts. Writes nothing."""
+"""What a sweep is going to do: every run is looked at before the first one starts. Writes nothing."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from normbench.config.run_config import RunConfig
-from normbench.errors import ConfigError
+from normbench.errors import ConfigError, Unsupported
 from normbench.runs import Run, is_finished, last_step
-from normbench.sweep.timing import Timings, earlier_runs
+from normbench.sweep.timing import Timings
 
 if TYPE_CHECKING:
     from normbench.experiment import Prepared
 
-# What cannot change whether a network can be trained, nor how long that takes: cells that differ in these alone are
-# looked at once.
-IRRELEVANT = {
-    "seed",
-    "lr",
-    "momentum",
-    "weight_decay",
-    "decay_norm_parameters",
-    "growth",
-    "warmup",
-    "steps_at",
-    "study",
-}
-IRRELEVANT |= {"results_dir", "jobs", "shard", "rerun", "cell_timeout", "checkpoint_seconds", "save_model"}
+# What can change neither whether a network can be trained nor how long that takes: runs that differ in these alone are
+# prepared once.
+IRRELEVANT = {"seed", "lr", "momentum", "weight_decay", "decay_norm_parameters", "growth", "warmup", "steps_at"}
+IRRELEVANT |= {"study", "results_dir", "jobs", "shard", "rerun", "cell_timeout", "checkpoint_seconds", "save_model"}
 DONE, RESUMES, NEW, AGAIN, UNSUPPORTED, RUNNING = "done", "resumes", "new", "again", "unsupported", "running"
 
 
 @dataclass(frozen=True)
 class Item:
-    """One cell of a plan.
+    """One run of a plan.
 
     Args:
         status: done | resumes (from a checkpoint) | new | again (it failed, or `rerun` asks for it) | unsupported |
             running (in another process).
         steps: of the whole run.
-        behind: of these, those that a checkpoint saves it from doing again, as far as its tables tell.
+        steps_behind: of these, those that a checkpoint saves it from doing again, as far as its tables tell.
         reason: why it is unsupported.
         disk: bytes that its folder takes, at most.
         seconds: that it still takes; None where no earlier run tells.
         work: a measure of how long it takes, to begin with the longest.
     """
 
-    cell: RunConfig
+    run_config: RunConfig
     status: str
     steps: int = 0
-    behind: int = 0
+    steps_behind: int = 0
     reason: str = ""
     disk: int = 0
     seconds: float | None = None
@@ -59,7 +51,7 @@ class Item:
 
     @property
     def samples(self) -> int:
-        return self.steps * self.cell.config["batch_size"] * self.cell.config["accumulate"]
+        return self.steps * self.run_config.config["batch_size"] * self.run_config.config["accumulate"]
 
 
 @dataclass(frozen=True)
@@ -71,95 +63,112 @@ class Plan:
     def having(self, *statuses: str) -> list[Item]:
         return [item for item in self.items if item.status in statuses]
 
-    @property
+    @cached_property
     def todo(self) -> list[Item]:
         """Seed by seed, so that every scheme has results early; within a seed the longest first."""
         todo = self.having(NEW, RESUMES, AGAIN, RUNNING)
-        return sorted(todo, key=lambda item: (item.cell.config["seed"], -item.work))
+        return sorted(todo, key=lambda item: (item.run_config.config["seed"], -item.work))
 
-    def seconds_left(self, jobs: int) -> float | None:
-        """None while the time of some cell is unknown."""
-        return together([item.seconds for item in self.todo], jobs)
+    @cached_property
+    def jobs(self) -> int:
+        """How many runs side by side: `jobs`, or one per core (and thread), or on a GPU one."""
+        return jobs_of(self.items[0].run_config)
+
+    def seconds_left(self, names: Collection[str] | None = None) -> float | None:
+        """How long the runs of these names, or all in `todo`, take side by side: no less than the longest of them.
+
+        None while the time of one is unknown.
+        """
+        seconds = [item.seconds for item in self.todo if names is None or item.run_config.name in names]
+        known = [one for one in seconds if one is not None]
+        return max(sum(known) / self.jobs, *known) if known and len(known) == len(seconds) else None
+
+    @cached_property
+    def shared_words(self) -> list[str]:
+        """The words that all runs have: said once, and not with every run."""
+        first, *others = (item.run_config.words for item in self.items)
+        return [word for word in first if all(word in words for words in others)] if others else []
+
+    def own_words(self, run_config: RunConfig) -> str:
+        """What tells a run from the others of the sweep."""
+        words = run_config.words
+        return " ".join([word for word in words if word not in self.shared_words] or words)
 
 
-def together(seconds: Sequence[float | None], jobs: int) -> float | None:
-    """How long cells take that run `jobs` at a time: no less than the longest. None while one of them is unknown."""
-    known = [one for one in seconds if one is not None]
-    return max(sum(known) / jobs, *known) if known and len(known) == len(seconds) else None
+def jobs_of(run_config: RunConfig) -> int:
+    jobs, device, threads = (run_config.config[key] for key in ("jobs", "device", "threads"))
+    if jobs != "auto":
+        return jobs
+    if device != "cpu":
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // threads)
 
 
-def examine(cells: Iterable[RunConfig], timings: Timings | None = None) -> Plan:
-    """Check every cell. Raises ConfigError for the first one that nobody can have meant."""
-    items = [_look(cell) for cell in cells]
+def make_plan(run_configs: Iterable[RunConfig], timings: Timings | None = None) -> Plan:
+    """Check every run. Raises ConfigError for the first one that nobody can have meant."""
+    items = [_in_folder(run_config) for run_config in run_configs]
     if all(item.status == DONE for item in items):
         return Plan(items)
-    from normbench.errors import Unsupported
     from normbench.experiment import prepare_cell
 
     timings = timings or Timings()
-    finished = [item.cell for item in items if item.status == DONE]
-    for cell in finished:
-        timings.learn(cell.choices, cell.config, Run(cell.folder).summary)
-    timings.learn_all(earlier_runs(items[0].cell.folder.parent.parent, {cell.folder for cell in finished}))
-    seen: dict[str, Prepared | Unsupported] = {}
+    finished = [item.run_config.folder for item in items if item.status == DONE]
+    timings.learn_from(items[0].run_config.folder.parent.parent, finished)
+    prepared: dict[str, Prepared | Unsupported] = {}
     for index, item in enumerate(items):
         if item.status == DONE:
             continue
-        key = _key(item.cell.config)
-        if key not in seen:
+        relevant = {k: v for k, v in item.run_config.config.items() if k not in IRRELEVANT}
+        key = json.dumps(relevant, sort_keys=True)
+        if key not in prepared:
             try:
-                seen[key] = prepare_cell(item.cell)
+                prepared[key] = prepare_cell(item.run_config)
             except Unsupported as error:
-                seen[key] = error
+                prepared[key] = error
             except ConfigError as error:
-                raise ConfigError(f"{error} (in {' '.join(item.cell.words)})") from error
-        ready = seen[key]
+                raise ConfigError(f"{error} (in {' '.join(item.run_config.words)})") from error
+        ready = prepared[key]
         if isinstance(ready, Exception):
             items[index] = replace(item, status=UNSUPPORTED, reason=str(ready))
         else:
-            items[index] = _filled(item, ready, timings)
+            items[index] = _with_costs(item, ready, timings)
     return Plan(items)
 
 
-def shard(cells: list[RunConfig], part: str | None) -> list[RunConfig]:
-    """The cells of one part, "2/8", in the order of the grid. The same grid is cut in the same way on any machine."""
+def shard(run_configs: list[RunConfig], part: str | None) -> list[RunConfig]:
+    """The runs of one part, "2/8", in the order of the grid. The same grid is cut in the same way on any machine."""
     if part is None:
-        return cells
+        return run_configs
     number, of = map(int, part.split("/"))
-    # by digest, so that no part holds all cells of one scheme
-    ranked = sorted(cells, key=lambda cell: hashlib.sha256(cell.name.encode()).digest())
-    chosen = {cell.name for cell in ranked[number - 1 :: of]}
-    return [cell for cell in cells if cell.name in chosen]
+    # by digest, so that no part holds all runs of one scheme
+    names = sorted((one.name for one in run_configs), key=lambda name: hashlib.sha256(name.encode()).digest())
+    chosen = set(names[number - 1 :: of])
+    return [one for one in run_configs if one.name in chosen]
 
 
-def _look(cell: RunConfig) -> Item:
-    """What the cell's folder tells."""
-    rerun, run = cell.config["rerun"], Run(cell.folder)
-    if is_finished(cell.folder):
+def _in_folder(run_config: RunConfig) -> Item:
+    """What the run's folder tells."""
+    rerun, folder = run_config.config["rerun"], run_config.folder
+    run = Run(folder)
+    if is_finished(folder):
         again = rerun == "all" or (rerun == "diverged" and run.summary["status"] == "diverged")
-        return Item(cell, AGAIN if again else DONE, steps=run.summary.get("steps", 0))
-    if not cell.folder.exists():
-        return Item(cell, NEW)
-    status = run.status
-    if status == RUNNING:
-        return Item(cell, RUNNING)
-    behind = last_step(cell.folder)[0] if (cell.folder / "checkpoint").exists() else 0
-    return Item(cell, AGAIN if status == "failed" else RESUMES if behind else NEW, behind=behind)
+        return Item(run_config, AGAIN if again else DONE, steps=run.summary.get("steps", 0))
+    if not folder.exists():
+        return Item(run_config, NEW)
+    if (status := run.status) == "running":
+        return Item(run_config, RUNNING)
+    behind = last_step(folder)[0] if (folder / "checkpoint").exists() else 0
+    return Item(run_config, AGAIN if status == "failed" else RESUMES if behind else NEW, steps_behind=behind)
 
 
-def _key(config: Mapping[str, Any]) -> str:
-    return json.dumps({k: v for k, v in config.items() if k not in IRRELEVANT}, sort_keys=True)
-
-
-def _filled(item: Item, ready: Prepared, timings: Timings) -> Item:
-    config, left = item.cell.config, ready.total - item.behind
-    slots = {"adam": 3, "adamw": 3, "sgd": 1}.get(
-        config["optimizer"], 2
-    )  # weights, and what the optimizer keeps of each
-    weights = ready.weight_bytes * (config["save_model"] + slots)
-    seconds = timings.seconds(item.cell.choices, config, left)
+def _with_costs(item: Item, ready: Prepared, timings: Timings) -> Item:
+    config, left = item.run_config.config, ready.total - item.steps_behind
+    copies = {"adam": 3, "adamw": 3, "sgd": 1}  # of the weights in a checkpoint: with what the optimizer keeps of each
+    weights = ready.weight_bytes * (config["save_model"] + copies.get(config["optimizer"], 2))
+    disk = ready.table_bytes + weights + 200_000  # steps.csv, epochs.csv, config.yaml
+    seconds = timings.seconds(item.run_config.choices, config, left)
     # Of a training step's time, half a millisecond is overhead and the rest goes with the bytes kept for the backward
     # pass: 1.3 ms per MB (an MLP and a CNN on MNIST, one core of an AMD EPYC). Good enough to tell long from short.
-    guess = left * (0.5e-3 + 1.3e-9 * ready.saved_bytes)
-    disk = ready.table_bytes + weights + 200_000  # steps.csv, epochs.csv, config.yaml
-    return replace(item, steps=ready.total, disk=disk, seconds=seconds, work=guess if seconds is None else seconds)
+    work = left * (0.5e-3 + 1.3e-9 * ready.saved_bytes) if seconds is None else seconds
+    return replace(item, steps=ready.total, disk=disk, seconds=seconds, work=work)

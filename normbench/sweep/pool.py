@@ -1,6 +1,6 @@
-"""One process per cell, forked in milliseconds from a server that has imported torch and does nothing else.
+"""One process per run, forked in milliseconds from a server that has imported torch and does nothing else.
 
-A process of its own for each cell: a crash, a kill or a lack of memory is that cell's failure and no other's. The
+A process of its own for each run: a crash, a kill or a lack of memory is that run's failure and no other's. The
 server (multiprocessing's fork server) runs no tensor operation and never touches a GPU: what it forks is clean.
 """
 
@@ -25,9 +25,9 @@ from normbench.runs import Locked
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerProcess
 
-TRACE = 20_000  # characters of a traceback that are sent: fewer than a pipe holds, so that sending never waits
-# How a cell ended, as its process says it.
-FINISHED, FAILED, STOPPED, BUSY = "finished", "failed", "stopped", "busy"
+LONGEST = 20_000  # characters of a traceback that are sent: fewer than a pipe holds, so that sending never waits
+# How a run ended, as its process says it.
+FINISHED, FAILED, STOPPED, BUSY, WARNING = "finished", "failed", "stopped", "busy", "warning"
 
 _context = multiprocessing.get_context("forkserver")
 
@@ -48,44 +48,45 @@ def start_server() -> None:
 
 @dataclass(eq=False)
 class Worker:
-    """A process that runs one cell.
+    """A process that runs one run.
 
-    `end` is how it ended: finished | failed | stopped | busy (another process is at it), with `error` and `trace` where
-    it failed.
+    `result` is how it ended: finished | failed | stopped | busy (another process is writing the run), with `error` and
+    `traceback` where it failed; empty while it runs.
     """
 
-    cell: RunConfig
+    run_config: RunConfig
     process: ForkServerProcess
     inbox: Connection
     started: float = field(default_factory=time.monotonic)
-    end: str = ""
+    result: str = ""
     error: str = ""
-    trace: str = ""
-    log: list[str] = field(default_factory=list)  # warnings, to be shown
+    traceback: str = ""
+    warnings: list[str] = field(default_factory=list)  # to be shown
 
     def listen(self) -> None:
-        """Take in what it has said."""
+        """Take in what it has sent."""
         try:
             while self.inbox.poll():
                 kind, text, trace = self.inbox.recv()
-                if kind == "log":
-                    self.log.append(text)
+                if kind == WARNING:
+                    self.warnings.append(text)
                 else:
-                    self.end, self.error, self.trace = kind, text, trace
-        except (EOFError, OSError):  # it has gone
+                    self.result, self.error, self.traceback = kind, text, trace
+        except (EOFError, OSError):  # it has ended
             pass
 
     @property
-    def over(self) -> bool:
-        """Has its process ended? Then `end` says how."""
-        if self.process.exitcode is None:
+    def ended(self) -> bool:
+        """Has its process ended? Then `result` says how."""
+        if (code := self.process.exitcode) is None:
             return False
         self.listen()
-        if not self.end:
-            self.end, code = FAILED, self.process.exitcode
-            name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-            hint = " (out of memory?)" if -code == signal.SIGKILL else ""
-            self.error = f"its process was killed by {name}{hint}" if code < 0 else f"its process exited with {code}"
+        if not self.result:
+            self.result, self.error = FAILED, f"its process exited with {code}"
+            if code < 0:
+                name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+                hint = " (out of memory?)" if -code == signal.SIGKILL else ""
+                self.error = f"its process was killed by {name}{hint}"
         return True
 
     def stop(self) -> None:
@@ -94,28 +95,28 @@ class Worker:
             os.kill(self.process.pid, signal.SIGTERM)
 
     def kill(self, why: str) -> None:
-        self.end, self.error = FAILED, why
+        self.result, self.error = FAILED, why
         self.process.kill()
         self.process.join()
 
 
-def start(cell: RunConfig, again: bool) -> Worker:
-    """Run `cell` in a new process. `again`: from the beginning, whatever is there."""
+def start(run_config: RunConfig, again: bool) -> Worker:
+    """Train `run_config` in a new process. `again`: from the beginning, whatever is in its folder."""
     start_server()
     inbox, outbox = _context.Pipe(duplex=False)
-    process = _context.Process(target=_work, args=(cell, again, outbox), daemon=True)
+    process = _context.Process(target=_work, args=(run_config, again, outbox), daemon=True)
     process.start()
     outbox.close()  # ours: theirs is the only one, so its end is the end of the process
-    return Worker(cell, process, inbox)
+    return Worker(run_config, process, inbox)
 
 
 def wait_for(workers: list[Worker], seconds: float) -> None:
-    """Until one of them says something or ends, but not longer than `seconds`."""
+    """Until one of them sends something or ends, but not longer than `seconds`."""
     wait([handle for worker in workers for handle in (worker.inbox, worker.process.sentinel)], seconds)
 
 
-def _work(cell: RunConfig, again: bool, outbox: Connection) -> None:
-    """In the process of a cell."""
+def _work(run_config: RunConfig, again: bool, outbox: Connection) -> None:
+    """In the process of a run."""
     stopping = threading.Event()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the sweep, which gets it too, decides
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
@@ -127,15 +128,15 @@ def _work(cell: RunConfig, again: bool, outbox: Connection) -> None:
 
     try:
         if again:
-            forget(cell)
-        execute(cell, stop=stopping.is_set)
+            forget(run_config)
+        execute(run_config, stop=stopping.is_set)
         outbox.send((FINISHED, "", ""))
     except Stopped:
         outbox.send((STOPPED, "", ""))
     except Locked as error:
         outbox.send((BUSY, str(error), ""))
-    except BaseException as error:  # KeyboardInterrupt and SystemExit, too: whatever it was, it is this cell's failure
-        outbox.send((FAILED, f"{type(error).__name__}: {error}"[:TRACE], traceback.format_exc()[-TRACE:]))
+    except BaseException as error:  # KeyboardInterrupt and SystemExit, too: whatever it was, it is this run's failure
+        outbox.send((FAILED, f"{type(error).__name__}: {error}"[:LONGEST], traceback.format_exc()[-LONGEST:]))
     outbox.close()
 
 
@@ -148,11 +149,11 @@ def _die_with_parent() -> None:
 
 
 class _Sender(logging.Handler):
-    """Sends warnings to the sweep: processes of cells print nothing."""
+    """Sends warnings to the sweep: processes of runs print nothing."""
 
     def __init__(self, outbox: Connection) -> None:
         super().__init__(logging.WARNING)
         self.outbox = outbox
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.outbox.send(("log", self.format(record), ""))
+        self.outbox.send((WARNING, self.format(record), ""))

@@ -1,73 +1,98 @@
-"""Running the cells of a plan side by side, so that whatever happens to one of them, the others go on."""
+"""Running the runs of a plan side by side, so that whatever happens to one of them, the others go on."""
 
 from __future__ import annotations
 
-import os
+import signal
+import threading
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Protocol
 
 from normbench.config.run_config import RunConfig
 from normbench.runs import Run, is_finished
-from normbench.sweep import pool as workers
+from normbench.sweep import pool
 from normbench.sweep.plan import AGAIN, DONE, RESUMES, RUNNING, UNSUPPORTED, Item, Plan
 from normbench.sweep.pool import Worker
-from normbench.sweep.signals import requests_to_stop
 
-TICK = 0.25  # seconds between looks at time-outs, at cells of other processes, and at the screen
+TICK = 0.25  # seconds between looks at time-outs, at runs of other processes, and at the screen
 
 
 class View(Protocol):
     """Whoever shows how a sweep is doing."""
 
     def finished(self, run: Run) -> None: ...
-    def failed(self, cell: RunConfig, error: str) -> None: ...
-    def warned(self, cell: RunConfig, text: str) -> None: ...
+    def failed(self, run_config: RunConfig, error: str) -> None: ...
+    def warned(self, run_config: RunConfig, text: str) -> None: ...
     def stopping(self, running: int) -> None: ...
-    def tick(self, running: list[RunConfig], others: int) -> None: ...
+    def update(self, running: list[RunConfig], others: int) -> None: ...
 
 
 @dataclass
 class Outcome:
-    """What became of the cells of a sweep."""
+    """What became of the runs of a sweep."""
 
     ran: int = 0
     skipped: int = 0  # finished before
-    elsewhere: int = 0  # finished meanwhile by another process
+    by_others: int = 0  # finished meanwhile by another process
     unsupported: int = 0
     failed: dict[str, str] = field(default_factory=dict)  # name -> error
 
 
-def run_cells(plan: Plan, view: View) -> Outcome:
-    """Run the cells of `plan`, `jobs` at a time, each in a process of its own.
+def run_plan(plan: Plan, view: View) -> Outcome:
+    """Run what `plan` has to do, `plan.jobs` at a time, each in a process of its own.
 
-    Raises: KeyboardInterrupt after SIGINT, SIGTERM or SIGHUP: running cells have written their checkpoints, or, at the
+    Raises: KeyboardInterrupt after SIGINT, SIGTERM or SIGHUP: running runs have written their checkpoints, or, at the
         second signal, were killed.
     """
     outcome = begin(plan, view)
     if plan.todo:
         with requests_to_stop() as signals:
-            _Loop(plan.todo, view, outcome, signals).run()
+            _Loop(plan, view, outcome, signals).run()
     return outcome
 
 
 def begin(plan: Plan, view: View) -> Outcome:
-    """What is known of a sweep before anything runs; cells that can't be run get their folders."""
+    """What is known of a sweep before anything runs; runs that can't be trained get their folders."""
     from normbench.experiment import record_unsupported
 
     for item in plan.having(UNSUPPORTED):
-        record_unsupported(item.cell, item.reason)
-        view.finished(Run(item.cell.folder))
+        record_unsupported(item.run_config, item.reason)
+        view.finished(Run(item.run_config.folder))
     return Outcome(skipped=len(plan.having(DONE)), unsupported=len(plan.having(UNSUPPORTED)))
 
 
+@contextmanager
+def requests_to_stop() -> Iterator[list[int]]:
+    """Collects SIGINT, SIGTERM and SIGHUP that come meanwhile: once means stop soon and lose nothing. The second of
+    them raises KeyboardInterrupt at once."""
+    received: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        if len(received) > 1:
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # signals come to the main thread alone
+        yield received
+        return
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 class _Loop:
-    def __init__(self, todo: list[Item], view: View, outcome: Outcome, signals: list[int]) -> None:
-        self.queue, self.view, self.outcome, self.signals = deque(todo), view, outcome, signals
-        self.jobs = how_many(todo[0].cell)
+    def __init__(self, plan: Plan, view: View, outcome: Outcome, signals: list[int]) -> None:
+        self.queue, self.jobs = deque(plan.todo), plan.jobs
+        self.view, self.outcome, self.signals = view, outcome, signals
         self.running: list[Worker] = []
-        self.busy: list[RunConfig] = []  # another process is at them
+        self.busy: list[RunConfig] = []  # another process is writing them
 
     def run(self) -> None:
         try:
@@ -76,79 +101,69 @@ class _Loop:
                     self._stop()
                     raise KeyboardInterrupt
                 while self.queue and len(self.running) < self.jobs:
-                    item = self.queue.popleft()
-                    if item.status == RUNNING:
-                        self.busy.append(item.cell)
-                    else:
-                        self.running.append(
-                            workers.start(item.cell, again=item.status == AGAIN and is_finished(item.cell.folder))
-                        )
-                self.view.tick([worker.cell for worker in self.running], len(self.busy))
+                    self._start(self.queue.popleft())
+                self.view.update([worker.run_config for worker in self.running], len(self.busy))
                 self._wait()
-                self._look_at_busy()
+                self._check_busy()
         finally:
             for worker in self.running:  # after an error of ours, too: no orphans
                 worker.kill("the sweep ended")
 
+    def _start(self, item: Item) -> None:
+        if item.status == RUNNING:
+            self.busy.append(item.run_config)
+        else:
+            again = item.status == AGAIN and is_finished(item.run_config.folder)
+            self.running.append(pool.start(item.run_config, again))
+
     def _wait(self) -> None:
         if self.running:
-            workers.wait_for(self.running, TICK)
+            pool.wait_for(self.running, TICK)
         else:
             time.sleep(TICK)
         for worker in list(self.running):
             worker.listen()
-            limit = worker.cell.config["cell_timeout"]
-            if not worker.over and limit is not None and time.monotonic() - worker.started > limit:
+            limit = worker.run_config.config["cell_timeout"]
+            if not worker.ended and limit is not None and time.monotonic() - worker.started > limit:
                 worker.kill(f"it took longer than cell_timeout={limit:g} seconds")
-            for text in worker.log:
-                self.view.warned(worker.cell, text)
-            worker.log.clear()
-            if worker.over:
+            for text in worker.warnings:
+                self.view.warned(worker.run_config, text)
+            worker.warnings.clear()
+            if worker.ended:
                 self.running.remove(worker)
                 self._conclude(worker)
 
     def _conclude(self, worker: Worker) -> None:
         from normbench.experiment import record_failure
 
-        cell = worker.cell
-        if worker.end == workers.BUSY:
-            self.busy.append(cell)
-        elif worker.end == workers.FINISHED and (run := Run(cell.folder)).summary:
+        run_config = worker.run_config
+        if worker.result == pool.BUSY:
+            self.busy.append(run_config)
+        elif worker.result == pool.FINISHED and (run := Run(run_config.folder)).summary:
             self.outcome.ran += 1
             self.view.finished(run)
-        elif worker.end != workers.STOPPED:
+        elif worker.result != pool.STOPPED:
             error = worker.error or "its folder was removed after it had finished"
-            record_failure(cell, error, worker.trace)
-            self.outcome.failed[cell.name] = error
-            self.view.failed(cell, error)
+            record_failure(run_config, error, worker.traceback)
+            self.outcome.failed[run_config.name] = error
+            self.view.failed(run_config, error)
 
-    def _look_at_busy(self) -> None:
-        """A cell that another process has left: it is finished, or ours to continue."""
-        for cell in list(self.busy):
-            run = Run(cell.folder)
+    def _check_busy(self) -> None:
+        """A run that another process has left is finished, or ours to continue."""
+        for run_config in list(self.busy):
+            run = Run(run_config.folder)
             if run.status != RUNNING:
-                self.busy.remove(cell)
+                self.busy.remove(run_config)
                 if run.summary:
-                    self.outcome.elsewhere += 1
+                    self.outcome.by_others += 1
                     self.view.finished(run)
                 else:
-                    self.queue.append(Item(cell, RESUMES))
+                    self.queue.append(Item(run_config, RESUMES))
 
     def _stop(self) -> None:
-        """Let running cells write their checkpoints. A second signal interrupts this."""
+        """Let running runs write their checkpoints. A second signal interrupts this."""
         self.view.stopping(len(self.running))
         for worker in self.running:
             worker.stop()
         while self.running:
             self._wait()
-
-
-def how_many(cell: RunConfig) -> int:
-    """How many runs side by side: `jobs`, or one per core (and thread), or on a GPU one."""
-    jobs = cell.config["jobs"]
-    if jobs != "auto":
-        return jobs
-    if cell.config["device"] != "cpu":
-        return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // cell.config["threads"])

@@ -1,11 +1,11 @@
-"""How long a run will take, told from runs that are over."""
+"""How long a run will take, from runs that are over."""
 
 from __future__ import annotations
 
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import yaml
 
 from normbench.runs import Run
 
-MOST = 200  # earlier runs that are read: the newest
+MOST = 200  # earlier runs of other studies that are read: the newest
 
 
 class Timings:
@@ -30,18 +30,20 @@ class Timings:
         if summary.get("status") == "complete" and summary["steps"]:
             seconds = summary["seconds"]
             rest = seconds["evaluating"] + seconds["measuring"]
-            self.add(choices, config, seconds["training"] / summary["steps"], rest)
+            for key in _keys(choices, config):
+                self.known[key].append((seconds["training"] / summary["steps"], rest))
 
-    def learn_all(self, runs: Iterable[Run]) -> None:
-        for run in runs:
+    def learn_from(self, results: Path, finished: Sequence[Path]) -> None:
+        """Take in the runs in `finished`, and of all others below `results` the newest that are over."""
+        known = set(finished)
+        others = [path for path in results.glob("*/*/summary.json") if path.parent not in known]
+        newest = sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)[:MOST]
+        for folder in [*finished, *(path.parent for path in newest)]:
+            run = Run(folder)
             try:
                 self.learn(run.choices, run.config, run.summary)
             except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
                 continue  # a foreign or half-written folder tells nothing
-
-    def add(self, choices: Mapping[str, str], config: Mapping[str, Any], per_step: float, rest: float) -> None:
-        for key in _keys(choices, config):
-            self.known[key].append((per_step, rest))
 
     def seconds(self, choices: Mapping[str, str], config: Mapping[str, Any], steps: int) -> float | None:
         """Of a run of `steps` updates; None if no run like it is known."""
@@ -59,10 +61,3 @@ def _keys(choices: Mapping[str, str], config: Mapping[str, Any]) -> list[str]:
     wide = [choices["model"], choices["norm"], choices["dataset"], choices["instruments"]]
     keys = ([exact, batch, machine], [wide, batch, machine], [choices["model"], choices["dataset"], batch, machine])
     return [json.dumps(key, sort_keys=True) for key in keys]
-
-
-def earlier_runs(results: Path, known: set[Path]) -> Iterator[Run]:
-    """The newest finished runs below `results` that are not `known`."""
-    found = [path for path in results.glob("*/*/summary.json") if path.parent not in known]
-    dated = sorted(((path.stat().st_mtime, path) for path in found), reverse=True)
-    return (Run(path.parent) for _, path in dated[:MOST])

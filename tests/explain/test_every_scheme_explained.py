@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from normbench.commands.explain_network import Subject
-from normbench.commands.explain_show import show
+from normbench.commands.explain import print_explanation
 from normbench.errors import Unsupported, UserError
-from normbench.explain.scheme import explanation
+from normbench.explain.scheme import Subject, explanation
 from normbench.explain.steps import as_json
 from normbench.norms import Block, blocks
 
@@ -37,7 +36,7 @@ def test_every_layer_is_explained_and_left_as_it_was(
             assert steps
             json.dumps(as_json(steps, facts), allow_nan=False)
             for worksheet in (False, True):
-                show(steps, facts, worksheet)
+                print_explanation(steps, facts, worksheet)
                 printed = capsys.readouterr().out
                 assert max(map(len, printed.splitlines())) <= 100
                 assert ("____" in printed) == (worksheet and any(step.asked for step in steps))

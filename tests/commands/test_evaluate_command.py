@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +19,7 @@ from normbench.norms import exact_statistics, load_statistics, use_batch_statist
 
 TINY = ["dataset=synthetic", "dataset.examples=600", "dataset.validation=100", "dataset.size=8", "device=cpu"]
 TINY += ["batch_size=8", "max_steps=30", "instruments=none"]
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("NORMBENCH_DATA", str(tmp_path / "no-data"))
-    path = list(sys.path)
-    yield
-    sys.path[:] = path
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 def run(*words: str) -> Path:

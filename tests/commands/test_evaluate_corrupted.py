@@ -16,12 +16,7 @@ from normbench.data import Corrupted
 
 TINY = ["dataset=synthetic", "dataset.examples=600", "dataset.validation=100", "dataset.size=8", "device=cpu"]
 TINY += ["batch_size=8", "max_steps=30", "model.hidden=[12,10]"]
-pytestmark = pytest.mark.usefixtures("elsewhere")
-
-
-@pytest.fixture(autouse=True)
-def no_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NORMBENCH_DATA", str(tmp_path / "no-data"))
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 def run(*words: str) -> normbench.Run:

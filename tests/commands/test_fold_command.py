@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +20,9 @@ TINY += ["batch_size=8", "max_steps=9", "instruments=none", "model.hidden=[12]"]
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)
+def quick(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folding, "ROUNDS", 1)
     monkeypatch.setattr(folding, "SECONDS_A_TURN", 0.0)
-    path = list(sys.path)
-    yield
-    sys.path[:] = path
 
 
 def run(*words: str) -> Path:

@@ -24,7 +24,7 @@ def test_the_same_cells_into_the_same_folders(
     pytest.importorskip(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher")
     monkeypatch.chdir(tmp_path)
     # a launcher's processes are started anew and find the package as any other program would
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     words = ["run", "-m", *TINY, "norm=none,batch", "batch_size=1,8", "study=s"]
     assert main([*words, f"hydra/launcher={launcher}", *LAUNCHERS[launcher]]) == 0
     assert "4 runs: 3 ran, 1 is unsupported" in capsys.readouterr().out

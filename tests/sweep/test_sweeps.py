@@ -18,11 +18,11 @@ from normbench.cli import main
 from normbench.config.run_config import RunConfig
 from normbench.experiment import execute
 from normbench.runs import Run, RunFolder
-from normbench.sweep.plan import examine
+from normbench.sweep.plan import jobs_of, make_plan
 from normbench.sweep.pool import start, wait_for
-from normbench.sweep.runner import how_many, run_cells
+from normbench.sweep.runner import run_plan
 
-pytestmark = pytest.mark.usefixtures("elsewhere")
+pytestmark = pytest.mark.usefixtures("own_folder")
 SMALL = ["dataset.size=8", "dataset.examples=600", "dataset.validation=100", "batch_size=8", "model.hidden=[8]"]
 TINY = ["dataset=synthetic", *SMALL, "device=cpu", "max_steps=40"]
 
@@ -54,21 +54,21 @@ class Silent:
     """A view that keeps what it was told."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[str, str]] = []
+        self.calls: list[tuple[str, str]] = []
 
     def finished(self, run: Run) -> None:
-        self.told.append(("finished", run.folder.name))
+        self.calls.append(("finished", run.folder.name))
 
-    def failed(self, cell: RunConfig, error: str) -> None:
-        self.told.append(("failed", cell.name))
+    def failed(self, run_config: RunConfig, error: str) -> None:
+        self.calls.append(("failed", run_config.name))
 
-    def warned(self, cell: RunConfig, text: str) -> None:
-        self.told.append(("warned", text))
+    def warned(self, run_config: RunConfig, text: str) -> None:
+        self.calls.append(("warned", text))
 
     def stopping(self, running: int) -> None:
-        self.told.append(("stopping", str(running)))
+        self.calls.append(("stopping", str(running)))
 
-    def tick(self, running: list[RunConfig], others: int) -> None:
+    def update(self, running: list[RunConfig], others: int) -> None:
         pass
 
 
@@ -77,7 +77,7 @@ def cell(cell_with: Callable[..., Callable[..., RunConfig]]) -> Callable[..., Ru
     return cell_with(*SMALL)
 
 
-def test_a_cell_that_fails_in_any_way_is_told_and_the_others_go_on(
+def test_a_run_that_fails_in_any_way_is_told_and_the_others_go_on(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     (tmp_path / "trouble.py").write_text(TROUBLE)
@@ -85,21 +85,22 @@ def test_a_cell_that_fails_in_any_way_is_told_and_the_others_go_on(
     for kind in ("raises", "memory", "hangs", "killed"):
         text = f"_target_: trouble.Trouble\nname: {kind}\nkind: {kind}\n"
         (tmp_path / "mine" / "norm" / f"{kind}.yaml").write_text(text)
-    words = ["run", "-m", "--config-dir", "mine", *TINY, "norm=raises,none,memory,hangs,killed,layer", "study=s"]
-    assert main([*words, "cell_timeout=8", "jobs=3"]) == 1
+    words = ["run", "-m", "--config-dir", "mine", *TINY, "study=s"]
+    assert main([*words, "norm=hangs", "cell_timeout=4"]) == 1
+    assert "it took longer than cell_timeout=4 seconds" in capsys.readouterr().out
+    assert main([*words, "norm=raises,none,memory,killed,layer", "jobs=3"]) == 1
     printed = capsys.readouterr()
-    assert "6 runs: 2 ran, 4 failed" in printed.out
-    for reason in ("RuntimeError: it broke", "can't allocate memory", "it took longer than cell_timeout=8 seconds",
+    assert "5 runs: 2 ran, 3 failed" in printed.out
+    for reason in ("RuntimeError: it broke", "can't allocate memory",
                    "its process was killed by SIGKILL (out of memory?)"):  # fmt: skip
         assert reason in printed.out
         assert reason in printed.err, "told at once, too"
     assert "report: results/s/report/report.html" in printed.out
-    study = load("results/s")
-    assert sorted(study.runs["status"]) == ["complete"] * 2 + ["failed"] * 4
+    assert sorted(load("results/s").runs["status"]) == ["complete"] * 2 + ["failed"] * 4
     assert main(["status", "results/s"]) == 0
-    told = capsys.readouterr().out
-    assert "2 complete, 4 failed" in told
-    assert "RuntimeError: it broke" in told
+    listed = capsys.readouterr().out
+    assert "2 complete, 4 failed" in listed
+    assert "RuntimeError: it broke" in listed
 
 
 def test_two_sweeps_share_a_study(cell: Callable[..., RunConfig]) -> None:
@@ -107,20 +108,20 @@ def test_two_sweeps_share_a_study(cell: Callable[..., RunConfig]) -> None:
     cells = [cell("max_steps=40", f"seed={seed}") for seed in range(2)]
     with RunFolder(cells[0].folder) as folder:
         folder.start({"config": {}})
-        plan = examine(cells)
+        plan = make_plan(cells)
         assert [item.status for item in plan.items] == ["running", "new"]
         view = Silent()
         threading.Timer(2.0, folder.__exit__, (None, None, None)).start()  # the other process dies
-        outcome = run_cells(plan, view)
-    assert (outcome.ran, outcome.elsewhere, outcome.failed) == (2, 0, {})
-    assert sorted(view.told) == sorted(("finished", one.name) for one in cells)
+        outcome = run_plan(plan, view)
+    assert (outcome.ran, outcome.by_others, outcome.failed) == (2, 0, {})
+    assert sorted(view.calls) == sorted(("finished", one.name) for one in cells)
 
 
 def test_a_cell_that_another_process_finishes_counts_once(cell: Callable[..., RunConfig]) -> None:
     cells = [cell("max_steps=40", f"seed={seed}") for seed in range(2)]
     with RunFolder(cells[0].folder) as folder:
         folder.start({"config": {}})
-        plan = examine(cells)
+        plan = make_plan(cells)
 
         def end() -> None:
             folder.__exit__(None, None, None)
@@ -128,10 +129,10 @@ def test_a_cell_that_another_process_finishes_counts_once(cell: Callable[..., Ru
 
         timer = threading.Timer(1.0, end)
         timer.start()
-        outcome = run_cells(plan, Silent())
+        outcome = run_plan(plan, Silent())
         timer.join()
     assert outcome.failed == {}
-    assert outcome.ran + outcome.elsewhere == 2
+    assert outcome.ran + outcome.by_others == 2
 
 
 def test_a_removed_folder_is_a_failure_and_is_made_anew(cell: Callable[..., RunConfig]) -> None:
@@ -144,10 +145,10 @@ def test_a_removed_folder_is_a_failure_and_is_made_anew(cell: Callable[..., RunC
     shutil.rmtree(one.folder, ignore_errors=True)
     with RunFolder(one.folder) as other:  # by now it belongs to somebody else
         other.start({"config": {}})
-        while not worker.over:
+        while not worker.ended:
             wait_for([worker], 0.5)
             worker.listen()
-        assert worker.end == "failed"
+        assert worker.result == "failed"
         assert "was removed while it was being written" in worker.error
         assert sorted(path.name for path in one.folder.iterdir()) == [".lock", "config.yaml", "epochs.csv", "steps.csv"]
         assert len((one.folder / "steps.csv").read_text().splitlines()) == 1, "nothing of the first one's in it"
@@ -229,10 +230,10 @@ def test_a_shard_runs_its_part_and_together_they_are_the_whole(capsys: pytest.Ca
 
 def test_jobs(cell: Callable[..., RunConfig]) -> None:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    assert how_many(cell()) == cores
-    assert how_many(cell(jobs=7)) == 7
-    assert how_many(cell(threads=10**6)) == 1
-    assert how_many(cell(device="cuda:0")) == 1
+    assert jobs_of(cell()) == cores
+    assert jobs_of(cell(jobs=7)) == 7
+    assert jobs_of(cell(threads=10**6)) == 1
+    assert jobs_of(cell(device="cuda:0")) == 1
 
 
 def test_status_watches_until_nothing_runs(cell: Callable[..., RunConfig], capsys: pytest.CaptureFixture[str]) -> None:
@@ -251,7 +252,7 @@ def test_status_watches_until_nothing_runs(cell: Callable[..., RunConfig], capsy
 
 def test_torture() -> None:
     """Ten disturbances at random moments; `scripts/torture` makes as many as you like."""
-    script = Path(__file__).parent.parent / "scripts" / "torture.py"
+    script = Path(__file__).parents[2] / "scripts" / "torture.py"
     done = subprocess.run([sys.executable, script, "--rounds", "10"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "Nothing lost, nothing twice." in done.stdout

@@ -15,7 +15,7 @@ from normbench.config.run_config import RunConfig
 from normbench.errors import ConfigError
 from normbench.experiment import execute, record_failure
 from normbench.runs import RunFolder
-from normbench.sweep.plan import examine, shard
+from normbench.sweep.plan import make_plan, shard
 from normbench.sweep.timing import Timings
 
 SMALL = ["dataset.size=8", "dataset.examples=600", "dataset.validation=100", "batch_size=8", "instruments=none"]
@@ -42,9 +42,9 @@ def test_every_status(cell: Callable[..., RunConfig]) -> None:
     record_failure(cells["again"], "it broke")
     with RunFolder(cells["running"].folder) as folder:
         folder.start({"config": {}})
-        plan = examine(cells.values())
-    assert {item.status: item.cell for item in plan.items} == cells
-    left = {item.status: (item.steps, item.behind) for item in plan.items}
+        plan = make_plan(cells.values())
+    assert {item.status: item.run_config for item in plan.items} == cells
+    left = {item.status: (item.steps, item.steps_behind) for item in plan.items}
     assert left["resumes"] == (400, 200)
     assert left["new"] == (7, 0)
     assert next(item.reason for item in plan.having("unsupported")).startswith("BatchNorm needs two values")
@@ -63,28 +63,28 @@ def _fail_at_200(progress: Any) -> None:
 def test_what_is_over_runs_again_on_request(cell: Callable[..., RunConfig], rerun: str, again: list[str]) -> None:
     cells = {"plain": cell("max_steps=20"), "lr": cell("norm=none", "optimizer=sgd", "lr=1e30", "max_steps=20")}
     assert [execute(one).status for one in cells.values()] == ["complete", "diverged"]
-    plan = examine(replace(one, config={**one.config, "rerun": rerun}) for one in cells.values())
+    plan = make_plan(replace(one, config={**one.config, "rerun": rerun}) for one in cells.values())
     found = [name for name, item in zip(cells, plan.items, strict=True) if item.status == "again"]
     assert sorted(found) == again
 
 
 def test_seed_by_seed_and_the_longest_first(cell: Callable[..., RunConfig]) -> None:
     words = [(f"seed={seed}", f"batch_size={size}", "max_samples=400") for seed in (1, 0) for size in (40, 4)]
-    order = [
-        (item.cell.config["seed"], item.cell.config["batch_size"]) for item in examine(cell(*own) for own in words).todo
-    ]
+    plan = make_plan(cell(*own) for own in words)
+    order = [tuple(item.run_config.config[key] for key in ("seed", "batch_size")) for item in plan.todo]
     assert order == [(0, 4), (0, 40), (1, 4), (1, 40)]
 
 
 def test_time_left_is_told_from_earlier_runs(cell: Callable[..., RunConfig]) -> None:
     timings, one = Timings(), cell("max_steps=100")
-    assert examine([one]).seconds_left(2) is None
+    assert make_plan([one]).seconds_left() is None
     summary = {"status": "complete", "steps": 50, "seconds": {"training": 1.0, "evaluating": 0.5, "measuring": 0.25}}
     timings.learn(one.choices, one.config, summary)
     assert timings.seconds(one.choices, one.config, 100) == pytest.approx(100 * 1.0 / 50 + 0.75)
-    plan = examine([one, cell("max_steps=100", "seed=1"), cell("max_steps=100", "lr=0.5")], timings)
-    assert plan.seconds_left(2) == pytest.approx(3 * 2.75 / 2)
-    assert plan.seconds_left(9) == pytest.approx(2.75)  # no faster than its longest run
+    three = [one, cell("max_steps=100", "seed=1"), cell("max_steps=100", "lr=0.5")]
+    plan = make_plan([replace(run_config, config={**run_config.config, "jobs": 2}) for run_config in three], timings)
+    assert plan.seconds_left() == pytest.approx(3 * 2.75 / 2)
+    assert plan.seconds_left({one.name}) == pytest.approx(2.75)  # no faster than its longest run
     other = cell("max_steps=100", "batch_size=16")
     assert timings.seconds(other.choices, other.config, 100) is None
     timings.learn(one.choices, one.config, {"status": "diverged", "steps": 1})  # tells nothing
@@ -93,7 +93,7 @@ def test_time_left_is_told_from_earlier_runs(cell: Callable[..., RunConfig]) -> 
 
 def test_the_disk_bound_holds(cell: Callable[..., RunConfig]) -> None:
     one = cell("max_steps=60", "norm=batch")
-    [item] = examine([one]).items
+    [item] = make_plan([one]).items
     execute(one)
     written = sum(path.stat().st_size for path in one.folder.rglob("*") if path.is_file())
     assert written < item.disk < 10 * written
@@ -114,10 +114,10 @@ def test_results_of_another_version_are_refused(cell: Callable[..., RunConfig]) 
     path = execute(one).folder / "summary.json"
     path.write_text(path.read_text().replace('"schema_version": 3', '"schema_version": 1'))
     with pytest.raises(ConfigError, match="another version of normbench"):
-        examine([one])
+        make_plan([one])
     path.write_text("{")
     with pytest.raises(ConfigError, match="can't be read"):
-        examine([one])
+        make_plan([one])
 
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
