@@ -13,7 +13,7 @@ from normbench.analysis.statistics import estimate
 from normbench.analysis.table import Column, Table
 
 NAME, TITLE = "inference_statistics", "Statistics at inference"
-KINDS = ("ema", "cumulative", "averages", "precise", "batch")
+KINDS = ("ema", "averages", "precise", "batch")
 PARTS = {"loss": "loss against none, points", "recovered": "recovered by precise", "lost": "lost in training"}
 
 
@@ -53,7 +53,7 @@ def inference_table(cells: Cells) -> Table:
     ]
     caption = (
         f"From {sum(row['n'] for row in made)} complete runs: validation accuracy of the same weights with each kind "
-        "of statistics. ema: exponential averages over training; cumulative: plain ones; averages: over mini-batches "
+        "of statistics. ema: running averages over training; averages: over mini-batches "
         "at the last weights; precise: exact ones, layer by layer; batch: those of mini-batches of the run's own size. "
         "Then, paired by seed with none, everything else equal, in points: the loss with ema is what precise recovers "
         "and what was lost in training, because precise has no error of statistics left. ± is half the 95% Student t "

@@ -21,7 +21,7 @@ CORRUPTION = ("corruption", "corruption.severity", "corruption.images")
 KEYS = ("norm.statistics", "batch_size", "images", "dataset", "data_dir", "device", *CORRUPTION)
 HELP = """\
 KEY=VALUE:
-  norm.statistics=ema,precise   which kinds: ema, cumulative, averages, precise, batch; left out, all that can be had
+  norm.statistics=ema,precise   which kinds: ema, averages, precise, batch; left out, all that can be had
   batch_size=1,64               test images that go through together; default: the batch size of the run
   images=10000                  training images that averages and precise are taken from; default: all
   dataset=... dataset.KEY=...   the test set of another data set, as in normbench run
@@ -34,7 +34,7 @@ ERRORS = (
     "deviations (root mean square over units); variance over the exact one (mean over units)"
 )
 BIASED = """\
-averages is biased behind the first norm, as ema and cumulative are: the images of a mini-batch are coupled there. The
+averages is biased behind the first norm, as ema is: the images of a mini-batch are coupled there. The
 mean over mini-batches of a non-linear function of their statistics is not that function of their mean."""
 BIASED_VARIANCE = """\
 And what was standardised has variance 1 divided by m already, so that m/(m-1) makes it too large. ±: standard error."""
@@ -134,10 +134,8 @@ def _with_statistics(trained: Trained, dataset: Dataset, given: Mapping[str, str
     images = given.get("images", str(len(train)))
     count = _whole_number("images", images, max(2, size), len(train), "the training images")
     able = possible(model)
-    if not able:
-        why = dict.fromkeys(KINDS, f"norm={trained.run.choices['norm']} keeps no statistics of batches.")
-    else:
-        why = {kind: "the norms of this network keep no plain average." for kind in KINDS if kind not in able}
+    keeps_none = f"norm={trained.run.choices['norm']} keeps no statistics of batches."
+    why = {kind: keeps_none for kind in KINDS if kind not in able}
     small = [n for n in sizes if not fits(model, dataset.test, n)]
     if small:
         why.setdefault("batch", "it needs two values per unit: got a batch of 1. Use batch_size=2 or more.")

@@ -21,12 +21,8 @@ def steps(place: Place) -> list[Step]:
         words = "This layer is plain: nothing is normalised here."
         formula = "o = W_x x_t + W_h h + b" if place.recurrent else "o = W x + b"
         return [Step("values", "The values", formula, words, (*columns, *names), place.rows(o, *more), names)]
-    with torch.enable_grad():
-        over = axes(norm, tuple(place.seen.x.shape), *place.when)
-    words = (
-        f"{type(inner(norm)).__name__} works over: {over}. Found by differentiating one output: these are the inputs "
-        "that it depends on, or that depend on its."
-    )
+    over = axes(norm, tuple(place.seen.x.shape))
+    words = f"{type(inner(norm)).__name__} works over: {over}."
     first = Step("values", "The values", "o = input of the norm", words, columns, place.rows(o))
     rows = place.rows(o, place.values(place.seen.y), *more)
     columns = (*columns, "y", *names)

@@ -127,7 +127,7 @@ def over_batches(model: nn.Module, batches: list[Tensor], way: str, times: dict[
     with observing(model, way):
         if way == "running":
             together = torch.cat(batches)[: images_at_once(model, batches[0][0])]
-            load_statistics(model, exact_statistics(model, [together]))
+            load_statistics(model, exact_statistics(model, together))
         restore = keep_buffers(model)
         with record_activations([(layer, block) for layer, block in blocks(model) if layer in times], watch):
             for images in batches:

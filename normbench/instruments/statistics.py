@@ -36,8 +36,8 @@ class Statistics(Instrument):
         var_ratio   mean of (var + eps) / (v + eps)
         var_error   root mean square of (var + eps) / (v + eps) - 1
 
-    with the norm's own eps, because it divides by sqrt(var + eps). `statistics` says which: "ema", the exponential
-    average over training, "cumulative", the plain one, or "averages", over up to 200 mini-batches at the present
+    with the norm's own eps, because it divides by sqrt(var + eps). `statistics` says which: "ema", the running
+    average over training, or "averages", over up to 200 mini-batches at the present
     weights. Exact are those of training images at the present weights without dropout and noise, the norms before
     being on their exact statistics already: as many `images` as the run allows and fit through at once. Units that
     don't vary are left out. A norm of the mean alone has NaN for the variance.
@@ -67,17 +67,17 @@ class Statistics(Instrument):
         self._result: dict[str, dict[str, float]] = {}
 
     def rows(self, tensors: int, times: int) -> int:
-        return 3 * tensors * (times + 1) + len(KINDS)
+        return 2 * tensors * (times + 1) + len(KINDS)
 
     def measure(self, step: Step, model: nn.Module, probe: Probe) -> Iterator[Row]:
-        if not statistics_of(model, "ema"):
+        if not statistics_of(model):
             return
         train, size, device = self.setting.train, self.setting.batch_size, probe.images.device
         count = min(self.setting.images, images_at_once(model, probe.images[0]))
-        exact = exact_statistics(model, [drawn(train, count, count, device)[0][0]])
+        exact = exact_statistics(model, drawn(train, count, count, device)[0][0])
         whole = min(AVERAGED, self.setting.images // size) * size
         empty: Row = dict.fromkeys(("layer", "tensor", *self.columns), "") | {"images": count}
-        kept = {kind: statistics_of(model, kind) for kind in ("ema", "cumulative")}
+        kept = {"ema": statistics_of(model)}
         if whole:
             kept["averages"] = average_statistics(model, DrawnImages(train, whole, size, device))
         skipped = {name for name, _ in blocks(model)} - {layer for layer, _ in probe.tensors()}

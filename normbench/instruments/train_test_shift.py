@@ -126,7 +126,7 @@ def compare(
         now = probe.of(images[:shown], labels[:shown])
         for n in (0, *counts):
             row: Row = {"corruption": name, "severity": severity, "statistics": "training"}
-            exact = exact_statistics(model, others[:n].split(images_at_once(model, images[0]))) if n else {}
+            exact = exact_statistics(model, others[:n]) if n else {}
             if n:
                 if not exact:  # a scheme without running statistics
                     break

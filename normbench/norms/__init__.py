@@ -1,35 +1,47 @@
 """Schemes: how the hidden layers of a network are normalised. Start with `scheme.py`, then `batch.py`."""
 
 from normbench.errors import Unsupported
+from normbench.norms.activations import DynamicTanh
 from normbench.norms.batch import BatchNorm, RecurrentBatchNorm
 from normbench.norms.batch_renorm import BatchRenorm
 from normbench.norms.block import Block, Recorded, blocks, record_activations, show_both_sides
-from normbench.norms.data_init import data_dependent_init
-from normbench.norms.dynamic_tanh import DynamicTanh
 from normbench.norms.fold import Merge, Unfoldable, fold
 from normbench.norms.ghost_batch import GhostBatchNorm, RecurrentGhostBatchNorm
-from normbench.norms.group import GroupNorm
-from normbench.norms.inference import KINDS, Batches, average_statistics, statistics_for, working_with
-from normbench.norms.instance import InstanceNorm
-from normbench.norms.layer import LayerNorm, RecurrentLayerNorm
-from normbench.norms.layer2d import LayerNorm2d
-from normbench.norms.mean_only import MeanOnlyBatchNorm, RecurrentMeanOnlyBatchNorm, recurrent_mean_only
+from normbench.norms.group import GroupNorm, InstanceNorm
+from normbench.norms.layer import LayerNorm, LayerNorm2d, PerStep, RecurrentLayerNorm, RMSNorm
 from normbench.norms.noisy_batch import NoisyBatchNorm
-from normbench.norms.precise import (
+from normbench.norms.scheme import NormScheme
+from normbench.norms.state import (
+    axes_of,
+    batch_statistics,
+    keep_buffers,
+    preserve_state,
+    use_batch_statistics,
+    uses_batch,
+)
+from normbench.norms.statistics import (
+    KINDS,
+    Batches,
     MeanVar,
+    average_statistics,
     exact_statistics,
     images_at_once,
+    images_in_one_pass,
     load_statistics,
     mean_and_var,
+    statistics_for,
     statistics_of,
     varies,
+    working_with,
 )
-from normbench.norms.recurrent import PerStep
-from normbench.norms.rms import RMSNorm
-from normbench.norms.scheme import NormScheme
-from normbench.norms.state import keep_buffers, preserve_state, use_batch_statistics, uses_batch
-from normbench.norms.weight import weight_norm
-from normbench.norms.weight_standardization import weight_standardization
+from normbench.norms.weight import (
+    MeanOnlyBatchNorm,
+    RecurrentMeanOnlyBatchNorm,
+    data_dependent_init,
+    recurrent_mean_only,
+    weight_norm,
+    weight_standardization,
+)
 
 __all__ = [
     "KINDS",
@@ -58,11 +70,14 @@ __all__ = [
     "Unfoldable",
     "Unsupported",
     "average_statistics",
+    "axes_of",
+    "batch_statistics",
     "blocks",
     "data_dependent_init",
     "exact_statistics",
     "fold",
     "images_at_once",
+    "images_in_one_pass",
     "keep_buffers",
     "load_statistics",
     "mean_and_var",

@@ -1,26 +1,99 @@
-"""Batch normalization: each unit standardised over the mini-batch."""
+"""Batch normalization: each unit standardised over the mini-batch, in blocks and inside recurrent cells."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from normbench.norms.statistics import RunningStatistics, require_two_values
+from normbench.errors import Unsupported
+
+ONE_VALUE = "{norm} needs two values per feature to train: got a batch of {n}. Use batch_size=2 or more, or norm=layer."
+
+
+class RunningStatistics(_BatchNorm):
+    """torch's batch norm, with what other norms over the batch need: statistics per time step, and an update of them.
+
+    running <- (1 - momentum) running + momentum (the batch's mean, or its variance times m/(m-1))
+
+    Args:
+        features: C, the size of axis 1.
+        momentum: weight of a new batch, above 0 and at most 1; None for the plain average of all batches so far.
+        steps: keep statistics [steps, C] and a count of batches for each time step, instead of [C] and one count.
+        updates: how many there are in one training step; each then weighs so much less that the averages look back
+            equally far.
+    """
+
+    over: tuple[str, ...] = ("examples", "height", "width")
+    invariant_to: tuple[str, ...] = ("matrix scaled", "vector scaled", "data scaled", "data shifted")
+    called = "BatchNorm"  # in messages
+    running_mean: Tensor
+    running_var: Tensor | None
+    num_batches_tracked: Tensor
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        eps: float,
+        momentum: float | None,
+        affine: bool,
+        steps: int | None = None,
+        updates: int = 1,
+    ) -> None:
+        if momentum is not None and not 0 < momentum <= 1:
+            raise ValueError(
+                f"norm.momentum must be above 0 and at most 1, or null for a plain average: got {momentum}."
+            )
+        if momentum is not None and updates > 1:
+            momentum = 1 - (1 - momentum) ** (1 / updates)
+        super().__init__(features, eps, momentum, affine)
+        if steps is not None:
+            self.running_mean, self.running_var = torch.zeros(steps, features), torch.ones(steps, features)
+            self.num_batches_tracked = torch.zeros(steps, dtype=torch.long)
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """torch calls this before anything else: a feature with one value would equal its mean."""
+        if self.training and input.numel() == input.shape[1]:
+            raise Unsupported(ONE_VALUE.format(norm=self.called, n=len(input)))
+
+    def by_batch(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`x` normalised by its own statistics, gamma and beta included, and its mean and unbiased variance [C].
+
+        With momentum 1 the kernel leaves both where it keeps its averages. They are zeros_like, because under vmap what
+        it writes into views of new zeros is lost.
+        """
+        kept = self.running_mean if self.running_mean.dim() == 1 else self.running_mean[0]
+        mean, var = torch.zeros_like(kept), torch.zeros_like(kept)
+        y = F.batch_norm(x, mean, var, self.weight, self.bias, True, 1.0, self.eps)
+        return y, mean, var
+
+    @torch.no_grad()
+    def update(self, mean: Tensor, var: Tensor | None, t: int | None = None) -> None:
+        """Feed one batch's mean and unbiased variance [C] (for time step `t`, if given)."""
+        row = ... if t is None else t
+        count, running_mean = self.num_batches_tracked[row], self.running_mean[row]
+        count.add_(1)
+        share = self.momentum if self.momentum is not None else count.to(running_mean.dtype).reciprocal()
+        # not lerp_, which vmap does slowly, member by member
+        running_mean.copy_(torch.lerp(running_mean, mean.to(running_mean.dtype), share))
+        if self.running_var is not None and var is not None:
+            running_var = self.running_var[row]
+            running_var.copy_(torch.lerp(running_var, var, share))
 
 
 class BatchNorm(RunningStatistics):
     """y = gamma (x - mean) / sqrt(var + eps) + beta, mean and var over the batch (and space), per feature.
 
-    In training, mean and var are the mini-batch's own (var biased: divided by m); in evaluation, the moving averages.
-    Two averages of the batch statistics are kept, both of the mean and of the unbiased variance m/(m-1) var:
-    exponential (`running_mean`, `running_var`: what torch.nn.BatchNorm keeps) and plain (`average_mean`, `average_var`:
-    "the mean of the means, the mean of the variances" of the paper's algorithm 2).
+    In training, mean and var are the mini-batch's own (var biased: divided by m); in evaluation, the running averages
+    of the mean and of the unbiased variance m/(m-1) var: torch.nn.BatchNorm1d and 2d in one.
 
     Args:
         features: C, the size of axis 1.
         eps: added to the variance.
-        momentum: weight of the new batch in the exponential averages (1 - decay).
+        momentum: weight of the new batch in the running averages (1 - decay); None for plain averages over training,
+            "the mean of the means, the mean of the variances" of the paper's algorithm 2.
         affine: learn gamma (`weight`, starts at 1) and beta (`bias`, starts at 0).
 
     Shape: [N, C] or [N, C, H, W], unchanged.
@@ -28,26 +101,16 @@ class BatchNorm(RunningStatistics):
     Source: Ioffe & Szegedy 2015, arXiv:1502.03167, algorithms 1 and 2, section 3.2 for convolutions.
     """
 
-    centres_units = True
-
-    def __init__(self, features: int, *, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True) -> None:
-        super().__init__((features,), momentum)
-        self.eps = eps
-        self.weight = nn.Parameter(torch.ones(features)) if affine else None
-        self.bias = nn.Parameter(torch.zeros(features)) if affine else None
+    def __init__(self, features: int, *, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True) -> None:
+        super().__init__(features, eps=eps, momentum=momentum, affine=affine)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
-            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
-        require_two_values(x, "BatchNorm")
-        # With momentum 1 the kernel leaves the batch's own mean and unbiased variance: both averages are fed from them.
-        mean, var = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_mean)
-        y = F.batch_norm(x, mean, var, self.weight, self.bias, True, 1.0, self.eps)
-        self.update(mean, var)
-        return y
-
-    def extra_repr(self) -> str:
-        return f"{len(self.running_mean)}, eps={self.eps}, momentum={self.momentum}, affine={self.weight is not None}"
+        if self.training and self.momentum is None:  # torch would read the count on the host, which vmap can't
+            self._check_input_dim(x)
+            y, mean, var = self.by_batch(x)
+            self.update(mean, var)
+            return y
+        return super().forward(x)
 
 
 class RecurrentBatchNorm(RunningStatistics):
@@ -76,23 +139,24 @@ class RecurrentBatchNorm(RunningStatistics):
         place: str,
         *,
         eps: float = 1e-5,
-        momentum: float = 0.1,
+        momentum: float | None = 0.1,
         affine: bool = True,
         per_step: bool = True,
         gamma: float = 0.1,
     ) -> None:
-        super().__init__((steps if per_step else 1, features), momentum, updates=1 if per_step else steps)
-        self.eps = eps
-        self.weight = nn.Parameter(torch.full((features,), float(gamma)), requires_grad=affine)
-        self.bias = nn.Parameter(torch.zeros(features)) if affine and place == "state" else None
+        own, updates = (steps, 1) if per_step else (1, steps)
+        super().__init__(features, eps=eps, momentum=momentum, affine=True, steps=own, updates=updates)
+        nn.init.constant_(self.weight, gamma).requires_grad_(affine)
+        if place != "state" or not affine:
+            self.bias = None  # type: ignore[assignment]
 
-    def forward(self, x: Tensor, t: int) -> Tensor:
+    def forward(self, x: Tensor, t: int) -> Tensor:  # type: ignore[override]
         t = min(t, len(self.running_mean) - 1)
         if not self.training:
+            assert self.running_var is not None
             mean, var = self.running_mean[t], self.running_var[t]
             return F.batch_norm(x, mean, var, self.weight, self.bias, False, 0.0, self.eps)
-        require_two_values(x, "BatchNorm")
-        mean, var = torch.zeros_like(self.running_mean[t]), torch.zeros_like(self.running_var[t])
-        y = F.batch_norm(x, mean, var, self.weight, self.bias, True, 1.0, self.eps)
+        self._check_input_dim(x)
+        y, mean, var = self.by_batch(x)
         self.update(mean, var, t)
         return y

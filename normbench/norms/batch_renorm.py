@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from normbench.norms.batch import BatchNorm
-from normbench.norms.statistics import require_two_values
 
 
 class BatchRenorm(BatchNorm):
@@ -31,6 +30,8 @@ class BatchRenorm(BatchNorm):
     Source: Ioffe 2017, arXiv:1702.03275, section 3 and algorithm 1; schedule: section 4.
     """
 
+    called = "Batch renormalization"
+
     def __init__(
         self,
         features: int,
@@ -39,7 +40,7 @@ class BatchRenorm(BatchNorm):
         d_max: float = 5.0,
         warmup_steps: int = 5000,
         eps: float = 1e-5,
-        momentum: float = 0.1,
+        momentum: float | None = 0.1,
         affine: bool = True,
     ) -> None:
         super().__init__(features, eps=eps, momentum=momentum, affine=affine)
@@ -51,13 +52,13 @@ class BatchRenorm(BatchNorm):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
-        require_two_values(x, "Batch renormalization")
+        self._check_input_dim(x)
         mean, var = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_mean)
-        x_hat = F.batch_norm(x, mean, var, None, None, True, 1.0, self.eps)
+        x_hat = F.batch_norm(x, mean, var, None, None, True, 1.0, self.eps)  # leaves the batch's mean and variance
         values = x.numel() // x.shape[1]
         r, d = self.correction(mean, var * ((values - 1) / values))
         self.update(mean, var)
-        if self.weight is not None and self.bias is not None:
+        if self.affine:
             r, d = self.weight * r, self.weight * d + self.bias
         view = (-1, *[1] * (x.dim() - 2))
         return x_hat * r.view(view) + d.view(view)
@@ -65,6 +66,7 @@ class BatchRenorm(BatchNorm):
     def correction(self, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
         """r and d [C] of a batch with this mean and biased variance."""
         r_max, d_max = self.limits()
+        assert self.running_var is not None
         sigma = (self.running_var + self.eps).sqrt()
         r = ((var + self.eps).sqrt() / sigma).clamp(1 / r_max, r_max)
         return r, ((mean - self.running_mean) / sigma).clamp(-d_max, d_max)

@@ -1,24 +1,20 @@
-"""`normbench describe`: the network as blocks, with shapes, parameters, and what is normalised over which axes.
-
-The axes are not written down anywhere but found out: one output value is differentiated with respect to all inputs, and
-the axes along which it depends on others, or others on these, are those that the norm works over. So it is true of a
-user's own norm, too.
-"""
+"""What a network is made of: its blocks, what each normalises over, and what that lets it not notice."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.parametrizations import _WeightNorm
 
-from normbench.norms import Block, Recorded, blocks
-from normbench.norms.block import record_activations
-
-AXES = ("examples", "features", "height", "width")
+from normbench.norms.block import Block, Recorded, blocks, record_activations
+from normbench.norms.layer import PerStep
+from normbench.norms.state import AXES, axes_of
 
 
 @dataclass(frozen=True)
@@ -35,78 +31,94 @@ class Layer:
 
 def describe(model: nn.Module, shape: tuple[int, int, int], batch_size: int) -> list[Layer]:
     """The blocks of `model`, for images of `shape` in batches of `batch_size`; it is run on noise, in training mode."""
-    shapes: dict[tuple[str, str], tuple[int, ...]] = {}
-    with torch.no_grad(), record_activations(blocks(model), lambda name, block: partial(_note, shapes, name)):
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def watch(name: str, block: Recorded) -> Any:
+        return lambda tensor, value: shapes.setdefault(name, tuple(value.shape))  # the first is `linear`
+
+    with torch.no_grad(), record_activations(blocks(model), watch):
         model.train()(torch.randn(batch_size, *shape))
     layers = []
     for name, block in blocks(model):
-        size = shapes[name, "linear"]
-        out = " x ".join(map(str, size[1:]))
-        count = sum(p.numel() for p in block.parameters())
+        size = shapes[name]
         if isinstance(block, Block):
             linear = _linear(block.linear)
-            norm = "-" if block.norm is None else type(block.norm).__name__
-            after = block.norm is not None and block.placement == "after" and block.activation is not None
-            norm += " after the activation" if after else ""
-            over = "-" if block.norm is None else axes(block.norm, size)
+            norms = {} if block.norm is None else {"": block.norm}
+            after = " after the activation" if block.placement == "after" and block.activation is not None else ""
         else:
             linear = _weights(block)
-            places = {n.removesuffix("_norm"): m for n, m in block.named_children() if n.endswith("_norm")}
-            kinds = {type(m).__name__ for m in places.values()}
-            norm = f"{', '.join(sorted(kinds))} ({', '.join(places)})" if places else "-"
-            features = getattr(block, "together", 1) * getattr(block, "units", size[1])  # what its first norm takes
-            over = axes(next(iter(places.values())), (size[0], features), 0) if places else "-"
-        layers.append(Layer(name, linear, out, count, norm, over))
+            norms = {n.removesuffix("_norm"): m for n, m in block.named_children() if n.endswith("_norm")}
+            after = f" ({', '.join(norms)})"
+            size = (
+                size[0],
+                getattr(block, "together", 1) * getattr(block, "units", size[1]),
+            )  # what its first norm takes
+        kinds = ", ".join(sorted({type(norm).__name__ for norm in norms.values()}))
+        over = axes(next(iter(norms.values())), size) if norms else "-"
+        count = sum(p.numel() for p in block.parameters())
+        out = " x ".join(map(str, shapes[name][1:]))
+        layers.append(Layer(name, linear, out, count, kinds + after if norms else "-", over))
     return layers
 
 
-def _note(shapes: dict[tuple[str, str], tuple[int, ...]], name: str, tensor: str, value: Tensor) -> None:
-    shapes.setdefault((name, tensor), tuple(value.shape))
+def axes(norm: nn.Module, size: tuple[int, ...]) -> str:
+    """Over which axes `norm` works in training, on inputs of `size`: "examples, height, width: 1,024 values"."""
+    norm = norm.norm if isinstance(norm, PerStep) else norm
+    over = axes_of(norm)
+    if over is None:
+        return "unknown: the norm declares no `over`"
+    sizes = dict(zip(AXES, size, strict=False))  # without height and width in fully connected layers
+    groups, virtual = getattr(norm, "num_groups", 1), getattr(norm, "virtual", size[0])
+    sizes |= {"examples": min(size[0], virtual), "features": size[1] // groups}
+    found = [axis for axis in sizes if axis in over and sizes[axis] > 1]
+    if not found:
+        return "no others: each value by itself"
+    part = f" ({sizes['features']} of {size[1]} features at a time)" if "features" in found and groups > 1 else ""
+    return f"{', '.join(found)}: {prod(sizes[axis] for axis in found):,} values{part}"
 
 
-def axes(norm: nn.Module, size: tuple[int, ...], *arguments: Any) -> str:
-    """Over which axes `norm`, in training mode, works on inputs of `size`: "examples, height, width (1,024 values)"."""
-    state = {name: value.clone() for name, value in norm.state_dict().items()}
-    first = (0,) * len(size)
-    x = torch.randn(size, dtype=torch.float32)
-    x[first] = 0.1  # not the largest, for a norm that divides by that
+def invariances(linear: nn.Module, norm: nn.Module | None) -> frozenset[str]:
+    """The changes of weights and data that norm(linear(x)) does not notice, up to eps, by what both declare.
 
-    def output(x: Tensor) -> Tensor:
-        norm.load_state_dict(state)
-        torch.manual_seed(0)  # of the noise, where there is some
-        return norm.train()(x, *arguments)
+        matrix scaled   all weights by one factor        data scaled      all inputs by one factor
+        matrix shifted  the same added to all rows       data shifted     the same added to all examples
+        vector scaled   one row of the weights           one case scaled  one example
 
-    with torch.random.fork_rng(devices=[]):
-        y = output(x.requires_grad_())
-        (gradient,) = torch.autograd.grad(y[first], x)
-        together = gradient.abs() > 1e-9
-        together[first] = False
-        if not together.any():
-            norm.load_state_dict(state)
-            return "no others: each value by itself"
-        # Of a maximum only the largest value is felt, but it is felt by all: what these inputs move belongs together.
-        with torch.no_grad():
-            together |= (output(x + together) - y).abs() > 1e-6 * y.abs()
-    norm.load_state_dict(state)
-    together[first] = True
-    found = [AXES[a] for a in range(len(size)) if together.movedim(a, 0)[1:].any()]
-    names = ", ".join(found)
-    features = int(together.flatten(2).any(2).any(0).sum()) if together.dim() > 2 else int(together.any(0).sum())
-    part = f" ({features} of {size[1]} features at a time)" if 1 < features < size[1] else ""
-    return f"{names}: {int(together.sum()):,} values{part}"
+    "Weights" are those that are drawn at random: v where they are re-parametrised (`invariant_to` of norms and
+    re-parametrisations). A norm that takes one mean over features and positions does not notice a shift of the matrix
+    only where there are no positions: convolutions shift each position differently. A bias in front of the norm is not
+    scaled with the weights or the data.
+
+    Source: Ba, Kiros & Hinton 2016, arXiv:1607.06450, table 1 (three of these columns and three more).
+    """
+    found: set[str] = set()
+    if parametrize.is_parametrized(linear, "weight"):
+        how = linear.parametrizations["weight"][0]  # type: ignore[index]
+        found |= set(
+            getattr(how, "invariant_to", ("matrix scaled", "vector scaled") if isinstance(how, _WeightNorm) else ())
+        )
+    norm = norm.norm if isinstance(norm, PerStep) else norm
+    of_norm = set(getattr(norm, "invariant_to", ()))
+    if isinstance(linear, nn.Conv2d) and {"features", "height"} <= set(
+        (axes_of(norm) if norm is not None else ()) or ()
+    ):
+        of_norm -= {"matrix shifted"}
+    if getattr(linear, "bias", None) is not None and "data shifted" not in of_norm:
+        of_norm = {change for change in of_norm if "scaled" not in change}
+    return frozenset(found | of_norm)
 
 
-def _linear(linear: nn.Module) -> str:
+def _linear(linear: Any) -> str:
     words = {"Linear": "linear", "Conv2d": "convolution"}
     kind = type(linear).__name__.removeprefix("Parametrized")
-    weight: Any = linear.weight
+    weight: Tensor = linear.weight
     size = " x ".join(map(str, weight.shape[2:]))
     name = f"{words.get(kind, kind)} {weight.shape[1]} -> {weight.shape[0]}{', ' + size if size else ''}"
     return f"{name}{_parametrised(linear)}{'' if getattr(linear, 'bias', None) is None else ', bias'}"
 
 
 def _parametrised(module: nn.Module) -> str:
-    if not torch.nn.utils.parametrize.is_parametrized(module, "weight"):
+    if not parametrize.is_parametrized(module, "weight"):
         return ""
     [how, *_] = module.parametrizations["weight"]  # type: ignore[index]
     return f", weight by {type(how).__name__.strip('_')}"

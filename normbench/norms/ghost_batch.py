@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from normbench.errors import Unsupported
 from normbench.norms.batch import BatchNorm, RecurrentBatchNorm
-from normbench.norms.statistics import require_two_values
+
+Normalized = tuple[Tensor, Tensor, Tensor]  # y, and the mean and unbiased variance [C] of x
 
 
 class GhostBatchNorm(BatchNorm):
@@ -26,8 +28,10 @@ class GhostBatchNorm(BatchNorm):
     Source: Hoffer, Hubara & Soudry 2017, arXiv:1705.08741, section 4 (algorithm 1).
     """
 
+    called = "Ghost batch norm"
+
     def __init__(
-        self, features: int, *, virtual: int, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True
+        self, features: int, *, virtual: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True
     ) -> None:
         super().__init__(features, eps=eps, momentum=momentum, affine=affine)
         self.virtual = require_virtual(virtual)
@@ -35,7 +39,8 @@ class GhostBatchNorm(BatchNorm):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
-        y, mean, var = ghost_batch_norm(x, self)
+        self._check_input_dim(x)
+        y, mean, var = ghost_batch_norm(x, self.virtual, self.by_batch)
         self.update(mean, var)
         return y
 
@@ -52,22 +57,19 @@ class RecurrentGhostBatchNorm(RecurrentBatchNorm):
     Raises: as GhostBatchNorm.
     """
 
+    called = "Ghost batch norm"
+
     def __init__(self, features: int, steps: int, place: str, *, virtual: int, **options: float) -> None:
         super().__init__(features, steps, place, **options)  # type: ignore[arg-type]
         self.virtual = require_virtual(virtual)
 
-    def forward(self, x: Tensor, t: int) -> Tensor:
-        if not self.training:
-            return super().forward(x, t)
-        y, mean, var = ghost_batch_norm(x, self)
-        self.update(mean, var, min(t, len(self.running_mean) - 1))
-        return y
+    def by_batch(self, x: Tensor) -> Normalized:
+        return ghost_batch_norm(x, self.virtual, super().by_batch)
 
 
-def ghost_batch_norm(x: Tensor, norm: GhostBatchNorm | RecurrentGhostBatchNorm) -> tuple[Tensor, Tensor, Tensor]:
+def ghost_batch_norm(x: Tensor, virtual: int, by_batch: Callable[[Tensor], Normalized]) -> Normalized:
     """`x` normalised by ghost batches, with their average mean and unbiased variance [C]."""
-    require_two_values(x, "Ghost batch norm")
-    n, virtual = len(x), norm.virtual
+    n = len(x)
     # Without gradients it is no training step: instruments may look at fewer images, which then are one ghost batch.
     if virtual > n and torch.is_grad_enabled():
         raise Unsupported(
@@ -78,12 +80,8 @@ def ghost_batch_norm(x: Tensor, norm: GhostBatchNorm | RecurrentGhostBatchNorm) 
         ghosts[-2:] = [x[-virtual - 1 :]]
     if ghosts[0].numel() == x.shape[1]:
         raise Unsupported("norm.virtual must be 2 or more where a unit has one value per example: got 1.")
-    statistics = norm.running_mean.new_zeros(2, len(ghosts), x.shape[1])
-    # With momentum 1 the kernel leaves each ghost batch's own mean and unbiased variance.
-    parts = [
-        F.batch_norm(ghost, mean, var, norm.weight, norm.bias, True, 1.0, norm.eps)
-        for ghost, mean, var in zip(ghosts, *statistics, strict=True)
-    ]
+    parts, means, variances = zip(*map(by_batch, ghosts), strict=True)
+    statistics = torch.stack([torch.stack(means), torch.stack(variances)])  # [2, ghost batches, C]
     whole, rest = len(ghosts[0]), len(ghosts[-1])  # all but the last are of the same size
     mean, var = (statistics[:, :-1].sum(1) * whole + statistics[:, -1] * rest) / n
     return torch.cat(parts), mean, var

@@ -26,7 +26,7 @@ class NoisyBatchNorm(BatchNorm):
     Source: Santurkar et al. 2018, arXiv:1805.11604, section 2.1 and figure 2.
     """
 
-    noisy = True  # False while inference is tried with the statistics of a batch
+    noisy = True  # False while inference is tried with the statistics of a batch (`use_batch_statistics`)
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class NoisyBatchNorm(BatchNorm):
         noise_scale: float = 1.25,
         noise_spread: float = 0.1,
         eps: float = 1e-5,
-        momentum: float = 0.1,
+        momentum: float | None = 0.1,
         affine: bool = True,
     ) -> None:
         super().__init__(features, eps=eps, momentum=momentum, affine=affine)

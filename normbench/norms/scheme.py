@@ -9,7 +9,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from normbench.norms.block import Block
-from normbench.norms.inference import KINDS, Kind
+from normbench.norms.statistics import KINDS, Kind
 
 
 def _as_it_is(module: nn.Module) -> nn.Module:
@@ -95,4 +95,4 @@ def supplies_bias(norm: nn.Module) -> bool:
     """
     if getattr(norm, "keeps_bias", False):
         return False
-    return getattr(norm, "bias", None) is not None or getattr(norm, "centres_units", False)
+    return getattr(norm, "bias", None) is not None or "data shifted" in getattr(norm, "invariant_to", ())

@@ -9,22 +9,17 @@ from typing import Any
 
 from torch import nn
 
+from normbench.norms.activations import DynamicTanh
 from normbench.norms.batch import BatchNorm, RecurrentBatchNorm
 from normbench.norms.batch_renorm import BatchRenorm
-from normbench.norms.data_init import data_dependent_init
-from normbench.norms.dynamic_tanh import DynamicTanh
 from normbench.norms.ghost_batch import GhostBatchNorm, RecurrentGhostBatchNorm
-from normbench.norms.group import GroupNorm
-from normbench.norms.instance import InstanceNorm
-from normbench.norms.layer import LayerNorm, RecurrentLayerNorm
-from normbench.norms.layer2d import LayerNorm2d
-from normbench.norms.mean_only import MeanOnlyBatchNorm, recurrent_mean_only
+from normbench.norms.group import GroupNorm, InstanceNorm
+from normbench.norms.layer import LayerNorm, LayerNorm2d, PerStep, RecurrentLayerNorm, RMSNorm
 from normbench.norms.noisy_batch import NoisyBatchNorm
-from normbench.norms.recurrent import PerStep
-from normbench.norms.rms import RMSNorm
 from normbench.norms.scheme import NormScheme
+from normbench.norms.weight import MeanOnlyBatchNorm, data_dependent_init, recurrent_mean_only
 from normbench.norms.weight import weight_norm as reparametrize_weight
-from normbench.norms.weight_standardization import weight_standardization as standardize_weight
+from normbench.norms.weight import weight_standardization as standardize_weight
 
 
 def none() -> NormScheme:
@@ -54,7 +49,7 @@ def noisy_batch(**options: Any) -> NormScheme:
     return NormScheme(norm=partial(NoisyBatchNorm, **options))
 
 
-def mean_only(*, momentum: float, affine: bool, per_step: bool) -> NormScheme:
+def mean_only(*, momentum: float | None, affine: bool, per_step: bool) -> NormScheme:
     """Mean-only batch normalization."""
     recurrent = partial(recurrent_mean_only, momentum=momentum, per_step=per_step)
     return NormScheme(norm=partial(MeanOnlyBatchNorm, momentum=momentum, affine=affine), recurrent_norm=recurrent)
@@ -65,7 +60,7 @@ def weight() -> NormScheme:
     return NormScheme(reparametrize=reparametrize_weight, data_dependent_init=data_dependent_init)
 
 
-def weight_mean_only(*, momentum: float, affine: bool, per_step: bool) -> NormScheme:
+def weight_mean_only(*, momentum: float | None, affine: bool, per_step: bool) -> NormScheme:
     """Weight normalization with mean-only batch normalization."""
     norms = mean_only(momentum=momentum, affine=affine, per_step=per_step)
     return NormScheme(
@@ -77,7 +72,7 @@ def weight_mean_only(*, momentum: float, affine: bool, per_step: bool) -> NormSc
 
 
 def weight_standardization(**options: Any) -> NormScheme:
-    """Scaled weight standardization. Options: as in `weight_standardization.weight_standardization`."""
+    """Scaled weight standardization. Options: as in `weight.weight_standardization`."""
     return NormScheme(reparametrize=partial(standardize_weight, **options))
 
 

@@ -49,7 +49,7 @@ def draw(cells: Cells) -> list[Figure]:
         "root mean square over units of how far the running mean is from the exact one, in standard deviations, and",
         "of how far the running variance is from it, as a share (0.1: 10 percent), logarithmic. Exact: of training",
         "images at the present weights. Right: error on the validation set with the running statistics (ema: what",
-        "inference usually works with), plain averages over training (cumulative) or over mini-batches at the present",
+        "inference usually works with), averages over mini-batches at the present",
         "weights (averages), the exact ones (precise), and those of each mini-batch of the run's own size, as in",
         "training: what falls from batch to ema is the gap between training and inference; where precise is much",
         "lower than ema, the averages are to blame, not the batch. Schemes without running statistics have none.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from normbench.norms import (
     MeanVar,
     average_statistics,
     exact_statistics,
-    images_at_once,
+    images_in_one_pass,
     load_statistics,
     statistics_for,
     statistics_of,
@@ -41,7 +42,7 @@ def evaluate_own(
     model: nn.Module, kind: str, train: Examples, examples: Examples, batch_size: int
 ) -> tuple[float, float]:
     """As `training.evaluate`, with the statistics of this kind. `model` is left as it was."""
-    if kind == "ema" or not statistics_of(model, "ema"):
+    if kind == "ema" or not statistics_of(model):
         return evaluate(model, examples)
     found = statistics_for(model, kind, training_images(model, train), batch_size)
     result = evaluate_with(model, kind, found, examples, min(batch_size, len(examples)) if kind == "batch" else 200)
@@ -120,8 +121,8 @@ class Statistics:
             else:
                 self.found[kind] = statistics_for(model, kind, images, batch_size)
         exactly = deepcopy(model).double()
-        fit = images_at_once(exactly, training_images(exactly, train, 1)(1)[0][0])
-        self.exact = exact_statistics(exactly, training_images(exactly, train, count)(fit))
+        fit = images_in_one_pass(exactly, training_images(exactly, train, 1)(1)[0][0])
+        self.exact = exact_statistics(exactly, training_images(exactly, train, count)(fit)[0])
 
     def errors(self) -> Iterator[NormError]:
         """Of each norm and kind, against the exact statistics of the network in float64."""
@@ -134,10 +135,10 @@ class Statistics:
                     yield NormError(name, kind, units, mean_error, var_ratio, noise)
 
     def _error(self, found: Found, name: str) -> tuple[int, tuple[float, float]]:
-        norm = self.model.get_submodule(name)
+        norm: Any = self.model.get_submodule(name)
         units, numbers = errors(found[name], self.exact[name], getattr(norm, "eps", 0.0))
         mean_error, var_ratio, _ = numbers.nanmedian(0).values.tolist()
-        return int(units.sum()), (mean_error, var_ratio if hasattr(norm, "running_var") else torch.nan)
+        return int(units.sum()), (mean_error, var_ratio if norm.running_var is not None else torch.nan)
 
 
 def _in_groups(model: nn.Module, images: Sequence[Tensor], batch_size: int) -> Iterator[tuple[float, Found]]:
@@ -157,9 +158,7 @@ def _mean(groups: Sequence[tuple[float, Found]]) -> Found:
 
 def possible(model: nn.Module) -> list[str]:
     """The kinds that the network can work with; "batch" where each unit has two values, see `fits`."""
-    if not statistics_of(model, "ema"):
-        return []
-    return [kind for kind in KINDS if kind != "cumulative" or statistics_of(model, "cumulative")]
+    return list(KINDS) if statistics_of(model) else []
 
 
 def fits(model: nn.Module, examples: Examples, batch_size: int) -> bool:

@@ -46,14 +46,14 @@ def test_numbers_are_those_of_a_plain_computation(capsys: pytest.CaptureFixture[
     images, labels = test.batch(torch.arange(len(test)))
     every = train.batch(torch.arange(len(train)))[0]
     rows = {(e["statistics"], e["batch_size"]): e for e in found["evaluations"]}
-    kinds = ("ema", "cumulative", "averages", "precise")
+    kinds = ("ema", "averages", "precise")
     assert list(rows) == [(kind, n) for kind in (*kinds, "batch") for n in (1, 7) if (kind, n) != ("batch", 1)]
     assert found["training_images"] == len(train) == 500
     summary = normbench.load(folder.parent).all_columns.iloc[0]
     for n in (1, 7):
         assert rows["ema", n]["accuracy"] == pytest.approx(summary.test_accuracy)
         assert rows["ema", n]["loss"] == pytest.approx(summary.test_loss, rel=1e-5)
-    exact = exact_statistics(model, [every.double().float()])
+    exact = exact_statistics(model, every.double().float())
     load_statistics(model, exact)
     with torch.no_grad():
         logits = model(images)
@@ -115,7 +115,7 @@ def test_a_scheme_without_statistics_is_evaluated_and_says_so(norm: str, capsys:
 def test_the_other_networks(capsys: pytest.CaptureFixture[str]) -> None:
     """Convolutions have many values of one image; a norm of the mean alone has no variance."""
     cnn = said(capsys, run("norm=batch", "model=cnn", "model.channels=[3,4]"), "batch_size=1")
-    assert [e["statistics"] for e in cnn["evaluations"]] == ["ema", "cumulative", "averages", "precise", "batch"]
+    assert [e["statistics"] for e in cnn["evaluations"]] == ["ema", "averages", "precise", "batch"]
     mean_only = said(capsys, run("norm=weight_mean_only"))
     assert {e["var_ratio"] for e in mean_only["errors"]} == {None}
 
@@ -141,7 +141,7 @@ def test_bad_input(
         ([], "evaluate needs one run, results/<study>/<run>: got none."),
         (["nowhere"], "a run's folder is needed, results/<study>/<run>: nowhere is no folder."),
         ([str(unfinished)], "a run must be complete to have trained weights"),
-        ([of, "norm.statistics=bogus"], "norm.statistics is one of ema, cumulative, averages, precise, batch: got b"),
+        ([of, "norm.statistics=bogus"], "norm.statistics is one of ema, averages, precise, batch: got b"),
         ([of, "norm.statistics=batch", "batch_size=1"], "needs two values per unit: got a batch of 1."),
         ([str(layer), "norm.statistics=precise"], "norm=layer keeps no statistics of batches."),
         ([of, "batch_size=0"], "batch_size must be a whole number from 1 to"),
@@ -156,7 +156,7 @@ def test_bad_input(
         refused(["evaluate", *words], message)
 
 
-@pytest.mark.parametrize("kind", ["cumulative", "averages", "precise", "batch"])
+@pytest.mark.parametrize("kind", ["averages", "precise", "batch"])
 def test_a_run_with_another_kind_has_the_same_weights(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     plain, other = (
         run("norm=batch", "model.dropout=0.2"),
@@ -172,6 +172,6 @@ def test_a_run_with_another_kind_has_the_same_weights(kind: str, capsys: pytest.
     assert runs.loc[plain.name].test_loss != pytest.approx(told["loss"], rel=1e-3)
     if kind == "precise":  # what fold and explain work with
         trained, images = load_trained(plain), load_trained(plain).dataset.train.batch(torch.arange(500))[0]
-        wanted = exact_statistics(trained.model, [images])["hidden2.norm"].mean.float()
+        wanted = exact_statistics(trained.model, images)["hidden2.norm"].mean.float()
         torch.testing.assert_close(load_trained(other).model.hidden2.norm.running_mean, wanted, rtol=1e-4, atol=1e-5)
         assert main(["fold", str(other)]) == 0

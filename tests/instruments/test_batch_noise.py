@@ -100,7 +100,7 @@ def test_numbers_are_those_of_a_naive_implementation(norm, network, network_of):
     found = rows(instrument, 10, model, probe)
     batches = [images for images, _ in drawn(train, 40, 8, CPU)]
     population, training = copy.deepcopy(model).eval(), copy.deepcopy(model).eval()
-    load_statistics(population, exact_statistics(population, [torch.cat(batches)]))
+    load_statistics(population, exact_statistics(population, torch.cat(batches)))
     use_batch_statistics(training)
     for row in found:
         key = row["layer"], row["tensor"]

@@ -35,7 +35,7 @@ def test_looks_and_leaves_everything_as_it_was(norm_name, model_name, network_of
     for one, other in zip(instruments, resumed, strict=True):
         found = rows(one, LAST, model, run_around(one, model, **around))
         assert_same(before, everything(model))
-        assert bool(found) == (not isinstance(one, Statistics) or bool(statistics_of(model, "ema")))
+        assert bool(found) == (not isinstance(one, Statistics) or bool(statistics_of(model)))
         assert all(map(math.isfinite, numbers_of(found, "mean_only" in norm_name)))
         again = rows(other, LAST, model, run_around(other, model, **around))
         assert str(again) == str(found)  # NaN equals NaN

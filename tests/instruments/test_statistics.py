@@ -76,9 +76,9 @@ def test_errors_are_those_of_a_naive_implementation(eps):
 def test_numbers_are_those_of_a_naive_implementation(norm, network, network_of):
     model = in_training(network_of(norm, network), TRAIN)
     found, _ = looked_at(model)
-    exact = exact_statistics(model, [TRAIN.images])
-    for kind in ("ema", "cumulative"):
-        by_norm, kept = of_norms(found, kind), statistics_of(model, kind)
+    exact = exact_statistics(model, TRAIN.images)
+    for kind in ("ema",):
+        by_norm, kept = of_norms(found, kind), statistics_of(model)
         assert {name for name, _ in by_norm} == kept.keys() == exact.keys()
         for (name, t), row in by_norm.items():
             eps = getattr(model.get_submodule(name), "eps", 0.0)
@@ -99,17 +99,18 @@ def test_averages_of_batch_variances(batch_size, tolerance):
     torch.manual_seed(0)
     images = torch.randn(20_000, 6) * 3 + 2
     model = nn.Sequential(nn.Identity(), norm := BatchNorm(6))
+    plain = nn.Sequential(nn.Identity(), BatchNorm(6, momentum=None))
     biased = []
     for x in images.split(batch_size):
-        model(x)
+        model(x), plain(x)
         biased.append(x.var(0, correction=0))
     population = images.double().var(0, correction=0)
-    (exact,) = exact_statistics(model, list(images.split(1000))).values()
+    (exact,) = exact_statistics(model, images).values()
     torch.testing.assert_close(exact.var, population, rtol=1e-6, atol=0)
     ratio = torch.stack(biased).double().mean(0) / population
     assert ratio.mean().item() == pytest.approx(1 - 1 / batch_size, abs=tolerance * (1 - 1 / batch_size))
-    average = errors(statistics_of(model, "cumulative")["1"], exact, norm.eps)[1][0]
-    running = errors(statistics_of(model, "ema")["1"], exact, norm.eps)[1][0]
+    average = errors(statistics_of(plain)["1"], exact, norm.eps)[1][0]
+    running = errors(statistics_of(model)["1"], exact, norm.eps)[1][0]
     assert average[1].item() == pytest.approx(1, abs=tolerance)
     assert average[2] < tolerance
     assert running[2] > 3 * average[2]  # it looks back over the last ten batches or so
@@ -118,17 +119,15 @@ def test_averages_of_batch_variances(batch_size, tolerance):
 def test_accuracy_is_that_of_evaluation(norm_name, network_of):
     model = in_training(network_of(norm_name, "cnn"), TRAIN)
     found, instrument = looked_at(model)
-    if not statistics_of(model, "ema"):
+    if not statistics_of(model):
         assert found == []
         assert instrument.result() == {}
         return
     numbers = of_network(found)
-    assert list(numbers) == ["ema", "cumulative", "averages", "precise", "batch"]
-    for kind in ("ema", "cumulative", "precise"):
+    assert list(numbers) == ["ema", "averages", "precise", "batch"]
+    for kind in ("ema", "precise"):
         other = copy.deepcopy(model)
-        load_statistics(
-            other, exact_statistics(model, [TRAIN.images]) if kind == "precise" else statistics_of(model, kind)
-        )
+        load_statistics(other, exact_statistics(model, TRAIN.images) if kind == "precise" else statistics_of(model))
         loss, accuracy = evaluate(other, VALIDATION)
         assert numbers[kind]["loss"] == pytest.approx(loss, rel=1e-4)
         assert numbers[kind]["accuracy"] == pytest.approx(accuracy, abs=0.021)  # an image on the edge of two classes
@@ -162,7 +161,7 @@ def test_averages_are_over_mini_batches_at_the_present_weights(network_of):
     model = in_training(network_of("batch", "mlp"), TRAIN)
     found, _ = looked_at(model)
     wanted = average_statistics(model, [images for images, _ in drawn(TRAIN, 56, 8, CPU)])  # of 60
-    exact = exact_statistics(model, [TRAIN.images])
+    exact = exact_statistics(model, TRAIN.images)
     for (name, _), row in of_norms(found, "averages").items():
         assert [row["mean_error"], row["var_ratio"], row["var_error"]] == pytest.approx(
             naive(wanted[name], exact[name], 1e-5), rel=1e-4
@@ -175,7 +174,7 @@ def test_averages_are_over_mini_batches_at_the_present_weights(network_of):
 
 def test_exact_statistics_have_no_error(network_of):
     model = in_training(network_of("batch", "mlp"), TRAIN)
-    load_statistics(model, exact_statistics(model, [TRAIN.images]))
+    load_statistics(model, exact_statistics(model, TRAIN.images))
     found, _ = looked_at(model)
     for row in of_norms(found, "ema").values():
         assert row["mean_error"] == pytest.approx(0, abs=1e-5)
@@ -188,18 +187,16 @@ def test_exact_statistics_have_no_error(network_of):
 
 def test_before_the_first_batch(network_of):
     found, _ = looked_at(network_of("batch", "mlp"))
-    exact = next(iter(exact_statistics(network_of("batch", "mlp"), [TRAIN.images]).values()))
-    for kind in ("ema", "cumulative"):
-        row = of_norms(found, kind)["hidden1.norm", ""]
-        wanted = naive(MeanVar(torch.zeros(12), torch.ones(12)), exact, 1e-5)
-        assert [row["mean_error"], row["var_ratio"], row["var_error"]] == pytest.approx(wanted, rel=1e-4)
+    exact = next(iter(exact_statistics(network_of("batch", "mlp"), TRAIN.images).values()))
+    row = of_norms(found, "ema")["hidden1.norm", ""]
+    wanted = naive(MeanVar(torch.zeros(12), torch.ones(12)), exact, 1e-5)
+    assert [row["mean_error"], row["var_ratio"], row["var_error"]] == pytest.approx(wanted, rel=1e-4)
 
 
-def test_torchs_own_batch_norm_has_no_plain_average():
+def test_torchs_own_batch_norm():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), Block(nn.Linear(64, 6), nn.BatchNorm1d(6), nn.ReLU()), Block(nn.Linear(6, 5)))
     model(TRAIN.images)
     found, _ = looked_at(model)
     assert list(of_network(found)) == ["ema", "averages", "precise", "batch"]
     assert list(of_norms(found, "ema")) == [("1.norm", "")]
-    assert of_norms(found, "cumulative") == {}

@@ -158,7 +158,7 @@ def test_it_only_looks(norm_name, model_name, network_of, device):
     assert_same(before, everything(model))
     assert all(row.keys() == {"layer", "tensor", *instrument.columns} for row in rows)
     estimated = {row["images"] for row in rows if row["statistics"] == "re-estimated"}
-    assert estimated == ({4, 8} if statistics_of(model, "ema") else set())
+    assert estimated == ({4, 8} if statistics_of(model) else set())
     assert len([row for row in rows if not row["layer"]]) == 2 * (1 + len(estimated))
     tensors = 3 * len({row["layer"] for row in rows if row["layer"]})
     assert len(rows) <= instrument.rows(tensors, 8)

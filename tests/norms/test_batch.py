@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from formulas import EXACT, SHAPES, assert_same, axes, per_channel, randomize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -13,17 +14,7 @@ from torch import Tensor, nn
 from normbench.errors import Unsupported
 from normbench.norms import BatchNorm, RecurrentBatchNorm
 
-EXACT = {"rtol": 1e-12, "atol": 1e-12}  # float64: sums over some 100 values lose at most three digits of sixteen
-FLOAT = {"rtol": 1e-5, "atol": 1e-6}  # float32: seven digits, two of them lost in variances and lerp's other rounding
-SHAPES = [(6, 5), (2, 5), (4, 5, 3, 2), (1, 5, 4, 4), (2, 5, 1, 1)]
-
-
-def axes(x: Tensor) -> tuple[int, ...]:
-    return (0, *range(2, x.dim()))
-
-
-def per_channel(values: Tensor, x: Tensor) -> Tensor:
-    return values.view(1, -1, *[1] * (x.dim() - 2))
+FLOAT = {"rtol": 1e-5, "atol": 1e-6}  # float32: seven digits, two of them lost in variances and other rounding
 
 
 def naive(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> Tensor:
@@ -37,12 +28,6 @@ def naive(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> Tensor:
 
 def reference(features: int, dims: int, **options: float) -> nn.Module:
     return (nn.BatchNorm1d if dims == 2 else nn.BatchNorm2d)(features, **options)
-
-
-def randomize(norm: nn.Module) -> None:
-    with torch.no_grad():
-        norm.weight.copy_(torch.linspace(0.5, 2.0, len(norm.weight)))
-        norm.bias.copy_(torch.linspace(-1.0, 1.0, len(norm.bias)))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -79,64 +64,42 @@ def test_is_the_formula(shape, eps, device):
     norm = BatchNorm(5, eps=eps).to(device, torch.float64)
     randomize(norm)
     x = (torch.randn(shape, dtype=torch.float64) * 3 + 2).to(device).requires_grad_()
-    gamma, beta = norm.weight.detach().clone().requires_grad_(), norm.bias.detach().clone().requires_grad_()
-    y, wanted = norm(x), naive(x, gamma, beta, eps)
-    torch.testing.assert_close(y, wanted, **EXACT)
-    up = torch.randn(shape, dtype=torch.float64).to(device)
-    got = torch.autograd.grad(y, (x, norm.weight, norm.bias), up)
-    expected = torch.autograd.grad(wanted, (x, gamma, beta), up)
-    # At a batch of two, x's gradient is a difference of equal numbers: absolute error, on the scale of 1/std.
-    for a, b in zip(got, expected, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-11)
-
-
-def test_gradient_of_the_formula_by_finite_differences():
-    torch.manual_seed(2)
-    norm = BatchNorm(3).double()
-    randomize(norm)
-    assert torch.autograd.gradcheck(norm, torch.randn(4, 3, 2, 2, dtype=torch.float64, requires_grad=True))
+    assert_same(norm(x), naive(x, norm.weight, norm.bias, eps), (x, norm.weight, norm.bias))
 
 
 def test_starts_as_nothing_was_seen(device):
     norm = BatchNorm(4).to(device)
     assert norm.num_batches_tracked == 0
-    for kind in ("running", "average"):
-        assert torch.equal(getattr(norm, f"{kind}_mean"), torch.zeros(4, device=device))
-        assert torch.equal(getattr(norm, f"{kind}_var"), torch.ones(4, device=device))
+    assert torch.equal(norm.running_mean, torch.zeros(4, device=device))
+    assert torch.equal(norm.running_var, torch.ones(4, device=device))
     assert torch.equal(norm.weight, torch.ones(4, device=device))
     assert torch.equal(norm.bias, torch.zeros(4, device=device))
 
 
 @pytest.mark.parametrize("shape", [(4, 5), (3, 5, 2, 2)])
-def test_averages_are_plain_averages_of_the_batches(shape, device):
+def test_running_statistics_are_exponential_or_plain_averages(shape, device):
     torch.manual_seed(3)
     norm = BatchNorm(5, momentum=0.3).to(device, torch.float64)
+    plain = BatchNorm(5, momentum=None).to(device, torch.float64)
+    theirs = reference(5, len(shape), momentum=None).to(device, torch.float64)
     means, variances = [], []
     running_mean, running_var = torch.zeros(5, dtype=torch.float64), torch.ones(5, dtype=torch.float64)
     for step in range(1, 21):
         x = torch.randn(shape, dtype=torch.float64) * step + step
-        norm(x.to(device))
+        torch.testing.assert_close(norm(x.to(device)), plain(x.to(device)), **EXACT)
+        theirs(x.to(device))
         m = x.numel() // 5
         means.append(x.mean(axes(x)))
         variances.append(((x - per_channel(means[-1], x)) ** 2).sum(axes(x)) / (m - 1))  # unbiased
         running_mean = 0.7 * running_mean + 0.3 * means[-1]
         running_var = 0.7 * running_var + 0.3 * variances[-1]
-        torch.testing.assert_close(norm.average_mean.cpu(), torch.stack(means).mean(0), **EXACT)
-        torch.testing.assert_close(norm.average_var.cpu(), torch.stack(variances).mean(0), **EXACT)
+        torch.testing.assert_close(plain.running_mean.cpu(), torch.stack(means).mean(0), **EXACT)
+        torch.testing.assert_close(plain.running_var.cpu(), torch.stack(variances).mean(0), **EXACT)
+        for mine, other in zip(plain.buffers(), theirs.buffers(), strict=True):
+            torch.testing.assert_close(mine, other, **EXACT)
         torch.testing.assert_close(norm.running_mean.cpu(), running_mean, **EXACT)
         torch.testing.assert_close(norm.running_var.cpu(), running_var, **EXACT)
         assert norm.num_batches_tracked == step
-
-
-def test_averages_stay_accurate_over_many_batches():
-    # float32 lerp with 1/n: after 5,000 batches within 1e-4 of the exact average, far below a batch mean's own noise.
-    torch.manual_seed(4)
-    norm, total = BatchNorm(3), torch.zeros(3, dtype=torch.float64)
-    for _ in range(5000):
-        x = torch.randn(8, 3) + 5
-        norm(x)
-        total += x.double().mean(0)
-    torch.testing.assert_close(norm.average_mean.double(), total / 5000, rtol=1e-4, atol=0)
 
 
 def test_large_means_do_not_spoil_the_variance():
@@ -160,9 +123,7 @@ def test_state_dict_and_deepcopy_carry_the_statistics(device):
     fresh.load_state_dict(norm.state_dict())
     x = torch.randn(5, 4, device=device)
     for other in (fresh, copied):
-        assert set(other.state_dict()) == {
-            *("weight", "bias", "running_mean", "running_var", "sum_mean", "sum_var", "num_batches_tracked")
-        }
+        assert set(other.state_dict()) == {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
         for key, value in norm.state_dict().items():
             assert torch.equal(other.state_dict()[key], value)
         assert torch.equal(other.eval()(x), norm.eval()(x))
@@ -191,20 +152,6 @@ def test_a_batch_of_two_keeps_only_a_sign():
     y = BatchNorm(50, affine=False).double()(x)
     torch.testing.assert_close(y.abs(), 1 / (1 + 4e-5 / (x[0] - x[1]) ** 2).sqrt().expand(2, -1), **EXACT)
     assert torch.equal(y[0].sign(), (x[0] - x[1]).sign())
-
-
-def test_follows_the_folded_linear_layer_in_evaluation():
-    # y = gamma / sqrt(var + eps) x + (beta - gamma mean / sqrt(var + eps)): the single affine map of section 3.1.
-    torch.manual_seed(7)
-    linear, norm = nn.Linear(6, 4, bias=False).double(), BatchNorm(4).double()
-    randomize(norm)
-    for _ in range(5):
-        norm(linear(torch.randn(9, 6, dtype=torch.float64) + 1))
-    norm.eval()
-    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
-    weight, bias = scale[:, None] * linear.weight, norm.bias - scale * norm.running_mean
-    x = torch.randn(3, 6, dtype=torch.float64)
-    torch.testing.assert_close(norm(linear(x)), x @ weight.T + bias, **EXACT)
 
 
 @settings(max_examples=40, deadline=None)
@@ -266,13 +213,13 @@ def test_recurrent_statistics_are_each_steps_own(place, device):
 
 def test_recurrent_averages_are_plain_averages_per_step():
     torch.manual_seed(9)
-    norm = RecurrentBatchNorm(4, 3, "input").double()
+    norm = RecurrentBatchNorm(4, 3, "input", momentum=None).double()
     x = torch.randn(7, 3, 5, 4, dtype=torch.float64)  # [batches, T, N, C]
     for batch in x:
         for t in range(3):
             norm(batch[t], t)
-    torch.testing.assert_close(norm.average_mean, x.mean(2).mean(0), **EXACT)
-    torch.testing.assert_close(norm.average_var, x.var(2).mean(0), **EXACT)
+    torch.testing.assert_close(norm.running_mean, x.mean(2).mean(0), **EXACT)
+    torch.testing.assert_close(norm.running_var, x.var(2).mean(0), **EXACT)
 
 
 def test_recurrent_gamma_starts_at_a_tenth_and_beta_at_zero():
@@ -316,7 +263,6 @@ def test_shared_statistics_look_back_as_far_as_separate_ones(steps):
     assert sum(weights) == pytest.approx(0.1)
     assert max(weights) / min(weights) < 1 / 0.9
     torch.testing.assert_close(norm.running_mean[0], sum(w * m for w, m in zip(weights, means, strict=True)), **EXACT)
-    torch.testing.assert_close(norm.average_mean[0], torch.stack(means).mean(0), **EXACT)
     assert norm.num_batches_tracked.tolist() == [steps]
 
 

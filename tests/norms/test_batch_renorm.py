@@ -4,28 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from formulas import assert_same, axes, per_channel, randomize
 from torch import Tensor, nn
 
 from normbench.errors import Unsupported
 from normbench.norms import BatchNorm, BatchRenorm
 
-EXACT = {"rtol": 1e-12, "atol": 1e-12}  # float64: sums over some 100 values lose at most three digits of sixteen
 SHAPES = [(6, 5), (2, 5), (4, 5, 3, 2)]
-
-
-def axes(x: Tensor) -> tuple[int, ...]:
-    return (0, *range(2, x.dim()))
-
-
-def per_channel(values: Tensor, x: Tensor) -> Tensor:
-    return values.view(1, -1, *[1] * (x.dim() - 2))
-
-
-def randomize(norm: nn.Module) -> nn.Module:
-    with torch.no_grad():
-        norm.weight.copy_(torch.linspace(0.5, 2.0, 5))
-        norm.bias.copy_(torch.linspace(-1.0, 1.0, 5))
-    return norm
 
 
 def run(norm: nn.Module, x: Tensor) -> list[Tensor]:
@@ -47,7 +32,7 @@ def test_is_batch_norm_without_room_for_corrections_and_before_they_start(shape,
         x = (torch.randn(shape, dtype=torch.float64) * (step + 1) + 3 * step).to(device)
         for a, b in zip(run(ours, x), run(batch, x), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-11)
-    assert torch.equal(ours.eval()(x), batch.eval()(x))
+    torch.testing.assert_close(ours.eval()(x), batch.eval()(x), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -76,12 +61,7 @@ def test_is_the_formula(shape, affine, device):
     assert len({*r.tolist()} & {1.5, 1 / 1.5}) >= 1  # some at a limit, others within
     x_hat = (x - per_channel(mean_b, x)) / per_channel(sigma_b, x) * per_channel(r, x) + per_channel(d, x)
     wanted = per_channel(norm.weight, x) * x_hat + per_channel(norm.bias, x) if affine else x_hat
-    y = norm(x)
-    torch.testing.assert_close(y, wanted, **EXACT)
-    up, leaves = torch.randn(shape, dtype=torch.float64).to(device), [x, *norm.parameters()]
-    expected = torch.autograd.grad(wanted, leaves, up)
-    for a, b in zip(torch.autograd.grad(y, leaves, up), expected, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-11)
+    assert_same(norm(x), wanted, [x, *norm.parameters()])
 
 
 def test_limits_grow_as_in_the_paper():

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrize
 
-from normbench.norms import BatchNorm, MeanOnlyBatchNorm, NormScheme, Unfoldable, blocks, fold, weight_norm
+from normbench.norms import BatchNorm, NormScheme, Unfoldable, blocks, fold, weight_norm
 from normbench.verify.folding import exported
 
 NOTHING = {"none", "selu"}
@@ -102,56 +102,10 @@ def test_the_network_itself_is_left_as_it_was(network_of, batch_of):
     network(batch_of(20)[0]).sum().backward()
 
 
-@pytest.mark.parametrize("norm", ["batch", "mean_only", "weight_mean_only"])
-def test_behind_the_activation_it_folds_into_the_next_linear_layer(norm, network_of, batch_of):
-    network = trained(network_of, batch_of, norm, "mlp", "norm.placement=after")
-    assert [m.into for m in fold(network)[1] if "Norm" in m.what and "once" not in m.what] == ["hidden2", "output"]
-    in_32, in_64 = differences(network, batch_of)
-    assert in_32 < 1e-4
-    assert in_64 < 1e-10
-
-
-def test_behind_the_activation_it_does_not_fold_into_a_padded_convolution(network_of, batch_of):
-    network = trained(network_of, batch_of, "batch", "cnn", "norm.placement=after")
-    with pytest.raises(Unfoldable, match=r"conv2: that convolution pads its input with zeros"):
+def test_behind_the_activation_it_does_not_fold(network_of, batch_of):
+    network = trained(network_of, batch_of, "batch", "mlp", "norm.placement=after")
+    with pytest.raises(Unfoldable, match=r"hidden1 can't be folded: the activation stands between it and the layer"):
         fold(network)
-
-
-def convolutions(padding: int | str, gamma: float) -> nn.Sequential:
-    torch.manual_seed(0)
-    scheme = NormScheme(norm=BatchNorm, placement="after")
-    net = nn.Sequential(
-        scheme.block(nn.Conv2d(1, 4, 3), nn.ReLU),
-        scheme.block(nn.Conv2d(4, 5, 3, padding=padding), nn.Tanh, dropout=0.5),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        scheme.block(nn.Linear(5 * 2 * 2, 3), normalize=False),
-    )
-    with torch.no_grad():
-        net[1].norm.weight.fill_(gamma)
-    net(torch.randn(20, 1, 8, 8))
-    return net.eval().double()
-
-
-@pytest.mark.parametrize("padding", [0, "valid"])
-def test_behind_the_activation_it_folds_into_convolutions_without_padding_and_through_pooling(padding, batch_of):
-    net = convolutions(padding, gamma=0.7)
-    folded, merges = fold(net)
-    assert [m.into for m in merges] == ["1", "4"]
-    x, _ = batch_of(20, dtype=torch.float64)
-    assert (net(x) - folded(x)).abs().max() < 1e-12
-
-
-def test_a_negative_gamma_does_not_pass_max_pooling():
-    with pytest.raises(Unfoldable, match="where gamma is negative that is the smallest"):
-        fold(convolutions(0, gamma=-0.7))
-
-
-def test_behind_the_activation_something_linear_must_follow():
-    block = NormScheme(norm=MeanOnlyBatchNorm, placement="after").block(nn.Linear(2, 3), nn.ReLU)
-    for net in (nn.Sequential(block), nn.Sequential(block, nn.Tanh(), nn.Linear(3, 1))):
-        with pytest.raises(Unfoldable, match="no linear layer follows it directly"):
-            fold(net)
 
 
 def test_a_normalised_output_folds_into_itself_wherever_norms_are(network_of, batch_of, parts_of):

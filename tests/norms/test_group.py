@@ -1,54 +1,31 @@
-"""Group norm against torch.nn, against layer and instance norm at its ends, and against its formula in float64."""
+"""Group and instance norm against torch.nn, against layer norm at one end, and against their formulas in float64."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from formulas import EXACT, assert_same, compare, randomize
 from torch import Tensor, nn
 
 from normbench.errors import Unsupported
 from normbench.norms import GroupNorm, InstanceNorm, LayerNorm
 
-EXACT = {"rtol": 1e-12, "atol": 1e-12}  # float64: sums over some 100 values lose at most three digits of sixteen
-
-
-def randomize(norm: nn.Module) -> nn.Module:
-    with torch.no_grad():
-        norm.weight.copy_(torch.linspace(0.5, 2.0, len(norm.weight)))
-        norm.bias.copy_(torch.linspace(-1.0, 1.0, len(norm.bias)))
-    return norm
-
-
-def compare(ours: nn.Module, theirs: nn.Module, shape: tuple[int, ...], device: torch.device) -> None:
-    """Outputs and all gradients."""
-    torch.manual_seed(0)
-    randomize(ours.to(device, torch.float64)), randomize(theirs.to(device, torch.float64))
-    a = (torch.randn(shape, dtype=torch.float64) * 3 + 1).to(device).requires_grad_()
-    b, up = a.detach().clone().requires_grad_(), torch.randn(shape, dtype=torch.float64).to(device)
-    y, wanted = ours(a), theirs(b)
-    y.backward(up), wanted.backward(up)
-    torch.testing.assert_close(y, wanted, **EXACT)
-    for mine, other in ((a, b), (ours.weight, theirs.weight), (ours.bias, theirs.bias)):
-        torch.testing.assert_close(mine.grad, other.grad, **EXACT)
-
 
 @pytest.mark.parametrize("shape", [(5, 6), (1, 6), (4, 6, 3, 2)])
-def test_is_torchs_norm(shape, device):
+def test_is_torchs_norm_and_layer_norm_with_one_group(shape, device):
     compare(GroupNorm(6, groups=2, eps=1e-3), nn.GroupNorm(2, 6, eps=1e-3), shape, device)
     compare(GroupNorm(6, groups=4, channels_per_group=3), nn.GroupNorm(2, 6), shape, device)
-
-
-@pytest.mark.parametrize("shape", [(5, 6), (4, 6, 3, 2)])
-def test_one_group_is_layer_norm(shape, device):
     compare(GroupNorm(6, groups=1), LayerNorm(6), shape, device)
 
 
-def test_as_many_groups_as_channels_are_instance_norm(device):
-    compare(GroupNorm(6, groups=6), InstanceNorm(6), (4, 6, 3, 2), device)
+@pytest.mark.parametrize("shape", [(4, 6, 3, 2), (1, 6, 1, 2)])
+def test_as_many_groups_as_channels_are_instance_norm_which_is_torchs(shape, device):
+    compare(GroupNorm(6, groups=6), InstanceNorm(6), shape, device)
+    compare(InstanceNorm(6, eps=1e-3), nn.InstanceNorm2d(6, eps=1e-3, affine=True), shape, device)
 
 
 @pytest.mark.parametrize("shape", [(5, 6), (4, 6, 3, 2)])
-def test_is_the_formula(shape):
+def test_group_norm_is_the_formula(shape):
     torch.manual_seed(1)
     norm = randomize(GroupNorm(6, groups=3, eps=0.1).double())
     x = torch.randn(shape, dtype=torch.float64) * 3 + 2
@@ -62,6 +39,17 @@ def test_is_the_formula(shape):
                 k = 2 * group + c
                 out[k] = norm.weight[k].detach() * (mine[c] - mean) / (var + 0.1) ** 0.5 + norm.bias[k].detach()
     torch.testing.assert_close(norm(x).detach(), wanted, **EXACT)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_instance_norm_is_the_formula(training, device):
+    torch.manual_seed(0)
+    norm = randomize(InstanceNorm(5, eps=1e-3)).to(device, torch.float64).train(training)
+    x = (torch.randn(4, 5, 3, 2, dtype=torch.float64) * 3 + 2).to(device).requires_grad_()
+    mean = x.mean((2, 3), keepdim=True)
+    var = ((x - mean) ** 2).mean((2, 3), keepdim=True)
+    gamma, beta = norm.weight.view(-1, 1, 1), norm.bias.view(-1, 1, 1)
+    assert_same(norm(x), gamma * (x - mean) / (var + 1e-3).sqrt() + beta, (x, norm.weight, norm.bias))
 
 
 @pytest.mark.parametrize(
@@ -86,5 +74,23 @@ def test_one_value_per_group_is_unsupported(shape, groups):
         GroupNorm(shape[1], groups=groups)(torch.randn(shape))
 
 
-def test_without_affine_there_are_no_parameters():
-    assert list(GroupNorm(4, groups=2, affine=False).parameters()) == []
+@pytest.mark.parametrize("shape", [(3, 5), (3, 5, 1, 1)])
+def test_one_position_is_unsupported_as_in_every_mlp_and_every_cell(shape, scheme_of):
+    with pytest.raises(Unsupported, match="InstanceNorm needs two positions to normalise over: got one value per unit"):
+        InstanceNorm(5)(torch.randn(shape))
+    with pytest.raises(Unsupported):
+        scheme_of("instance").recurrent_norm(4, 3, "input")(torch.randn(5, 4), 0)
+
+
+def test_starts_with_a_gain_of_one_and_remembers_nothing():
+    for norm, plain in ((GroupNorm(4, groups=2), GroupNorm(4, groups=2, affine=False)),
+                        (InstanceNorm(4), InstanceNorm(4, affine=False))):  # fmt: skip
+        assert (norm.weight.tolist(), norm.bias.tolist()) == ([1] * 4, [0] * 4)
+        assert list(norm.buffers()) == list(plain.parameters()) == []
+
+
+def test_in_a_cell_four_groups_normalise_gate_by_gate(scheme_of):
+    x = torch.randn(3, 4 * 5, dtype=torch.float64)
+    y = scheme_of("group", "norm.groups=4").recurrent_norm(20, 3, "input").double()(x, 0)
+    for gate in y.chunk(4, dim=1):
+        torch.testing.assert_close(gate.mean(1), torch.zeros(3, dtype=torch.float64), rtol=0, atol=1e-12)

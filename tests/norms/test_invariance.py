@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from normbench import seeding
 from normbench.errors import Unsupported
 from normbench.models import LSTMCell
-from normbench.norms import NormScheme
+from normbench.norms import NormScheme, uses_batch
+from normbench.norms.describe import invariances
 from normbench.verify.invariance import COLUMNS, transformed, weight_of
 
 N, INPUTS, UNITS = 16, 8, 6
@@ -90,14 +91,20 @@ def change(scheme: NormScheme, column: str, conv: bool, by: float = 3.0) -> floa
 
 @pytest.mark.parametrize(("name", "column", "invariant"), table(DENSE))
 def test_dense(name, column, invariant, scheme_of):
-    moved = change(scheme_of(name, *without_eps(name)), column, conv=False)
+    scheme = scheme_of(name, *without_eps(name))
+    moved = change(scheme, column, conv=False)
     assert moved < 1e-10 if invariant else moved > 0.05
+    block = block_of(scheme, conv=False)
+    assert (column in invariances(block.linear, block.norm)) == invariant
 
 
 @pytest.mark.parametrize(("name", "column", "invariant"), table(CONV))
 def test_conv(name, column, invariant, scheme_of):
-    moved = change(scheme_of(name, *without_eps(name)), column, conv=True)
+    scheme = scheme_of(name, *without_eps(name))
+    moved = change(scheme, column, conv=True)
     assert moved < 1e-10 if invariant else moved > 0.05
+    block = block_of(scheme, conv=True)
+    assert (column in invariances(block.linear, block.norm)) == invariant
 
 
 @settings(max_examples=15, deadline=None)
@@ -190,7 +197,7 @@ def test_the_cell_does_not_notice_the_scale_of_either_matrix(name, matrix, schem
 
 @pytest.mark.parametrize("conv", [False, True], ids=["dense", "conv"])
 def test_batch_mates_matter_only_to_schemes_that_use_the_batch(norm_name, conv, scheme_of):
-    uses: Callable[[nn.Module], bool] = lambda block: any(getattr(m, "uses_batch", False) for m in block.modules())  # noqa: E731
+    uses: Callable[[nn.Module], bool] = lambda block: any(uses_batch(m) for m in block.modules())  # noqa: E731
     block = block_of(scheme_of(norm_name, *FIT.get(norm_name, [])), conv)
     x = data(conv)
     others = torch.cat([x[:1], x[1:] * 2 + 1])

@@ -45,7 +45,7 @@ def measure_everything(run: Path, scale: float = 1.0, layers: Sequence[str] = ("
                 add("activations", **at, tensor="linear", way="probe", unit=unit, p01=-2, p15=-1, p50=0, p85=1, p99=2)
             for time in (0, 1, 2):
                 add("time_steps", **at, tensor="linear", way="probe", time=time, mean=time, std=scale)
-        for kind in ("ema", "cumulative", "averages", "precise", "batch"):
+        for kind in ("ema", "averages", "precise", "batch"):
             add("statistics", step=step, statistics=kind, accuracy=0.9)
         add("memory_time", step=step, saved=1000 * scale)
         for kind in ("absolute", "relative"):

@@ -48,7 +48,7 @@ def test_errors_of_running_statistics(study: Path, add: Add) -> None:
         return {"step": step, "layer": layer, "norm": norm, "time": time, "statistics": kind, "mean_error": error,
                 "var_error": 2 * error, "accuracy": ""}  # fmt: skip
 
-    rows = [row("a", "norm", "ema", 0.1), row("a", "norm", "cumulative", 9), row("a", "norm", "ema", 9, step=0)]
+    rows = [row("a", "norm", "ema", 0.1), row("a", "norm", "averages", 9), row("a", "norm", "ema", 9, step=0)]
     rows += [row("cell", "input_norm", "ema", 0.2), row("cell", "input_norm", "ema", 9, time="3")]
     rows += [{"step": 9, "statistics": kind, "accuracy": a} for kind, a in (("ema", 0.9), ("precise", 0.95))]
     found = entry(study, add, "statistics", rows)

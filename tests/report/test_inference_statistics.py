@@ -36,7 +36,7 @@ def test_the_loss_is_split_by_hand(study: Path, add: Add) -> None:
         wanted = estimate(values)
         assert wanted is not None
         assert [row[kind], row[f"{kind}_low"]] == pytest.approx([wanted.mean, wanted.low])
-    assert row["cumulative"] is None
+    assert row["averages"] is None
     for part, values in {"loss": [0.1, 0.1], "recovered": [0.05, 0.02], "lost": [0.05, 0.08]}.items():
         wanted = estimate(values)
         assert wanted is not None

@@ -20,6 +20,7 @@ class DynamicTanh(nn.Module):
     Source: Zhu et al. 2025, arXiv:2503.10622, section 4.
     """
 
+    over = ()
     keeps_bias = True
 
     def __init__(self, features: int, *, alpha: float = 0.5, affine: bool = True) -> None:

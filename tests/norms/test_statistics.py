@@ -14,10 +14,16 @@ from normbench.norms import (
     KINDS,
     BatchNorm,
     Block,
+    GhostBatchNorm,
     MeanVar,
     NormScheme,
+    RecurrentBatchNorm,
+    RecurrentGhostBatchNorm,
     average_statistics,
     exact_statistics,
+    images_at_once,
+    load_statistics,
+    mean_and_var,
     statistics_for,
     statistics_of,
     use_batch_statistics,
@@ -29,14 +35,16 @@ def in_batches(images: Tensor) -> Callable[[int], Sequence[Tensor]]:
     return images.split
 
 
-def naive_averages(model: nn.Module, batches: Sequence[Tensor]) -> dict[str, MeanVar]:
-    """Algorithm 2, with the inputs of each norm caught by a hook on a copy whose norms work with the batch."""
+def naive(model: nn.Module, batches: Sequence[Tensor], correction: int) -> dict[str, MeanVar]:
+    """Mean over `batches` of the means and variances of what each norm gets, caught by hooks on a copy whose norms work
+    with the batch, without ghost batches and noise. One batch of all images, correction=0: what is exact.
+    """
     model = copy.deepcopy(model).eval()
-    use_batch_statistics(model)
+    use_batch_statistics(model, noise=False)
     seen: dict[str, list[list[Tensor]]] = {}
     for name, module in model.named_modules():
-        if hasattr(module, "noise_mean"):
-            module.noise_mean, module.noise_scale, module.noise_spread = 0.0, 1.0, 0.0
+        if isinstance(module, GhostBatchNorm | RecurrentGhostBatchNorm) and correction == 0:
+            module.virtual = len(batches[0])
         if getattr(module, "running_mean", None) is not None:
             module.register_forward_pre_hook(lambda _, x, name=name: seen.setdefault(name, [[]])[-1].append(x[0]))
     for images in batches:
@@ -47,13 +55,22 @@ def naive_averages(model: nn.Module, batches: Sequence[Tensor]) -> dict[str, Mea
     found = {}
     for name, passes in seen.items():
         norm = model.get_submodule(name)
-        flat = [[x.transpose(0, 1).flatten(1) for x in calls] for calls in passes]  # each [C, values]
+        flat = [[x.transpose(0, 1).flatten(1).double() for x in calls] for calls in passes]  # each [C, values]
         mean = torch.stack([torch.stack([x.mean(1) for x in calls]) for calls in flat]).mean(0)  # [calls, C]
-        var = torch.stack([torch.stack([x.var(1, correction=1) for x in calls]) for calls in flat]).mean(0)
+        var = torch.stack([torch.stack([x.var(1, correction=correction) for x in calls]) for calls in flat]).mean(0)
         if mean.shape != norm.running_mean.shape:
             mean, var = (part.mean(0).view(norm.running_mean.shape) for part in (mean, var))
-        found[name] = MeanVar(mean, var if hasattr(norm, "running_var") else var * torch.nan)
+        found[name] = MeanVar(mean, var if norm.running_var is not None or correction == 0 else var * torch.nan)
     return found
+
+
+def assert_close(found: dict[str, MeanVar], wanted: dict[str, MeanVar], rtol: float) -> None:
+    assert list(found) == list(wanted)
+    for name, (mean, var) in wanted.items():
+        # against the unit's standard deviation; the eps keeps those that never vary in
+        scale = (var + 1e-10).sqrt()
+        assert (((found[name].mean - mean) / scale).abs() < rtol).all(), name
+        assert (((found[name].var - var) / scale**2).abs() < rtol).all(), name
 
 
 def test_averages_are_those_of_algorithm_2(norm_name, model_name, network_of, batch_of):
@@ -61,8 +78,8 @@ def test_averages_are_those_of_algorithm_2(norm_name, model_name, network_of, ba
     model = network_of(norm_name, model_name, quiet=True).double()
     model(images[:8])
     found = statistics_for(model, "averages", in_batches(images), 10)  # the 3 that are left over play no part
-    wanted = naive_averages(model, images[:30].split(10))
-    assert found.keys() == wanted.keys() == statistics_of(model, "ema").keys()
+    wanted = naive(model, images[:30].split(10), 1)
+    assert found.keys() == wanted.keys() == statistics_of(model).keys()
     for name in wanted:
         torch.testing.assert_close(tuple(found[name]), tuple(wanted[name]), rtol=1e-9, atol=1e-12, equal_nan=True)
 
@@ -77,10 +94,9 @@ def test_the_other_kinds_are_what_they_are_called(network_of, batch_of):
         model(x)
         new = inputs[-1].mean(0), inputs[-1].var(0)
         ema = MeanVar(*(0.7 * old + 0.3 * now for old, now in zip(ema, new, strict=True)))
-    plain = MeanVar(*(torch.stack([f(x) for x in inputs]).mean(0) for f in (lambda x: x.mean(0), lambda x: x.var(0))))
     whole = torch.cat(inputs)
     exact = MeanVar(whole.mean(0), whole.var(0, correction=0))
-    for kind, wanted in (("ema", ema), ("cumulative", plain), ("precise", exact)):
+    for kind, wanted in (("ema", ema), ("precise", exact)):
         found = statistics_for(model, kind, in_batches(images), 10)["hidden1.norm"]
         torch.testing.assert_close(tuple(found), tuple(wanted), rtol=1e-10, atol=1e-10)
     assert statistics_for(model, "batch", in_batches(images), 10) == {}
@@ -100,25 +116,8 @@ def test_averages_are_unbiased_in_the_first_norm_and_m_over_m_minus_1_behind_it(
     assert ((ratio - 1).abs() < 4.5 * noise).all()
     torch.testing.assert_close(first.mean, x.mean(0))
     torch.testing.assert_close(second.var, torch.full((5,), m / (m - 1)).double(), rtol=1e-4, atol=0)
-    exact = list(exact_statistics(model, [x]).values())
+    exact = list(exact_statistics(model, x).values())
     torch.testing.assert_close(exact[1].var, torch.ones(5).double())
-
-
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-10)])
-def test_precise_is_what_all_images_have(dtype, tolerance, network_of, batch_of):
-    images = batch_of(3000, dtype=torch.float64)[0]
-    model = network_of("batch", "mlp").double()
-    h = images.flatten(1)
-    wanted = []
-    with torch.no_grad():
-        for block in (model.hidden1, model.hidden2):
-            h = h @ block.linear.weight.T
-            wanted.append(MeanVar(h.mean(0), h.var(0, correction=0)))
-            h = ((h - h.mean(0)) / (h.var(0, correction=0) + 1e-5).sqrt()).relu()  # gamma is 1 and beta 0 at the start
-    found = statistics_for(model.to(dtype), "precise", in_batches(images.to(dtype)), 10)
-    for got, (mean, var) in zip(found.values(), wanted, strict=True):
-        assert ((got.mean - mean) / var.sqrt()).abs().max() < tolerance
-        assert (got.var / var - 1).abs().max() < tolerance
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -128,7 +127,7 @@ def test_an_image_is_alone_with_every_kind_but_batch(kind, norm_name, network_of
     model(images[:8])
     with working_with(model, kind, statistics_for(model, kind, in_batches(images), 8)):
         outputs = [torch.cat([model(part) for part in images.split(size)]) for size in (1, 2, 64)]
-    alone = kind != "batch" or not statistics_of(model, "ema")
+    alone = kind != "batch" or not statistics_of(model)
     for other in outputs[1:]:
         assert torch.allclose(outputs[0], other, rtol=1e-9, atol=1e-9) == alone
 
@@ -174,10 +173,77 @@ def test_torchs_own_batch_norm(batch_of):
     images = batch_of(30, dtype=torch.float64)[0]
     model(images)
     [found] = statistics_for(model, "averages", in_batches(images), 10).values()
-    torch.testing.assert_close(tuple(found), tuple(naive_averages(model, images.split(10))["1.norm"]))
+    torch.testing.assert_close(tuple(found), tuple(naive(model, images.split(10), 1)["1.norm"]))
 
 
 def test_a_scheme_knows_its_kinds():
     assert NormScheme().statistics == "ema"
     with pytest.raises(ValueError, match=r"norm\.statistics must be one of ema, .*, batch: got running\."):
         NormScheme(statistics="running")  # type: ignore[arg-type]
+
+
+# ---- exact statistics
+
+
+def test_exact_is_what_all_images_in_one_batch_have(norm_name, model_name, network_of, batch_of):
+    images = batch_of(30, dtype=torch.float64)[0]
+    model = network_of(norm_name, model_name, quiet=True).double()
+    model(images[:8])
+    wanted = naive(model, [images], 0)
+    assert_close(exact_statistics(model, images), wanted, 1e-7)
+    assert wanted.keys() == statistics_of(model).keys()
+
+
+@pytest.mark.parametrize("network", ["mlp", "cnn"])
+def test_float32_is_as_good_as_its_rounding(network, network_of, batch_of):
+    images = batch_of(2000)[0]
+    model = network_of("batch", network)
+    double = copy.deepcopy(model).double()
+    assert_close(exact_statistics(model, images), naive(double, [images.double()], 0), 1e-5)
+    x = torch.randn(3000, 7, 2, 2, generator=torch.Generator().manual_seed(0)) * 3 + 5
+    mean, var = mean_and_var(x)
+    torch.testing.assert_close(mean.double(), x.double().mean((0, 2, 3)), rtol=1e-5, atol=0)
+    torch.testing.assert_close(var.double(), x.double().var((0, 2, 3), correction=0), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("network", ["mlp", "cnn", "rnn"])
+@pytest.mark.parametrize("norm", ["batch", "mean_only"])
+def test_inference_with_them_is_training_with_all_images_in_one_batch(norm, network, network_of, batch_of):
+    images = batch_of(40, dtype=torch.float64)[0]
+    model = network_of(norm, network, quiet=True).double()
+    wanted = model(images)
+    load_statistics(model, exact_statistics(model, images))
+    torch.testing.assert_close(model.eval()(images), wanted)
+
+
+def test_torchs_own_batch_norms(batch_of):
+    torch.manual_seed(0)
+    layers = (
+        nn.Flatten(),
+        nn.Linear(64, 5),
+        nn.BatchNorm1d(5),
+        nn.Linear(5, 4),
+        nn.BatchNorm1d(4, track_running_stats=False),
+    )
+    model = nn.Sequential(*layers).double()
+    images = batch_of(50, dtype=torch.float64)[0]
+    assert_close(exact_statistics(model, images), {"2": naive(model, [images], 0)["2"]}, 1e-9)
+    assert statistics_of(nn.Linear(2, 2), "ema") == {}
+
+
+def test_cells_that_share_their_statistics_between_time_steps(network_of, batch_of):
+    images = batch_of(30, dtype=torch.float64)[0]
+    model = network_of("batch", "rnn", "norm.per_step=false", quiet=True).double()
+    found = exact_statistics(model, images)
+    assert_close(found, {k: MeanVar(m[None], v[None]) for k, (m, v) in naive(model, [images], 0).items()}, 1e-9)
+    load_statistics(model, found)
+    norm = model.get_submodule("cell.input_norm")
+    assert isinstance(norm, RecurrentBatchNorm)
+    torch.testing.assert_close(norm.running_mean, found["cell.input_norm"].mean)
+
+
+@pytest.mark.parametrize(("network", "floats"), [("mlp", 64), ("cnn", 4 * 8 * 8), ("rnn", 8 * 4 * 7)])
+def test_how_many_images_fit_at_once(network, floats, network_of, batch_of):
+    model, image = network_of("batch", network), batch_of(1)[0][0]
+    assert images_at_once(model, image, largest=1000 * 4 * floats) == 1000
+    assert images_at_once(model, image, largest=1) == 1
