@@ -1,14 +1,16 @@
-"""Each scheme at its own best learning rate, chosen on validation accuracy, and how much the choice matters."""
+"""Each scheme at its own best learning rate, chosen on validation accuracy, against a reference at its own."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from normbench.analysis.columns import without
-from normbench.analysis.comparisons import FRESH, Pairing, Versus, compare_all
-from normbench.analysis.groups import Cell, Cells, Setting
+from normbench.analysis.comparisons import COLUMNS, FRESH, Pairing, Versus, compare_all, how_to_read, row
+from normbench.analysis.groups import Group, Groups, Setting, without
+from normbench.analysis.statistics import Comparison, estimate
+from normbench.analysis.tables import SCHEME, Column, Table, number, percent, row_start, setting_columns
 
 OVER = ("complete", "diverged")
 MISSING = "Every scheme was run at one lr only. Runs at several, such as lr=0.01,0.1,1 after run -m, would supply it."
@@ -20,7 +22,7 @@ class Choice:
 
     Args:
         setting: all but the lr.
-        cells: by lr, ascending.
+        groups: by lr, ascending.
         grid: the lrs at which a run is over, with a result or diverged.
         means: validation accuracy at each lr of the grid; None where a run diverged.
         lr: the best; None where no run is over.
@@ -30,7 +32,7 @@ class Choice:
 
     setting: Setting
     scheme: str
-    cells: dict[float, Cell]
+    groups: dict[float, Group]
     grid: tuple[float, ...]
     means: dict[float, float | None]
     lr: float | None
@@ -43,13 +45,13 @@ class Choice:
         return len(self.grid) > 1
 
     @property
-    def shown(self) -> Cell:
-        """The cell at the best lr; without one the first, so that what became of its runs is told."""
-        return next(iter(self.cells.values())) if self.lr is None else self.cells[self.lr]
+    def shown(self) -> Group:
+        """The group at the best lr; without one the first, so that a table says what became of its runs."""
+        return next(iter(self.groups.values())) if self.lr is None else self.groups[self.lr]
 
     @property
     def seeds(self) -> frozenset[Any]:
-        return frozenset(entry.seed for cell in self.cells.values() for entry in cell.entries)
+        return frozenset(run.seed for group in self.groups.values() for run in group.members)
 
     @property
     def spent(self) -> frozenset[Any]:
@@ -57,45 +59,47 @@ class Choice:
         return self.seeds - self.fresh if self.chosen else frozenset()
 
 
-def choices(cells: Cells) -> dict[Setting, dict[str, Choice]]:
-    """By setting without the lr, then by scheme."""
-    found: dict[Setting, dict[str, dict[float, Cell]]] = defaultdict(lambda: defaultdict(dict))
-    for setting, by_scheme in cells.settings.items():
-        for scheme, cell in by_scheme.items():
-            found[without(setting, "lr")][scheme][float(cell.entries[0].settings.get("lr") or 0.0)] = cell
+Choices = Mapping[Setting, Mapping[str, Choice]]  # by setting without the lr, then by scheme
+
+
+def choices(groups: Groups) -> dict[Setting, dict[str, Choice]]:
+    found: dict[Setting, dict[str, dict[float, Group]]] = defaultdict(lambda: defaultdict(dict))
+    for group in groups.groups:
+        found[without(group.setting, "lr")][group.scheme][float(group.values.get("lr") or 0.0)] = group
     return {
-        setting: {scheme: choose(setting, scheme, by_scheme[scheme]) for scheme in cells.schemes if scheme in by_scheme}
+        setting: {name: choose(setting, name, by_scheme[name]) for name in groups.schemes if name in by_scheme}
         for setting, by_scheme in found.items()
     }
 
 
-def choose(setting: Setting, scheme: str, cells: dict[float, Cell]) -> Choice:
+def choose(setting: Setting, scheme: str, groups: dict[float, Group]) -> Choice:
     """The lr with the smallest share of diverged runs, and among those the highest mean validation accuracy.
 
     An lr at which a run diverged is thus behind every one at which none did. Seeds that were run at one lr alone have
     no part in it: those of the best lr are fresh, and no winner's curse is on their mean. (Not the seeds that *all* lrs
     share: one run that failed would take its seed from the choice everywhere.)
     """
-    over = {lr: {e.seed for e in cell.having(*OVER)} for lr, cell in sorted(cells.items())}
-    grid = tuple(lr for lr in over if over[lr])
-    times = Counter(seed for lr in grid for seed in over[lr])
-    on = frozenset(seed for seed in times if times[seed] > 1) or frozenset(times)
+    groups = dict(sorted(groups.items()))
+    over = {lr: found for lr, group in groups.items() if (found := {run.seed for run in group.having(*OVER)})}
+    every = [seed for seeds in over.values() for seed in seeds]
+    on = frozenset(seed for seed in every if every.count(seed) > 1) or frozenset(every)
     means: dict[float, float | None] = {}
-    scores: dict[float, tuple[float, float]] = {}
-    for lr in grid:
-        runs = [e for e in cells[lr].having(*OVER) if e.seed in on] or cells[lr].having(*OVER)
-        values = [v for e in runs if (v := e.summary.get("validation_accuracy")) is not None and e.status == "complete"]
-        mean = sum(values) / len(values) if values else None
-        diverged = sum(e.status == "diverged" for e in runs)
+    ranks: dict[float, tuple[float, float]] = {}
+    for lr, seeds in over.items():
+        deciding = seeds & on or seeds
+        values = groups[lr].numbers("validation_accuracy")
+        values = values[values.index.isin(list(deciding))]
+        mean = sum(values.tolist()) / len(values) if len(values) else None
+        diverged = sum(run.seed in deciding for run in groups[lr].having("diverged"))
         means[lr] = None if diverged else mean
-        scores[lr] = (diverged / len(runs), -mean if mean is not None else 0.0)
-    best = min(grid, key=scores.__getitem__) if grid else None
+        ranks[lr] = (diverged / len(deciding), -(mean or 0.0))
+    best = min(ranks, key=ranks.__getitem__, default=None)
     fresh = frozenset[Any]()
-    if best is not None and len(grid) == 1:
+    if best is not None and len(over) == 1:
         fresh = on
     elif best is not None and over[best] & on:  # without any of them, its other seeds have had to decide
         fresh = frozenset(over[best] - on)
-    return Choice(setting, scheme, dict(sorted(cells.items())), grid, means, best, on, fresh)
+    return Choice(setting, scheme, groups, tuple(over), means, best, on, fresh)
 
 
 def pair(ours: Choice, theirs: Choice | None) -> Pairing:
@@ -111,19 +115,70 @@ def pair(ours: Choice, theirs: Choice | None) -> Pairing:
     return replace(both, seeds=None if chosen else fresh, chosen=chosen, taken=ours.seeds | theirs.seeds)
 
 
-def at_best(cells: Cells, reference: str, margin: float) -> list[Versus]:
+def compare_at_best_lr(groups: Groups, reference: str, margin: float) -> list[Versus]:
     """Each scheme against the reference, each at its own best lr."""
-    return compare_all(
-        [
-            pair(choice, by_scheme.get(reference))
-            for by_scheme in choices(cells).values()
-            for choice in by_scheme.values()
-            if choice.scheme != reference
-        ],
-        margin,
-    )
+    found = choices(groups).values()
+    pairs = [(choice, by_scheme.get(reference)) for by_scheme in found for choice in by_scheme.values()]
+    return compare_all([pair(ours, theirs) for ours, theirs in pairs if ours.scheme != reference], margin)
 
 
-def several(chosen: dict[Setting, dict[str, Choice]]) -> bool:
+def several(chosen: Choices) -> bool:
     """Whether any scheme was run at more than one lr in any setting."""
-    return any(len(choice.cells) > 1 for by_scheme in chosen.values() for choice in by_scheme.values())
+    return any(len(choice.groups) > 1 for by_scheme in chosen.values() for choice in by_scheme.values())
+
+
+def best_lr_table(groups: Groups, found: Sequence[Versus], reference: str, margin: float) -> Table:
+    """Test accuracy of each scheme at its own best lr, beside its comparison from `compare_at_best_lr`."""
+    name, title = "own_lr", f"Against {reference}, each at its own best lr"
+    columns = [
+        SCHEME,
+        *setting_columns(groups, "lr"),
+        Column("lr", "best lr", number("{:g}")),
+        Column("seeds", "seeds", numeric=False),
+        Column("test_mean", "test accuracy %", percent),
+        Column("test_low", "95% from", percent),
+        Column("test_high", "to", percent),
+        Column("test_n", "n"),
+        Column("reference_lr", f"lr of {reference}", number("{:g}")),
+        *COLUMNS,
+    ]
+    chosen = choices(groups)
+    if not several(chosen):
+        return Table(name, title, "", columns, [], MISSING)
+    versus = {(v.pairing.setting, v.pairing.scheme): v for v in found}
+    rows = []
+    for setting, by_scheme in chosen.items():
+        theirs = by_scheme.get(reference)
+        for scheme, choice in by_scheme.items():
+            fresh = choice.fresh if choice.chosen and len(choice.fresh) >= FRESH else None
+            alone = Versus(Pairing(setting, scheme, choice.shown, None, fresh), Comparison(0))
+            v = versus.get((setting, scheme), alone)
+            compared = row(v, reference, margin)
+            if scheme == reference:
+                compared |= dict.fromkeys(("n", "unpaired_scheme", "unpaired_reference", "diverged_reference"))
+            test = estimate(v.pairing.runs(choice.shown).accuracies.tolist())
+            rows.append(
+                row_start(groups, scheme, setting)
+                | {"lr": choice.lr, "reference_lr": theirs.lr if theirs else None}
+                | {"validation_mean": choice.means.get(choice.lr) if choice.lr is not None else None}
+                | {"seeds": _seeds(choice, v.pairing.seeds), "test_n": test.n if test else 0}
+                | {f"test_{key}": getattr(test, key, None) for key in ("mean", "low", "high", "median", "iqm")}
+                | compared
+            )
+    caption = (
+        "Each scheme at the lr with its highest mean validation accuracy (an lr at which a run diverged comes behind "
+        "all others), and its test accuracy there. The same seeds choose and tell, which flatters a little, unless "
+        "three or more fresh seeds were run at the best lr alone: these then give the result by themselves. "
+        f"Differences: minus {reference} at the best lr of its own. {how_to_read(found, margin)}"
+    )
+    return Table(name, title, caption, columns, rows)
+
+
+def _seeds(choice: Choice, used: Collection[Any] | None) -> str:
+    if not choice.chosen:
+        return "one lr: nothing chosen" if choice.grid else "none"
+    if used is None:
+        return "the same seeds chose the lr"
+    seeds = sorted(used)
+    unbroken = len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1))
+    return "fresh: " + (f"{seeds[0]}..{seeds[-1]}" if unbroken else ", ".join(map(str, seeds)))

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from normbench.analysis.columns import COMMAND, REMARKS, SCHEME, number, points, probability, setting_columns, where
-from normbench.analysis.entries import Entry
-from normbench.analysis.groups import Cell, Cells, Setting
-from normbench.analysis.power import MOST, seeds_needed
+from normbench.analysis.groups import Group, Groups, Setting
 from normbench.analysis.reproduce import again
-from normbench.analysis.statistics import Comparison, compare, holm, verdict
-from normbench.analysis.table import Column, Table
+from normbench.analysis.statistics import MOST, Comparison, compare, holm, seeds_needed, verdict
+from normbench.analysis.tables import (
+    REMARKS,
+    SCHEME,
+    Column,
+    Table,
+    format_p,
+    number,
+    points,
+    row_start,
+    setting_columns,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LEVEL = 0.05
 FIRST = 5  # pairs to start with where there is no spread yet to plan from
@@ -22,7 +32,7 @@ FRESH = 3  # fresh seeds from which on they replace those that chose an lr: the 
 
 @dataclass(frozen=True, eq=False)
 class Pairing:
-    """What is compared with what. `cell` or `reference` is None where there is no run.
+    """What is compared with what. `group` or `reference` is None where there is no run.
 
     Args:
         seeds: only runs with these; None: all.
@@ -32,34 +42,70 @@ class Pairing:
 
     setting: Setting
     scheme: str
-    cell: Cell | None
-    reference: Cell | None
+    group: Group | None
+    reference: Group | None
     seeds: Collection[Any] | None = None
     chosen: bool = False
     taken: Collection[Any] = ()
 
-    def runs(self, cell: Cell | None) -> list[Entry]:
-        return [e for e in cell.entries if self.seeds is None or e.seed in self.seeds] if cell else []
+    def runs(self, group: Group | None) -> Arm:
+        if group is None:
+            return Arm(None)
+        runs = group.runs
+        return Arm(group, runs if self.seeds is None else runs[runs["seed"].isin(list(self.seeds))])
+
+    @property
+    def name(self) -> str:
+        return self.reference.scheme if self.reference else "the reference"
+
+
+@dataclass(frozen=True, eq=False)
+class Arm:
+    """One side of a comparison: the runs of a group that take part."""
+
+    group: Group | None
+    runs: pd.DataFrame | None = None
+
+    @property
+    def seeds(self) -> set[Any]:
+        return set() if self.runs is None else set(self.runs["seed"].tolist())
+
+    @property
+    def accuracies(self) -> pd.Series:
+        """Test accuracy by seed, of the complete runs."""
+        import pandas as pd
+
+        if self.group is None or self.runs is None:
+            return pd.Series(dtype=float)
+        found = self.group.numbers("test_accuracy")
+        return found[found.index.isin(self.runs["seed"])]
+
+    def count(self, status: str) -> int:
+        return 0 if self.runs is None else int((self.runs["status"] == status).sum())
+
+    def reasons(self, status: str) -> list[str]:
+        """Why runs of this status have no result, each reason once."""
+        members = self.group.having(status) if self.group else []
+        return list(dict.fromkeys(run.reason for run in members if run.seed in self.seeds))
+
+    @property
+    def at_chance(self) -> int:
+        members = self.group.having("complete") if self.group else []
+        return sum(bool(run.summary.get("at_chance")) for run in members if run.seed in self.seeds)
 
 
 @dataclass(frozen=True, eq=False)
 class Versus:
-    """A comparison with what it takes the others of its table to know: adjusted p values and the verdict from them."""
+    """A comparison with what depends on the others of its table: adjusted p values and the verdict from them."""
 
     pairing: Pairing
     result: Comparison
-    p: float | None
-    p_equivalent: float | None
-    verdict: str | None
-    seeds_needed: int | None
-    command: str
-    remarks: str
-
-
-def accuracies(entries: Sequence[Entry]) -> dict[Any, float]:
-    """Test accuracy by seed, of the complete runs."""
-    found = {e.seed: e.summary.get("test_accuracy") for e in entries if e.status == "complete"}
-    return {seed: value for seed, value in found.items() if value is not None}
+    p: float | None = None
+    p_equivalent: float | None = None
+    verdict: str | None = None
+    seeds_needed: int | None = None
+    command: str = ""
+    remarks: str = ""
 
 
 def compare_all(pairings: Sequence[Pairing], margin: float) -> list[Versus]:
@@ -70,46 +116,41 @@ def compare_all(pairings: Sequence[Pairing], margin: float) -> list[Versus]:
     """
     results = []
     for pairing in pairings:
-        ours, theirs = (accuracies(pairing.runs(cell)) for cell in (pairing.cell, pairing.reference))
-        seeds = [seed for seed in ours if seed in theirs]
-        results.append(compare([ours[seed] for seed in seeds], [theirs[seed] for seed in seeds], margin))
+        ours, theirs = pairing.runs(pairing.group).accuracies, pairing.runs(pairing.reference).accuracies
+        seeds = [seed for seed in ours.index if seed in theirs.index]
+        results.append(compare(ours.reindex(seeds).tolist(), theirs.reindex(seeds).tolist(), margin))
     adjusted, adjusted_equivalent = holm([r.p for r in results]), holm([r.p_equivalent for r in results])
     levels = (_level(adjusted), _level(adjusted_equivalent))
     found = []
     for pairing, result, p, p_eq in zip(pairings, results, adjusted, adjusted_equivalent, strict=True):
-        word, needed, more = verdict(result.difference, p, p_eq, LEVEL), None, ""
+        word, needed, command = verdict(result.difference, p, p_eq, LEVEL), None, ""
         remarks = _remarks(pairing, result)
         if word == "inconclusive" and result.n == 1:
-            more = _command(pairing, FIRST if pairing.chosen else FIRST - 1)
+            command = _command(pairing, FIRST if pairing.chosen else FIRST - 1)
         elif word == "inconclusive" and result.sd and result.difference is not None:
             needed = seeds_needed(result.difference, result.sd, margin, *levels)
             if needed is None:
                 remarks.append(f"too small a difference for seeds to settle: more than {MOST} needed at this spread")
             else:
-                more = _command(pairing, max(needed, FRESH) if pairing.chosen else needed - result.n)
-        found.append(Versus(pairing, result, p, p_eq, word, needed, more, "; ".join(remarks)))
+                command = _command(pairing, max(needed, FRESH) if pairing.chosen else needed - result.n)
+        found.append(Versus(pairing, result, p, p_eq, word, needed, command, "; ".join(remarks)))
     return found
 
 
-def same_setting(cells: Cells, reference: str) -> list[Pairing]:
-    """Each scheme against `reference` wherever everything else is the same, the learning rate too."""
-    return [
-        Pairing(setting, scheme, cell, by_scheme.get(reference))
-        for setting, by_scheme in cells.settings.items()
-        for scheme, cell in by_scheme.items()
-        if scheme != reference
+def comparisons(groups: Groups, reference: str, margin: float) -> tuple[Table, list[Versus]]:
+    """Each scheme against `reference` where everything else is the same, the lr too: the table, and what is in it."""
+    pairings = [
+        Pairing(group.setting, group.scheme, group, groups.settings[group.setting].get(reference))
+        for group in groups.groups
+        if group.scheme != reference
     ]
-
-
-def comparisons(cells: Cells, reference: str, margin: float) -> tuple[Table, list[Versus]]:
-    """The table in which all settings are equal, and what it is made from."""
-    found = compare_all(same_setting(cells, reference), margin)
-    rows = [where(cells, v.pairing.scheme, v.pairing.setting) | row(v, reference, margin) for v in found]
+    found = compare_all(pairings, margin)
+    rows = [row_start(groups, v.pairing.scheme, v.pairing.setting) | row(v, reference, margin) for v in found]
     caption = (
         f"Each scheme against {reference}, all settings equal, the lr too: test accuracy of the scheme minus that of "
         f"{reference} for the same seed. {how_to_read(found, margin)}"
     )
-    columns = [SCHEME, *setting_columns(cells), *COLUMNS]
+    columns = [SCHEME, *setting_columns(groups), *COLUMNS]
     note = "" if rows else f"Not compared: all runs are of {reference}. Runs of another scheme would supply it."
     return Table("comparisons", f"Against {reference}, same lr", caption if rows else "", columns, rows, note), found
 
@@ -117,26 +158,18 @@ def comparisons(cells: Cells, reference: str, margin: float) -> tuple[Table, lis
 def row(versus: Versus, reference: str, margin: float) -> dict[str, Any]:
     """Accuracies, differences and the margin are fractions of 1; the p values without "holm" are not adjusted."""
     result, pairing = versus.result, versus.pairing
-    arms = {"scheme": pairing.runs(pairing.cell), "reference": pairing.runs(pairing.reference)}
+    arms = {"scheme": pairing.runs(pairing.group), "reference": pairing.runs(pairing.reference)}
     return {
         "reference": reference,
         "n": result.n,
-        **{f"unpaired_{arm}": len(accuracies(entries)) - result.n for arm, entries in arms.items()},
-        **{f"diverged_{arm}": _count(entries, "diverged") for arm, entries in arms.items()},
-        "difference": result.difference,
-        "low": result.low,
-        "high": result.high,
-        "sd": result.sd,
-        "correlation": result.correlation,
-        "p": result.p,
+        **{f"unpaired_{name}": len(arm.accuracies) - result.n for name, arm in arms.items()},
+        **{f"diverged_{name}": arm.count("diverged") for name, arm in arms.items()},
+        **{name: getattr(result, name) for name in ("difference", "low", "high", "sd", "correlation", "p")},
         "p_holm": versus.p,
         "margin": margin,
         "p_equivalent": result.p_equivalent,
         "p_equivalent_holm": versus.p_equivalent,
-        "verdict": versus.verdict,
-        "seeds_needed": versus.seeds_needed,
-        "command": versus.command,
-        "remarks": versus.remarks,
+        **{name: getattr(versus, name) for name in ("verdict", "seeds_needed", "command", "remarks")},
     }
 
 
@@ -145,13 +178,13 @@ COLUMNS = (
     Column("low", "95% from", points),
     Column("high", "to", points),
     Column("n", "pairs"),
-    Column("p_holm", "p (t, Holm)", probability),
-    Column("p_equivalent_holm", "p (equivalence, Holm)", probability),
+    Column("p_holm", "p (t, Holm)", format_p),
+    Column("p_equivalent_holm", "p (equivalence, Holm)", format_p),
     Column("correlation", "correlation by seed", number("{:.2f}")),
     Column("verdict", "verdict", numeric=False),
     Column("seeds_needed", "seeds for 80% power"),
     REMARKS,
-    COMMAND,
+    Column("command", "to settle it", str, numeric=False),
 )
 
 
@@ -169,39 +202,29 @@ def how_to_read(found: Sequence[Versus], margin: float) -> str:
     )
 
 
-def _level(adjusted: Sequence[float | None]) -> float:
+def _level(adjusted: Iterable[float | None]) -> float:
     """What the next comparison to pass has to undercut: where Holm's procedure has stopped."""
     return LEVEL / max(1, sum(p is not None and p >= LEVEL for p in adjusted))
-
-
-def _count(entries: Sequence[Entry], status: str) -> int:
-    return sum(entry.status == status for entry in entries)
 
 
 def _remarks(pairing: Pairing, result: Comparison) -> list[str]:
     """What became of the runs that are in no pair, and what a reader could take wrongly."""
     words = []
-    name = pairing.reference.scheme if pairing.reference else "the reference"
-    sides = ((pairing.scheme, pairing.runs(pairing.cell)), (name, pairing.runs(pairing.reference)))
-    for side, entries in sides:
-        parts = [
-            f"{n} {status}"
-            for status in ("diverged", "failed", "running", "interrupted")
-            if (n := _count(entries, status))
-        ]
-        if chance := sum(bool(e.summary.get("at_chance")) for e in entries if e.status == "complete"):
-            parts.append(f"{chance} at chance")
-        if parts:
-            words.append(f"{side}: {', '.join(parts)} of {len(entries)}")
-        words += dict.fromkeys(f"{side} unsupported: {e.reason}" for e in entries if e.status == "unsupported")
-        if not entries:
-            words.append(f"no run of {side} here")
-    (ours, mine), (other, its) = sides
-    for side, entries, opposite, others in ((ours, mine, other, its), (other, its, ours, mine)):
-        if result.n and _count(entries, "diverged") and not _count(others, "diverged"):
-            words.append(f"the pairs left flatter {side}: {side} diverged for other seeds and {opposite} did not")
-        if others and (alone := sorted({e.seed for e in entries} - {e.seed for e in others})):
-            words.append(f"seed {', '.join(map(str, alone))} of {side} has no partner")
+    ours, theirs = pairing.runs(pairing.group), pairing.runs(pairing.reference)
+    for name, arm in ((pairing.scheme, ours), (pairing.name, theirs)):
+        parts = [f"{n} {s}" for s in ("diverged", "failed", "running", "interrupted") if (n := arm.count(s))]
+        parts += [f"{arm.at_chance} at chance"] if arm.at_chance else []
+        words += [f"{name}: {', '.join(parts)} of {len(arm.seeds)}"] if parts else []
+        words += [f"{name} unsupported: {reason}" for reason in arm.reasons("unsupported")]
+        words += [] if arm.seeds else [f"no run of {name} here"]
+    for name, arm, opposite, other in (
+        (pairing.scheme, ours, pairing.name, theirs),
+        (pairing.name, theirs, pairing.scheme, ours),
+    ):
+        if result.n and arm.count("diverged") and not other.count("diverged"):
+            words.append(f"the pairs left flatter {name}: {name} diverged for other seeds and {opposite} did not")
+        if other.seeds and (alone := sorted(arm.seeds - other.seeds)):
+            words.append(f"seed {', '.join(map(str, alone))} of {name} has no partner")
     if result.n > 1 and result.sd == 0:
         same = "the same accuracy" if abs(result.difference or 0.0) < 1e-12 else "the same difference"
         words.append(f"{same} in all {result.n} pairs: without a spread there is no interval and no test")
@@ -209,15 +232,16 @@ def _remarks(pairing: Pairing, result: Comparison) -> list[str]:
 
 
 def _command(pairing: Pairing, missing: int) -> str:
-    """Completes pairs of which a half is missing or failed, then takes seeds that neither side has seen."""
-    cells = [cell for cell in (pairing.cell, pairing.reference) if cell]
-    known, lost = set(pairing.taken), set()
-    complete, halves = [], set()
-    for cell in cells:
-        known |= {entry.seed for entry in cell.entries}
-        halves |= {entry.seed for entry in pairing.runs(cell)}
-        lost |= {entry.seed for entry in cell.having("diverged", "unsupported")}
-        complete.append({entry.seed for entry in cell.having("complete")})
-    halves = set() if pairing.chosen else halves - lost - set.intersection(*complete)
-    seeds = [*sorted(halves), *islice(count(max(known) + 1), missing)][:missing]
-    return again([cell.entries[0] for cell in cells], seed=seeds)
+    """Completes pairs of which a half is missing or failed, then takes seeds that neither arm has seen."""
+    groups = [group for group in (pairing.group, pairing.reference) if group]
+
+    def seeds(*statuses: str) -> list[set[Any]]:
+        return [{run.seed for run in group.having(*statuses)} for group in groups]
+
+    known = set(pairing.taken).union(*({run.seed for run in group.members} for group in groups))
+    halves = set[Any]()
+    if not pairing.chosen:
+        halves = set.union(*(pairing.runs(group).seeds for group in groups))
+        halves -= set.union(*seeds("diverged", "unsupported")) | set.intersection(*seeds("complete"))
+    asked = [*sorted(halves), *islice(count(max(known) + 1), missing)][:missing]
+    return again([group.members[0] for group in groups], seed=asked)

@@ -67,9 +67,9 @@ class Groups:
     """A whole study: `settings[setting][scheme]` is a group.
 
     `runs` is `Study.all_columns` with the column `scheme`; `members` the same runs in the same order; `varying` the
-    names of what differs besides scheme and seed; `constant` what all runs share; `unreadable` the folders that hold no
-    readable run (name -> why); `repeated` the runs left out of the groups because another one has the same
-    configuration and seed.
+    names of what differs besides scheme and seed; `constant` what all runs share; `configured` is `Study.settings`
+    (name -> option -> value); `unreadable` the folders that hold no readable run (name -> why); `repeated` the runs
+    left out of the groups because another one has the same configuration and seed.
     """
 
     folder: Path
@@ -79,6 +79,7 @@ class Groups:
     schemes: tuple[str, ...]
     varying: tuple[str, ...]
     constant: dict[str, Any]
+    configured: dict[str, dict[str, Any]]
     unreadable: dict[str, str] = field(default_factory=dict)
     repeated: tuple[str, ...] = ()
 
@@ -149,6 +150,7 @@ def read(study: Study) -> Groups:
         tuple(order(scheme.values())),
         varying,
         _constant(list(settings.values())),
+        settings,
         study.unreadable,
         tuple(repeated),
     )

@@ -2,49 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from normbench.analysis.columns import REMARKS, SCHEME, setting_columns, where, without_result
-from normbench.analysis.entries import Entry
-from normbench.analysis.groups import Cell, Cells
+from normbench.analysis.groups import Group, Groups
 from normbench.analysis.measured import has_rows, rows
 from normbench.analysis.statistics import estimate
-from normbench.analysis.table import Column, Table
+from normbench.analysis.tables import REMARKS, SCHEME, Column, Table, row_start, setting_columns, without_result
+from normbench.runs import Run
 
 NAME, TITLE = "inference_statistics", "Statistics at inference"
 KINDS = ("ema", "averages", "precise", "batch")
 PARTS = {"loss": "loss against none, points", "recovered": "recovered by precise", "lost": "lost in training"}
 
 
-def accuracies(entry: Entry) -> dict[str, float]:
+def accuracies(run: Run) -> dict[str, float]:
     """Kind of statistics -> validation accuracy with it, after the last step."""
-    if not has_rows(entry, "statistics", "statistics", "accuracy"):
+    if not has_rows(run, "statistics", "statistics", "accuracy"):
         return {}
-    table = rows(entry, "statistics", "step", "accuracy")
+    table = rows(run, "statistics", "step", "accuracy")
     table = table[(table.step == table.step.max()) & table.layer.isna() & table.accuracy.notna()]
     return {kind: float(value) for kind, value in zip(table.statistics, table.accuracy, strict=True) if kind in KINDS}
 
 
-def parts(found: dict[str, float], none: float) -> dict[str, float]:
+def parts(found: Mapping[str, float], none: float) -> dict[str, float]:
     """loss = none - ema = (precise - ema) + (none - precise): recovered by re-estimation, and lost in training."""
     ema, precise = found["ema"], found["precise"]
     return {"loss": none - ema, "recovered": precise - ema, "lost": none - precise}
 
 
-def inference_table(cells: Cells) -> Table:
-    made = [
-        where(cells, scheme, setting) | _row(cell, found, by_scheme.get("none"))
-        for setting, by_scheme in cells.settings.items()
-        for scheme, cell in by_scheme.items()
-        if (found := {e.seed: a for e in cell.having("complete") if {"ema", "precise"} <= (a := accuracies(e)).keys()})
-    ]
+def inference_table(groups: Groups) -> Table:
+    made = []
+    for group in groups.groups:
+        by_seed = {run.seed: accuracies(run) for run in group.having("complete")}
+        measured = {seed: found for seed, found in by_seed.items() if {"ema", "precise"} <= found.keys()}
+        if measured:
+            row = _row(group, measured, groups.settings[group.setting].get("none"))
+            made.append(row_start(groups, group.scheme, group.setting) | row)
     if not made:
         note = "No complete run of a scheme with running statistics has measured them. The instrument statistics does."
         return Table(NAME, TITLE, "", [], [], note)
     columns = [
         SCHEME,
-        *setting_columns(cells),
+        *setting_columns(groups),
         *(Column(f"{kind}_text", f"{kind} %", str, kind) for kind in KINDS),
         Column("n", "n"),
         *(Column(f"{part}_text", heading, str, part) for part, heading in PARTS.items()),
@@ -62,18 +62,16 @@ def inference_table(cells: Cells) -> Table:
     return Table(NAME, TITLE, caption, columns, made)
 
 
-def _row(cell: Cell, found: dict[Any, dict[str, float]], none: Cell | None) -> dict[str, Any]:
-    theirs = {e.seed: e.summary["validation_accuracy"] for e in none.having("complete")} if none else {}
+def _row(group: Group, found: Mapping[Any, Mapping[str, float]], none: Group | None) -> dict[str, Any]:
+    theirs = none.numbers("validation_accuracy").to_dict() if none else {}
     split = [parts(own, theirs[seed]) for seed, own in found.items() if seed in theirs]
     row: dict[str, Any] = {"n": len(found), "pairs": len(split)}
     for kind in KINDS:
         row |= _numbers(kind, [own[kind] for own in found.values() if kind in own])
     for part in PARTS:
         row |= _numbers(part, [one[part] for one in split], sign="+")
-    words = without_result(cell)
-    if missing := len(cell.having("complete")) - len(found):
-        words.append(f"{missing} not measured")
-    return row | {"remarks": ", ".join(words)}
+    missing = group.count("complete") - len(found)
+    return row | {"remarks": ", ".join([*without_result(group), *[f"{missing} not measured"] * bool(missing)])}
 
 
 def _numbers(name: str, values: Sequence[float], sign: str = "") -> dict[str, Any]:

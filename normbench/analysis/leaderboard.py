@@ -1,23 +1,36 @@
-"""The leaderboard's numbers: one row per scheme and setting, with its seeds averaged and nothing dropped."""
+"""The leaderboard: one row per scheme and setting, its seeds averaged and nothing dropped, as numbers and as text."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
-from normbench.analysis.groups import Cell, Cells, Setting
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from normbench.analysis.groups import MAIN, STATUSES, Group, Groups, Setting, is_synthetic, label, show
+from normbench.analysis.notes import SYNTHETIC, constants, differences, heading, parameters
 from normbench.analysis.statistics import Estimate, estimate
-from normbench.analysis.wording import notes
-from normbench.runs.read import flat
+from normbench.analysis.tables import REMARKS, SCHEME, Column, Table, escape, line, number, setting_columns
+from normbench.analysis.tables import percent as percent_of
 
 LONG = 120  # characters of a reason
-STATUSES = ("complete", "diverged", "unsupported", "failed", "running", "interrupted")
+HEADINGS = ("norm", "test accuracy %", "n", "validation %", "train loss", "parameters", "training s", "remarks")
+
+# Columns that a narrow terminal goes without, in this order. The files have them all.
+_EXPENDABLE = ("parameters", "training s", "train loss", "validation %")
+
+_ESTIMATES = {"test_accuracy": "test", "validation_accuracy": "validation", "train_loss": "train_loss"}
+_ESTIMATES |= {"training_seconds": "seconds"}  # prefix of the columns -> name in Row
 
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """One cell. Its means are over the complete runs alone (`test.n` of them); `counts` tells of the others."""
+    """One group. Its means are over the complete runs alone (`test.n` of them); `counts` has the others."""
 
-    cell: Cell
+    group: Group
     rank: int | None  # by mean test accuracy within the setting; None without any
     test: Estimate | None
     validation: Estimate | None
@@ -30,9 +43,9 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class Leaderboard:
-    """`groups` has one list of rows per setting: rows may be compared within a group, best mean first."""
+    """`groups` has one list of rows per setting: rows may be compared within a setting, best mean first."""
 
-    cells: Cells
+    cells: Groups
     groups: dict[Setting, list[Row]]
     notes: list[str]
 
@@ -41,60 +54,206 @@ class Leaderboard:
         return [row for rows in self.groups.values() for row in rows]
 
 
-def leaderboard(cells: Cells) -> Leaderboard:
-    groups = {}
-    for setting, by_scheme in cells.settings.items():
-        seeds = {e.seed for cell in by_scheme.values() for e in cell.entries}
-        rows = [_row(cell, seeds) for cell in by_scheme.values()]
+def leaderboard(groups: Groups) -> Leaderboard:
+    found = {}
+    for setting, by_scheme in groups.settings.items():
+        seeds = {run.seed for group in by_scheme.values() for run in group.members}
+        rows = [_row(group, seeds) for group in by_scheme.values()]
         rows.sort(key=lambda row: -row.test.mean if row.test else 1.0)  # stable: without a mean, the schemes' order
-        groups[setting] = [
-            Row(**{**vars(row), "rank": place if row.test else None}) for place, row in enumerate(rows, start=1)
-        ]
-    return Leaderboard(cells, groups, notes(cells, [row for rows in groups.values() for row in rows]))
+        found[setting] = [replace(row, rank=place if row.test else None) for place, row in enumerate(rows, start=1)]
+    return Leaderboard(groups, found, notes(groups, [row for rows in found.values() for row in rows]))
 
 
-def _row(cell: Cell, seeds: set[object]) -> Row:
-    complete = cell.having("complete")
-    numbers = [flat(entry.summary) for entry in complete]
-
-    def over(key: str) -> Estimate | None:
-        return estimate([summary[key] for summary in numbers if summary.get(key) is not None])
-
-    counts = {status: len(cell.having(status)) for status in STATUSES}
-    counts["at_chance"] = sum(bool(entry.summary.get("at_chance")) for entry in complete)
-    sizes = [entry.summary["parameters"] for entry in cell.entries if entry.summary.get("parameters") is not None]
+def _row(group: Group, seeds: set[Any]) -> Row:
+    columns = {"test": "test_accuracy", "validation": "validation_accuracy", "train_loss": "train_loss",
+               "seconds": "seconds.training"}  # fmt: skip
+    counts = {status: group.count(status) for status in STATUSES}
+    counts["at_chance"] = sum(bool(run.summary.get("at_chance")) for run in group.having("complete"))
     return Row(
-        cell,
-        None,
-        over("test_accuracy"),
-        over("validation_accuracy"),
-        over("train_loss"),
-        over("seconds.training"),
-        sizes[0] if sizes else None,
-        counts,
-        _remarks(cell, counts, seeds),
+        group=group,
+        rank=None,
+        **{name: estimate(group.numbers(column).tolist()) for name, column in columns.items()},
+        parameters=parameters(group.members),
+        counts=counts,
+        remarks=_remarks(group, counts, seeds),
     )
 
 
-def _remarks(cell: Cell, counts: dict[str, int], seeds: set[object]) -> str:
-    words, complete = [], cell.having("complete")
+def _remarks(group: Group, counts: dict[str, int], seeds: set[Any]) -> str:
+    words = []
     if counts["diverged"]:
-        steps = ", ".join(str(entry.summary.get("diverged_step")) for entry in cell.having("diverged"))
-        words.append(f"{counts['diverged']} of {len(cell.entries)} diverged (at step {steps})")
-    words += dict.fromkeys(str(remark) for entry in complete if (remark := entry.summary.get("remark")))
+        steps = ", ".join(str(run.summary.get("diverged_step")) for run in group.having("diverged"))
+        words.append(f"{counts['diverged']} of {len(group.members)} diverged (at step {steps})")
+    words += dict.fromkeys(str(remark) for run in group.having("complete") if (remark := run.summary.get("remark")))
     if counts["at_chance"]:
         words.append(f"{counts['at_chance']} at chance")
     for status in ("unsupported", "failed"):
-        reasons = dict.fromkeys(_short(entry.reason) for entry in cell.having(status))
+        reasons = dict.fromkeys(_short(run.reason) for run in group.having(status))
         if reasons:
             words.append(f"{counts[status]} {status}: {' / '.join(reasons)}")
     words += [f"{counts[status]} {status}" for status in ("running", "interrupted") if counts[status]]
-    missing = seeds - {entry.seed for entry in cell.entries}
-    if missing and not counts["unsupported"]:  # an unsupported cell is so for every seed
+    missing = seeds - {run.seed for run in group.members}
+    if missing and not counts["unsupported"]:  # an unsupported group is so for every seed
         words.append(f"no run of seed {', '.join(sorted(map(str, missing)))}")
     return "; ".join(words)
 
 
 def _short(reason: str) -> str:
-    """In a table; whole it stands with the runs without a result. What is unsupported is told in a sentence or two."""
+    """For a table; the runs without a result have it whole. What is unsupported is explained in a sentence or two."""
     return reason if len(reason) <= LONG else reason[: LONG - 4].rsplit(" ", 1)[0] + " ..."
+
+
+def percent(value: Estimate | None) -> str:
+    """An accuracy as "95.10 ± 0.21"; without an interval it says so."""
+    if value is None:
+        return "–"
+    half = value.half_width
+    return f"{100 * value.mean:.2f} ± {100 * half:.2f}" if half is not None else f"{100 * value.mean:.2f} (n = 1)"
+
+
+def texts(row: Row) -> tuple[str, ...]:
+    """The texts of one row under `HEADINGS`."""
+    return (
+        row.group.scheme,
+        percent(row.test),
+        f"{row.test.n if row.test else 0}/{len(row.group.members)}",
+        percent(row.validation),
+        f"{row.train_loss.mean:.4f}" if row.train_loss else "–",
+        f"{row.parameters:,}" if row.parameters is not None else "–",
+        f"{row.seconds.mean:.1f}" if row.seconds else "–",
+        row.remarks,
+    )
+
+
+def synopsis(rows: Sequence[Row]) -> str:
+    """What the rows of a setting show, and no more: the highest mean, and whose intervals meet its own."""
+    known = [(row.group.scheme, row.test) for row in rows if row.test]
+    if not known:
+        return "No run has finished with a result."
+    (name, best), *others = known
+    words = f"Highest mean: {name}, {percent(best)}"
+    if not others:
+        return f"{words}, the only scheme with a result."
+    if best.low is None:
+        return f"{words}: one seed, so no interval, and no telling a difference between schemes from one between seeds."
+    overlapping = [scheme for scheme, test in others if best.overlaps(test)]
+    words += f"; its interval overlaps {'those of ' + _and(overlapping) if overlapping else 'none of the others'}."
+    alone = [scheme for scheme, test in others if test.low is None]
+    return f"{words} One seed and no interval: {_and(alone)}." if alone else words
+
+
+def notes(groups: Groups, rows: Sequence[Row]) -> list[str]:
+    """What a reader has to know beside the numbers; shown with every form of the table."""
+    words = [SYNTHETIC] if groups.synthetic else []
+    words.append(
+        "± is half the 95% Student t interval of the mean over n seeds: new seeds on this test set, not new images."
+    )
+    if any(row.test and row.test.n == 1 for row in rows):
+        words.append("n = 1: one seed gives no interval.")
+    if any(row.test and row.test.n < len(row.group.members) for row in rows):
+        words.append("Means are over the runs that finished; n and the remarks say what became of the others.")
+    if len(rows) > 1:
+        words.append(
+            "Rows are in order of their mean within a setting. Overlapping intervals are no proof of equality."
+        )
+    if groups.repeated:
+        words.append(
+            f"Left out, because another run has the same configuration and seed: {', '.join(groups.repeated)}."
+        )
+    return words + [f"Not read: {name} ({why})." for name, why in groups.unreadable.items()]
+
+
+def leaderboard_table(board: Leaderboard) -> Table:
+    """One row per group: its settings (even those that all rows share: a line stands alone), then every number."""
+    groups = board.cells
+    keys = [key for key in dict.fromkeys([*MAIN, *groups.varying]) if key in groups.constant or key in groups.varying]
+    rows = []
+    for row in board.rows:
+        settings = groups.constant | dict(row.group.setting)
+        values: dict[str, Any] = {"scheme": row.group.scheme} | {key: settings.get(key) for key in keys}
+        values["synthetic"] = any(map(is_synthetic, row.group.members))
+        values |= {"rank": row.rank, "runs": len(row.group.members)}
+        values["seeds"] = " ".join(str(run.seed) for run in row.group.members)
+        for name, value in _ESTIMATES.items():
+            found = getattr(row, value)
+            values |= {f"{name}_{field.name}": getattr(found, field.name, None) for field in fields(Estimate)}
+        rows.append(values | {"parameters": row.parameters, **row.counts, "remarks": row.remarks})
+    caption = (
+        f"From {len(groups.members)} runs, one row per scheme and setting, best mean first within a setting. "
+        "Means over the n seeds that finished, with the 95% Student t interval of the test accuracy: new seeds on this "
+        "test set, not new images. IQM: interquartile mean, without the lowest and highest quarter (floor(n / 4) runs "
+        "at either end). What became of the other runs is counted beside; at chance counts runs that finished."
+    )
+    columns = [
+        SCHEME,
+        *setting_columns(groups),
+        Column("test_accuracy_mean", "test accuracy %", percent_of),
+        Column("test_accuracy_low", "95% from", percent_of),
+        Column("test_accuracy_high", "to", percent_of),
+        Column("test_accuracy_median", "median", percent_of),
+        Column("test_accuracy_iqm", "IQM", percent_of),
+        Column("complete", "n"),
+        Column("validation_accuracy_mean", "validation %", percent_of),
+        Column("train_loss_mean", "train loss", number("{:.4f}")),
+        Column("parameters", "parameters", number("{:,}")),
+        Column("training_seconds_mean", "training s", number("{:.1f}")),
+        *(Column(status, status.replace("_", " ")) for status in ("diverged", "at_chance", "failed", "unsupported")),
+        REMARKS,
+    ]
+    return Table("leaderboard", "Leaderboard", caption, columns, rows)
+
+
+def to_markdown(board: Leaderboard) -> str:
+    groups = board.cells
+    lines = [f"# {escape(groups.folder.name)}", "", "All runs: `" + constants(groups).replace("`", "'") + "`", ""]
+    headings = [*groups.varying, *HEADINGS]
+    lines += [line(headings), line(["---"] * len(headings))]
+    lines += [line([*_settings(row), *texts(row)]) for row in board.rows]
+    lines += ["", *(f"- {escape(heading(groups, s))}: {escape(synopsis(rows))}" for s, rows in board.groups.items())]
+    return "\n".join([*lines, "", *(f"- {escape(note)}" for note in [*board.notes, *differences(groups)])]) + "\n"
+
+
+def print_leaderboard(board: Leaderboard, console: Console | None = None) -> None:
+    """Print the table: drawn on a terminal, as plain aligned lines elsewhere (wider than 80 columns if it must be)."""
+    console = console or Console()
+    headings = [key.rpartition(".")[2] for key in board.cells.varying] + list(HEADINGS)
+    by_setting = [[_settings(row) + list(texts(row)) for row in rows] for rows in board.groups.values()]
+    lines = [headings, *(texts for rows in by_setting for texts in rows)]
+    width = [max(len(texts[i]) for texts in lines) for i in range(len(headings))]
+    if console.is_terminal:
+        kept = list(range(len(headings) - 1))  # remarks are sentences: below
+        for name in _EXPENDABLE:
+            if sum(width[i] + 3 for i in kept) + 1 > console.width:
+                kept.remove(headings.index(name))
+        table = RichTable(title=Text(board.cells.folder.name), title_justify="left")
+        for i in kept:
+            words = headings[i] in ("norm", "model", "dataset", "optimizer")
+            table.add_column(headings[i], justify="left" if words else "right", no_wrap=True)
+        for rows in by_setting:
+            for row_texts in rows:
+                table.add_row(*(Text(row_texts[i]) for i in kept))
+            table.add_section()
+        console.print(table)
+        for row in board.rows:
+            if row.remarks:
+                name = ", ".join(filter(None, (row.group.scheme, label(row.group.setting, ""))))
+                _plain(console, f"{name}: {row.remarks}")
+    else:
+        for row_texts in lines:
+            _plain(console, "  ".join(text.ljust(w) for text, w in zip(row_texts, width, strict=True)).rstrip())
+    _plain(console, f"All runs: {constants(board.cells)}")
+    for note in [*board.notes, *differences(board.cells)]:
+        _plain(console, note)
+
+
+def _settings(row: Row) -> list[str]:
+    return [show(value) if value is not None else "" for _, value in row.group.setting]
+
+
+def _plain(console: Console, text: str) -> None:
+    """Print as it is: no markup in the names of schemes, no colours, and wrapped by the terminal alone."""
+    console.print(Text(text), soft_wrap=True)
+
+
+def _and(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -6,20 +6,19 @@ import math
 from typing import Any
 
 from normbench.analysis.best_lr import MISSING, OVER, Choice, choices, several
-from normbench.analysis.columns import REMARKS, SCHEME, number, percent, setting_columns, where
-from normbench.analysis.groups import Cells, show
+from normbench.analysis.groups import Groups, show
 from normbench.analysis.reproduce import again
-from normbench.analysis.table import Column, Table
+from normbench.analysis.tables import REMARKS, SCHEME, Column, Table, number, percent, row_start, setting_columns
 
 NEAR = 0.01  # accuracy within one point of the best
 
 
-def lr_table(cells: Cells) -> Table:
+def lr_table(groups: Groups) -> Table:
     """How much the lr matters: best, edge of the grid, width of the band that works."""
     name, title = "lr_stability", "How much the learning rate matters"
     columns = [
         SCHEME,
-        *setting_columns(cells, "lr"),
+        *setting_columns(groups, "lr"),
         Column("lrs", "lrs tried", numeric=False),
         Column("best_lr", "best lr", number("{:g}")),
         Column("validation_mean", "validation % there", percent),
@@ -29,16 +28,15 @@ def lr_table(cells: Cells) -> Table:
         REMARKS,
         Column("command", "to look further", str, numeric=False),
     ]
-    chosen = choices(cells)
+    chosen = choices(groups)
     if not several(chosen):
         return Table(name, title, "", columns, [], MISSING)
     rows = []
     for setting, by_scheme in chosen.items():
         top = max((m for c in by_scheme.values() for m in c.means.values() if m is not None), default=None)
-        rows += [where(cells, scheme, setting) | _range(choice, top) for scheme, choice in by_scheme.items()]
-    runs = sum(
-        len(c.cells[lr].having(*OVER)) for by_scheme in chosen.values() for c in by_scheme.values() for lr in c.grid
-    )
+        rows += [row_start(groups, scheme, setting) | _row(choice, top) for scheme, choice in by_scheme.items()]
+    every = [choice for by_scheme in chosen.values() for choice in by_scheme.values()]
+    runs = sum(len(choice.groups[lr].having(*OVER)) for choice in every for lr in choice.grid)
     caption = (
         f"Validation accuracy, mean over the seeds that were run at two lrs or more, from {runs} runs. "
         "Decades: "
@@ -48,32 +46,6 @@ def lr_table(cells: Cells) -> Table:
         "ended at chance. The wider, the less the lr needs tuning."
     )
     return Table(name, title, caption, columns, rows)
-
-
-def _range(choice: Choice, top: float | None) -> dict[str, Any]:
-    best = choice.means.get(choice.lr) if choice.lr is not None else None
-    stable = [
-        lr
-        for lr in choice.grid
-        if all(e.status == "complete" and not e.summary.get("at_chance") for e in choice.cells[lr].entries)
-    ]
-    edge, command = _edge(choice)
-    band_all, band_own = band(choice, top), band(choice, best)
-    open_ended = bool(stable) and stable[-1] == choice.grid[-1]
-    return {
-        "lrs": ", ".join(show(lr) for lr in choice.cells),
-        "seeds": " ".join(str(seed) for seed in sorted(choice.on)),
-        "best_lr": choice.lr,
-        "validation_mean": best,
-        "band": _decades(band_all),
-        "band_text": _at_least("{:.1f}", _decades(band_all), _open(band_all, choice)),
-        "own_band": _decades(band_own),
-        "own_band_text": _at_least("{:.1f}", _decades(band_own), _open(band_own, choice)),
-        "largest_stable": max(stable, default=None),
-        "largest_stable_text": _at_least("{:g}", max(stable, default=None), open_ended),
-        "remarks": "; ".join([*edge, *_troubles(choice)]),
-        "command": command,
-    }
 
 
 def band(choice: Choice, best: float | None) -> tuple[float, ...]:
@@ -89,12 +61,34 @@ def band(choice: Choice, best: float | None) -> tuple[float, ...]:
     return choice.grid[low : high + 1]
 
 
-def _decades(lrs: tuple[float, ...]) -> float | None:
-    return math.log10(lrs[-1] / lrs[0]) if lrs else None
+def _row(choice: Choice, top: float | None) -> dict[str, Any]:
+    best = choice.means.get(choice.lr) if choice.lr is not None else None
+    all_stable = [
+        lr
+        for lr in choice.grid
+        if all(run.status == "complete" and not run.summary.get("at_chance") for run in choice.groups[lr].members)
+    ]
+    stable = max(all_stable, default=None)
+    edge, command = _edge(choice)
+    return {
+        "lrs": ", ".join(show(lr) for lr in choice.groups),
+        "seeds": " ".join(str(seed) for seed in sorted(choice.on)),
+        "best_lr": choice.lr,
+        "validation_mean": best,
+        **_decades("band", choice, band(choice, top)),
+        **_decades("own_band", choice, band(choice, best)),
+        "largest_stable": stable,
+        "largest_stable_text": _at_least("{:g}", stable, stable == choice.grid[-1] if all_stable else False),
+        "remarks": "; ".join([*edge, *_without_result(choice)]),
+        "command": command,
+    }
 
 
-def _open(lrs: tuple[float, ...], choice: Choice) -> bool:
-    return bool(lrs) and (lrs[0] == choice.grid[0] or lrs[-1] == choice.grid[-1])
+def _decades(name: str, choice: Choice, lrs: tuple[float, ...]) -> dict[str, Any]:
+    """The width of a band as a number and as text, with a sign where it ends where the lrs tried end."""
+    width = math.log10(lrs[-1] / lrs[0]) if lrs else None
+    ends = bool(lrs) and (lrs[0] == choice.grid[0] or lrs[-1] == choice.grid[-1])
+    return {name: width, f"{name}_text": _at_least("{:.1f}", width, ends)}
 
 
 def _at_least(pattern: str, value: float | None, more: bool) -> str:
@@ -106,21 +100,21 @@ def _edge(choice: Choice) -> tuple[list[str], str]:
     if choice.lr is None or not choice.chosen or choice.lr not in (choice.grid[0], choice.grid[-1]):
         return [], ""
     lowest = choice.lr == choice.grid[0]
-    beyond = [lr for lr in choice.cells if (lr < choice.lr if lowest else lr > choice.lr)]  # begun, but none is over
+    beyond = [lr for lr in choice.groups if (lr < choice.lr if lowest else lr > choice.lr)]  # begun, but none is over
     neighbour = choice.grid[1] if lowest else choice.grid[-2]
     following = (max(beyond) if lowest else min(beyond)) if beyond else float(f"{choice.lr**2 / neighbour:.3g}")
     word = "smallest" if lowest else "largest"
     words = f"best at the {word} lr {'that is over' if beyond else 'tried'}: add lr={show(following)}"
-    return [words], again([choice.shown.entries[0]], lr=[show(following)], seed=sorted(choice.on))
+    return [words], again([choice.shown.members[0]], lr=[show(following)], seed=sorted(choice.on))
 
 
-def _troubles(choice: Choice) -> list[str]:
+def _without_result(choice: Choice) -> list[str]:
     words = []
-    for lr, cell in choice.cells.items():
-        if diverged := cell.having("diverged"):
-            words.append(f"{len(diverged)} of {len(cell.entries)} diverged at lr {lr:g}")
-        if chance := sum(bool(e.summary.get("at_chance")) for e in cell.having("complete")):
-            words.append(f"{chance} of {len(cell.entries)} at chance at lr {lr:g}")
+    for lr, group in choice.groups.items():
+        if diverged := group.count("diverged"):
+            words.append(f"{diverged} of {len(group.members)} diverged at lr {lr:g}")
+        if chance := sum(bool(run.summary.get("at_chance")) for run in group.having("complete")):
+            words.append(f"{chance} of {len(group.members)} at chance at lr {lr:g}")
         if lr not in choice.grid:
-            words.append(f"{cell.entries[0].status} at lr {lr:g}")
+            words.append(f"{group.members[0].status} at lr {lr:g}")
     return words

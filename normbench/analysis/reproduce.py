@@ -1,4 +1,4 @@
-"""The commands that repeat a study."""
+"""Every run with the command that repeats it, and the few commands that repeat a study."""
 
 from __future__ import annotations
 
@@ -6,47 +6,98 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from normbench.analysis.entries import Entry
-from normbench.analysis.groups import Cells, order
-
-
-def command(entry: Entry) -> str:
-    """The shortest command that repeats one run, into a study of the same name."""
-    return shlex.join(["normbench", "run", *_overrides(entry)])
-
-
-def commands(cells: Cells) -> list[str]:
-    """As few `normbench run -m` as repeat exactly these runs: one for a full crossing, more for a ragged study."""
-    rows, alone = [], []
-    keys: dict[str, None] = {}
-    for entry in cells.entries:
-        words = _overrides(entry)
-        if all("=" in word for word in words):
-            rows.append((entry, dict(word.partition("=")[::2] for word in words)))
-            keys |= dict.fromkeys(rows[-1][1])
-        else:  # ~key, which takes an option away
-            alone.append(command(entry))
-    blocks = [_block(entry, row, list(keys)) for entry, row in rows]
-    joined = min((_joined(blocks, way) for way in (list(keys), list(keys)[::-1])), key=len)
-    return [_line(block) for block in joined] + alone
-
-
-def _overrides(entry: Entry) -> list[str]:
-    words = [str(word) for word in entry.run.record.get("overrides") or []]
-    study = entry.run.config.get("study")
-    return words if not study or any(word.startswith("study=") for word in words) else [*words, f"study={study}"]
-
+from normbench.analysis.groups import Groups, order
+from normbench.analysis.tables import Column, Table, number, percent, show_or_dash
+from normbench.runs import Run
 
 Block = dict[str, tuple[str, ...]]  # {"norm": ("batch", "layer"), "seed": ("0", "1")}: every combination of these
 
 
-def _block(entry: Entry, row: dict[str, str], keys: Sequence[str]) -> Block:
-    """One run: each key with its value, also where that is the default; without keys that only other runs have."""
-    values = entry.run.values
-    return {key: (row.get(key, _word(values.get(key))),) for key in keys if key in row or key in values}
+def every_run(groups: Groups) -> Table:
+    """One row per run: what sets it apart, what became of it, and the command that repeats it."""
+    columns = [
+        Column("scheme", "norm", numeric=False),
+        *(Column(key, key.replace("_", " "), show_or_dash) for key in groups.varying),
+        Column("seed", "seed"),
+        Column("status", "status", numeric=False),
+        Column("test_accuracy", "test accuracy %", percent),
+        Column("steps", "steps", number("{:,}")),
+        Column("seconds", "seconds", number("{:.1f}")),
+        Column("command", "command", numeric=False),
+    ]
+    keys = dict.fromkeys(("model", "batch_size", *groups.varying))  # the first two: what the page filters by
+    rows = [
+        {
+            "run": run.name,
+            "scheme": scheme,
+            **{key: groups.configured[run.name].get(key) for key in keys},
+            "seed": run.seed,
+            "status": f"{status}, at chance" if run.summary.get("at_chance") else status,
+            "reason": run.reason,
+            "test_accuracy": run.summary.get("test_accuracy"),
+            "steps": run.summary.get("steps"),
+            "seconds": (run.summary.get("seconds") or {}).get("total"),
+            "command": command(run),
+        }
+        for run, scheme, status in zip(groups.members, groups.runs["scheme"], groups.runs["status"], strict=True)
+    ]
+    counted = f"{len(rows)} run{'' if len(rows) == 1 else 's'}"
+    caption = f"{counted}. Seconds: training, evaluating and measuring together."
+    return Table("runs", "Every run", caption, columns, rows)
 
 
-def _joined(blocks: Sequence[Block], keys: Sequence[str]) -> list[Block]:
+def command(run: Run) -> str:
+    """The shortest command that repeats one run, into a study of the same name."""
+    return shlex.join(["normbench", "run", *_overrides(run)])
+
+
+def commands(groups: Groups) -> list[str]:
+    """As few `normbench run -m` as repeat exactly these runs: one for a full crossing, more for a ragged study."""
+    rows, alone = [], []
+    keys: dict[str, None] = {}
+    for run in groups.members:
+        words = _overrides(run)
+        if all("=" in word for word in words):
+            rows.append((run, dict(word.partition("=")[::2] for word in words)))
+            keys |= dict.fromkeys(rows[-1][1])
+        else:  # ~key, which takes an option away
+            alone.append(command(run))
+    # A run's block has each key with its value, also where that is the default; not keys that only other runs have.
+    blocks: list[Block] = [
+        {key: (row.get(key, _word(run.values.get(key))),) for key in keys if key in row or key in run.values}
+        for run, row in rows
+    ]
+    joined = min((_join(blocks, way) for way in (list(keys), list(keys)[::-1])), key=len)
+    return [_line(block) for block in joined] + alone
+
+
+def again(runs: Sequence[Run], **axes: Sequence[Any]) -> str:
+    """The command that repeats runs with other values: again([a, b], seed=[5, 6]) for both configurations and seeds.
+
+    One `normbench run -m` where the configurations differ in the value of one key, otherwise one each, joined by &&.
+    """
+    lines: list[list[str]] = []
+    for run in runs:
+        words = [word for word in _overrides(run) if word.partition("=")[0] not in axes]
+        lines += [words] if words not in lines else []
+    if len({len(words) for words in lines}) == 1:
+        options = [list(dict.fromkeys(column)) for column in zip(*lines, strict=True)]
+        several = [words for words in options if len(words) > 1]
+        if len(several) == 1 and len({word.partition("=")[0] for word in several[0]}) == 1:
+            key = several[0][0].partition("=")[0]
+            joined = f"{key}={','.join(word.partition('=')[2] for word in several[0])}"
+            lines = [[joined if words is several[0] else words[0] for words in options]]
+    added = [f"{key}={_sweep(values)}" for key, values in axes.items()]
+    return " && ".join(shlex.join(["normbench", "run", "-m", *words, *added]) for words in lines)
+
+
+def _overrides(run: Run) -> list[str]:
+    words = [str(word) for word in run.record.get("overrides") or []]
+    study = run.config.get("study")
+    return words if not study or any(word.startswith("study=") for word in words) else [*words, f"study={study}"]
+
+
+def _join(blocks: Sequence[Block], keys: Sequence[str]) -> list[Block]:
     """Blocks that differ in one key alone become one, key by key: the same runs, none of them twice."""
     for key in keys:
         groups: dict[Any, Block] = {}
@@ -76,31 +127,10 @@ def _sorted(key: str, values: Sequence[str]) -> list[str]:
 
 
 def _word(value: Any) -> str:
-    return (
-        {None: "null", True: "true", False: "false"}[value]
-        if value is None or isinstance(value, bool)
-        else str(value).replace(", ", ",")
-    )
-
-
-def again(entries: Sequence[Entry], **axes: Sequence[Any]) -> str:
-    """The command that repeats runs with other values: again([a, b], seed=[5, 6]) for both configurations and seeds.
-
-    One `normbench run -m` where the configurations differ in the value of one key, otherwise one each, joined by &&.
-    """
-    lines: list[list[str]] = []
-    for entry in entries:
-        words = [word for word in _overrides(entry) if word.partition("=")[0] not in axes]
-        lines += [words] if words not in lines else []
-    if len({len(words) for words in lines}) == 1:
-        options = [list(dict.fromkeys(column)) for column in zip(*lines, strict=True)]
-        several = [words for words in options if len(words) > 1]
-        if len(several) == 1 and len({word.partition("=")[0] for word in several[0]}) == 1:
-            key = several[0][0].partition("=")[0]
-            joined = f"{key}={','.join(word.partition('=')[2] for word in several[0])}"
-            lines = [[joined if words is several[0] else words[0] for words in options]]
-    added = [f"{key}={_sweep(values)}" for key, values in axes.items()]
-    return " && ".join(shlex.join(["normbench", "run", "-m", *words, *added]) for words in lines)
+    """A value as it is typed on the command line."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value).replace(", ", ",")
 
 
 def _sweep(values: Sequence[Any]) -> str:

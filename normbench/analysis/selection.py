@@ -15,7 +15,7 @@ SHOWN = 12  # values or keys that an error names
 
 
 class ReportError(ValueError):
-    """What was asked of a report can't be had; worded for the user."""
+    """What was asked of a report can't be had; the message is for the user."""
 
 
 def parse(words: Iterable[str]) -> dict[str, tuple[str, ...]]:
@@ -30,7 +30,7 @@ def parse(words: Iterable[str]) -> dict[str, tuple[str, ...]]:
     return only
 
 
-def worded(only: Filter) -> str:
+def format_filter(only: Filter) -> str:
     return " ".join(f"{key}={','.join(values)}" for key, values in only.items())
 
 
@@ -55,23 +55,25 @@ def select(study: Study, only: Filter) -> Study:
         _check(key, words, [values for _, values in found], study.folder.name)
     kept = [run for run, values in found if has(values, only)]
     if not kept:
-        raise ReportError(f"no run of {study.folder.name} has all of {worded(only)}. Ask for less at a time.")
+        raise ReportError(f"no run of {study.folder.name} has all of {format_filter(only)}. Ask for less at a time.")
     return Study(study.folder, tuple(sorted([*kept, *unreadable], key=lambda run: run.folder)))
 
 
 def _check(key: str, words: Sequence[str], rows: Sequence[Mapping[str, Any]], study: str) -> None:
     """Every value that was asked for is there: a slip of the pen must not pass for a result that is missing."""
-    there = {text: None for values in rows if key in values for text in [show(values[key])]}
+    there = {show(values[key]) for values in rows if key in values}
     if not there:
         known = list(dict.fromkeys(name for values in rows for name in values))
         near = difflib.get_close_matches(key, known, 1)  # the typing error first, then what sets runs apart
         options = [name for name in known if name.count(".") < 2 and not name.endswith(".name")]
         several = [name for name in options if len({repr(values[name]) for values in rows if name in values}) > 1]
         keys = dict.fromkeys([*near, "norm", *(name for name in MAIN if name in several), *several])
-        raise ReportError(f"no run of {study} has an option {key}. What there is: {_listed(list(keys))}.")
+        raise ReportError(f"no run of {study} has an option {key}. What there is: {_format_list(list(keys))}.")
     for word in words:
         if not any(_same(text, word) for text in there):
-            raise ReportError(f"no run of {study} has {key}={word}. There are: {_listed(sorted(there, key=_order))}.")
+            raise ReportError(
+                f"no run of {study} has {key}={word}. There are: {_format_list(sorted(there, key=_order))}."
+            )
 
 
 def has(values: Mapping[str, Any], only: Filter) -> bool:
@@ -94,6 +96,6 @@ def _order(text: str) -> tuple[float, str]:
         return float("inf"), text
 
 
-def _listed(names: Sequence[str]) -> str:
+def _format_list(names: Sequence[str]) -> str:
     more = len(names) - SHOWN
     return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")

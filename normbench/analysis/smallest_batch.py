@@ -6,10 +6,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from normbench.analysis.columns import REMARKS, SCHEME, number, setting_columns, where, without
 from normbench.analysis.comparisons import Versus
-from normbench.analysis.groups import Cells, Setting
-from normbench.analysis.table import Column, Table
+from normbench.analysis.groups import Groups, Setting, without
+from normbench.analysis.tables import REMARKS, SCHEME, Column, Table, number, row_start, setting_columns
+
+WORDS = ("usable", "unusable", "inconclusive")
 
 
 def usable(versus: Versus, margin: float) -> str:
@@ -22,33 +23,31 @@ def usable(versus: Versus, margin: float) -> str:
         return "usable"
     if high is not None and high < -margin:
         return "unusable"
-    works = pairing.reference and pairing.reference.having("complete")
-    fails = pairing.cell and all(e.status in ("unsupported", "diverged") for e in pairing.cell.entries)
+    works = pairing.reference and pairing.reference.count("complete")
+    fails = pairing.group and pairing.group.runs["status"].isin(["unsupported", "diverged"]).all()
     return "unusable" if works and fails else "inconclusive"
 
 
-def smallest_batch_table(cells: Cells, found: Sequence[Versus], reference: str, margin: float) -> Table:
-    """From the comparisons of `learning_rates.at_best`, so that fewer updates at large batches count against nobody."""
+def smallest_batch_table(groups: Groups, found: Sequence[Versus], reference: str, margin: float) -> Table:
+    """From the comparisons of `compare_at_best_lr`, so that fewer updates at large batches count against nobody."""
     name, title = "smallest_batch", "Smallest usable batch size"
     columns = [
         SCHEME,
-        *setting_columns(cells, "lr", "batch_size"),
+        *setting_columns(groups, "lr", "batch_size"),
         Column("smallest_usable", "smallest usable", number("{:g}")),
-        Column("usable", "usable", numeric=False),
-        Column("unusable", "unusable", numeric=False),
-        Column("inconclusive", "inconclusive", numeric=False),
+        *(Column(word, word, numeric=False) for word in WORDS),
         REMARKS,
     ]
-    if "batch_size" not in cells.varying:
+    if "batch_size" not in groups.varying:
         note = "All runs have the same batch size. Runs at several, such as batch_size=2,8,32 after run -m, supply it."
         return Table(name, title, "", columns, [], note)
-    groups: dict[tuple[Setting, str], dict[int, str]] = defaultdict(dict)
+    by_size: dict[tuple[Setting, str], dict[int, str]] = defaultdict(dict)
     for v in found:
         key = without(v.pairing.setting, "batch_size"), v.pairing.scheme
-        groups[key][dict(v.pairing.setting)["batch_size"]] = usable(v, margin)
+        by_size[key][dict(v.pairing.setting)["batch_size"]] = usable(v, margin)
     rows = [
-        {k: v for k, v in where(cells, scheme, setting).items() if k != "batch_size"} | _row(sizes)
-        for (setting, scheme), sizes in groups.items()
+        {k: v for k, v in row_start(groups, scheme, setting).items() if k != "batch_size"} | _row(sizes)
+        for (setting, scheme), sizes in by_size.items()
     ]
     caption = (
         f"From {sum(v.result.n for v in found)} pairs of runs, each scheme and {reference} at its own best lr for that "
@@ -61,7 +60,7 @@ def smallest_batch_table(cells: Cells, found: Sequence[Versus], reference: str, 
 
 
 def _row(sizes: dict[int, str]) -> dict[str, Any]:
-    by_word = {word: sorted(s for s in sizes if sizes[s] == word) for word in ("usable", "unusable", "inconclusive")}
+    by_word = {word: sorted(s for s in sizes if sizes[s] == word) for word in WORDS}
     largest_unusable = max(by_word["unusable"], default=None)
     smallest = min((s for s in by_word["usable"] if s > (largest_unusable or 0)), default=None)
     remarks = []

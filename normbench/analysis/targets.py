@@ -8,27 +8,29 @@ from typing import Any
 
 import numpy as np
 
-from normbench.analysis.columns import REMARKS, SCHEME, number, setting_columns, where, without_result
-from normbench.analysis.entries import Entry
-from normbench.analysis.groups import Cell, Cells
+from normbench.analysis.groups import Group, Groups
 from normbench.analysis.measured import rows
-from normbench.analysis.table import Column, Table
+from normbench.analysis.tables import (
+    REMARKS,
+    SCHEME,
+    Column,
+    Table,
+    number,
+    row_start,
+    setting_columns,
+    without_result,
+)
+from normbench.runs import Run
 
 MEASURES = {"steps": "step", "samples": "samples", "seconds": "train_seconds"}  # our name -> that in epochs.csv
 Reached = dict[str, float]
 
 
-def reached(entry: Entry, targets: Sequence[float]) -> list[Reached | None]:
-    """Where each target was first reached at an evaluation, not interpolated; None: never."""
-    numbers = rows(entry, "epochs", "validation_accuracy", *MEASURES.values())
-    accuracy = numbers.validation_accuracy.to_numpy()
-    found: list[Reached | None] = []
-    for target in targets:
-        first = int(np.argmax(accuracy >= target)) if (accuracy >= target).any() else None
-        found.append(
-            None if first is None else {name: float(numbers[key].iloc[first]) for name, key in MEASURES.items()}
-        )
-    return found
+def reached(run: Run, target: float) -> Reached | None:
+    """Where a target was first reached at an evaluation, not interpolated; None: never."""
+    table = rows(run, "epochs", "validation_accuracy", *MEASURES.values())
+    there = table[table["validation_accuracy"] >= target]
+    return {name: float(there[key].iloc[0]) for name, key in MEASURES.items()} if len(there) else None
 
 
 def median(found: Sequence[Reached | None], measure: str) -> float | None:
@@ -36,35 +38,34 @@ def median(found: Sequence[Reached | None], measure: str) -> float | None:
     return float(np.median([math.inf if f is None else f[measure] for f in found])) if found else None
 
 
-def time_table(cells: Cells, targets: Sequence[float]) -> Table:
-    rows: list[dict[str, Any]] = []
-    for setting, by_scheme in cells.settings.items():
-        for scheme, cell in by_scheme.items():
-            by_run = [reached(entry, targets) for entry in cell.having("complete", "diverged")]
-            for place, target in enumerate(targets):
-                found = [run[place] for run in by_run]
-                rows.append(where(cells, scheme, setting) | _row(cell, target, found))
+def time_table(groups: Groups, targets: Sequence[float]) -> Table:
+    made = [
+        row_start(groups, group.scheme, group.setting) | _row(group, target)
+        for group in groups.groups
+        for target in targets
+    ]
     columns = [
         SCHEME,
-        *setting_columns(cells),
+        *setting_columns(groups),
         Column("target", "target", number("{:g}%", 100)),
         Column("reached_text", "runs that reach it", str, "reached"),
-        Column("steps", "updates", _late("{:,.0f}")),
-        Column("samples", "images", _late("{:,.0f}")),
-        Column("seconds", "training s", _late("{:.1f}")),
+        Column("steps", "updates", number("{:,.0f}", never="not reached")),
+        Column("samples", "images", number("{:,.0f}", never="not reached")),
+        Column("seconds", "training s", number("{:.1f}", never="not reached")),
         REMARKS,
     ]
     caption = (
-        f"From {sum(row['n'] for row in rows if row['target'] == targets[0])} runs: the first evaluation at which the "
+        f"From {sum(row['n'] for row in made if row['target'] == targets[0])} runs: the first evaluation at which the "
         "validation accuracy is at the target or above; evaluations are the resolution. Medians over all seeds of a "
         "cell, one that never gets there, or diverges before, being later than all others: not reached, where half of "
         "them or more never do. Seconds of training alone, on the machine at hand. The CSV file has the medians of "
         "those that get there as well."
     )
-    return Table("time_to_target", "Time to target", caption, columns, rows)
+    return Table("time_to_target", "Time to target", caption, columns, made)
 
 
-def _row(cell: Cell, target: float, found: Sequence[Reached | None]) -> dict[str, Any]:
+def _row(group: Group, target: float) -> dict[str, Any]:
+    found = [reached(run, target) for run in group.having("complete", "diverged")]
     there = [f for f in found if f is not None]
     return {
         "target": target,
@@ -73,9 +74,5 @@ def _row(cell: Cell, target: float, found: Sequence[Reached | None]) -> dict[str
         "reached_text": f"{len(there)}/{len(found)}",
         **{measure: median(found, measure) for measure in MEASURES},
         **{f"{measure}_of_reached": median(there, measure) for measure in MEASURES},
-        "remarks": ", ".join(without_result(cell)),
+        "remarks": ", ".join(without_result(group)),
     }
-
-
-def _late(pattern: str) -> Any:
-    return lambda value: "not reached" if value == math.inf else number(pattern)(value)

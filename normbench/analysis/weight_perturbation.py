@@ -7,33 +7,30 @@ from typing import Any
 
 import numpy as np
 
-from normbench.analysis.columns import REMARKS, SCHEME, number, setting_columns, where
-from normbench.analysis.entries import Entry
-from normbench.analysis.groups import Cell, Cells
+from normbench.analysis.groups import Group, Groups
 from normbench.analysis.measured import rows
 from normbench.analysis.statistics import estimate
-from normbench.analysis.table import Column, Table
+from normbench.analysis.tables import REMARKS, SCHEME, Column, Table, number, row_start, setting_columns
+from normbench.runs import Run
 
 WINDOW = 20  # updates whose mean loss is compared
 LOSSES = [f"{mode}_{when}" for mode in ("training", "evaluation") for when in ("before", "after")]
 
 
-def perturbation_table(cells: Cells) -> Table | None:
+def perturbation_table(groups: Groups) -> Table | None:
     """None where no run had its weights changed."""
     found = [
-        where(cells, scheme, setting) | _row(cell)
-        for setting, by_scheme in cells.settings.items()
-        for scheme, cell in by_scheme.items()
-        if any("perturbation" in entry.summary for entry in cell.entries)
+        row_start(groups, group.scheme, group.setting) | _row(group)
+        for group in groups.groups
+        if any("perturbation" in run.summary for run in group.members)
     ]
     if not found:
         return None
-    loss = number("{:.3f}")
     columns = [
         SCHEME,
-        *setting_columns(cells),
-        *(Column(name, name.replace("_", ", "), loss) for name in LOSSES),
-        Column("recovery", "updates to recover", lambda v: "not recovered" if v == math.inf else number("{:.0f}")(v)),
+        *setting_columns(groups),
+        *(Column(name, name.replace("_", ", "), number("{:.3f}")) for name in LOSSES),
+        Column("recovery", "updates to recover", number("{:.0f}", never="not recovered")),
         Column("n", "n"),
         REMARKS,
     ]
@@ -48,10 +45,10 @@ def perturbation_table(cells: Cells) -> Table | None:
     return Table("scale_shock", "A sudden change of scale", caption, columns, found)
 
 
-def recovery(entry: Entry) -> float:
+def recovery(run: Run) -> float:
     """Updates from the change to the end of the first window as good as the one before it; infinite: none is."""
-    perturbed = int(entry.summary["perturbation"]["step"])
-    table = rows(entry, "steps", "step", "loss")
+    perturbed = int(run.summary["perturbation"]["step"])
+    table = rows(run, "steps", "step", "loss")
     steps, losses = table["step"].to_numpy(dtype=float), table["loss"].to_numpy(dtype=float)
     before = losses[(steps > perturbed - WINDOW) & (steps <= perturbed)]
     for end in steps[steps >= perturbed + WINDOW]:
@@ -61,17 +58,17 @@ def recovery(entry: Entry) -> float:
     return math.inf
 
 
-def _row(cell: Cell) -> dict[str, Any]:
-    perturbed = [entry for entry in cell.having("complete", "diverged") if "perturbation" in entry.summary]
+def _row(group: Group) -> dict[str, Any]:
+    perturbed = [run for run in group.having("complete", "diverged") if "perturbation" in run.summary]
     means = {}
     for name in LOSSES:
-        values = [v for e in perturbed if (v := e.summary["perturbation"].get(name)) is not None and math.isfinite(v)]
+        values = [v for r in perturbed if (v := r.summary["perturbation"].get(name)) is not None and math.isfinite(v)]
         found = estimate(values)
         means[name] = found.mean if found else None
-    diverged = len(cell.having("diverged"))
+    diverged = group.count("diverged")
     return {
         **means,
-        "recovery": float(np.median([recovery(entry) for entry in perturbed])) if perturbed else None,
+        "recovery": float(np.median([recovery(run) for run in perturbed])) if perturbed else None,
         "n": len(perturbed),
         "remarks": f"{diverged} diverged" if diverged else "",
     }

@@ -73,7 +73,7 @@ def _reached(entry: Entry, metric: Mapping[str, Any]) -> Number:
     measure = name.removesuffix("_to")
     if entry.status not in ("complete", "diverged"):
         return Number(None, entry.status)
-    [found] = reached(entry, [float(metric[name])])
+    found = reached(entry, float(metric[name]))
     if found is not None:
         return Number(found[measure])
     summary = flat(entry.summary)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from normbench.analysis.groups import Cells
-from normbench.analysis.wording import SYNTHETIC
+from normbench.analysis.notes import SYNTHETIC
 from normbench.claims.checks import Answer, Calculated, Judged, judge
 from normbench.claims.claim import STATEMENTS, Claim, claims
 from normbench.claims.standing import record

@@ -11,8 +11,7 @@ from typing import Any
 from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Rectangle
 
-from normbench.analysis.columns import number
-from normbench.analysis.table import Column, Table
+from normbench.analysis.tables import Column, Table, number
 from normbench.claims import tables
 from normbench.claims.checks import judge
 from normbench.claims.claim import Claim

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from normbench.analysis.table import Column, Table
+from normbench.analysis.tables import Column, Table
 from normbench.claims.checks import Judged
 from normbench.claims.claim import STATEMENTS
 from normbench.claims.wording import counted, expected, finding, measured

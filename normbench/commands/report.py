@@ -55,7 +55,7 @@ def build(folder: Path, options: Options | None = None, only: Filter | None = No
     Raises: as `report.build`.
     """
     from normbench import report
-    from normbench.analysis.leaderboard_table import print_leaderboard
+    from normbench.analysis.leaderboard import print_leaderboard
     from normbench.claims.report import answers
     from normbench.config.options import question
 

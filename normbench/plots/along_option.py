@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping
 from matplotlib.axes import Axes
 
 from normbench.analysis.best_lr import choices, several
-from normbench.analysis.columns import without
 from normbench.analysis.entries import Entry
-from normbench.analysis.groups import Cell, Cells, Setting, label, show
+from normbench.analysis.groups import Cell, Cells, Setting, label, show, without
 from normbench.analysis.measured import rows
 from normbench.plots.drawing import Figure, finish, grid, legend, omitted, panels, plain_ticks, plural
 from normbench.plots.errors import draw_line, error_axis, errors, gone_marks, gone_words, limits

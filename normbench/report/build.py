@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 
 from normbench.analysis import answer as analysis  # whole: its `tables` is not our module of that name
 from normbench.analysis.answer import Options
-from normbench.analysis.differences import differences
 from normbench.analysis.groups import Cells, read
-from normbench.analysis.leaderboard import Leaderboard, leaderboard
-from normbench.analysis.leaderboard_table import print_leaderboard
-from normbench.analysis.selection import Filter, ReportError, parse, select, worded
+from normbench.analysis.leaderboard import Leaderboard, leaderboard, print_leaderboard
+from normbench.analysis.notes import differences
+from normbench.analysis.selection import Filter, ReportError, format_filter, parse, select
 from normbench.report.files import write_files
 from normbench.runs import load
 
@@ -76,7 +75,7 @@ def compile_content(
     extra: Callable[[Cells], Extra] | None = None,
 ) -> Content:
     """Read, count, draw: everything but writing. Arguments and errors are those of `build`."""
-    from normbench.analysis.every_run import every_run
+    from normbench.analysis.reproduce import every_run
     from normbench.plots.side_by_side import drawing  # matplotlib takes half a second that tables alone don't need
     from normbench.report.content import Content, Extra
 
@@ -89,7 +88,7 @@ def compile_content(
         raise ReportError(str(error)) from error
     filtered = ""
     if only:
-        filtered = f"Filtered: {worded(only)}. {len(cells.entries)} of the study's {len(list(everything))} runs."
+        filtered = f"Filtered: {format_filter(only)}. {len(cells.entries)} of the study's {len(list(everything))} runs."
     first = extra(cells) if extra is not None and not only else Extra()
     with drawing(cells, (reference, options.margin), jobs) as figures:
         return Content(

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 
 from normbench.analysis.groups import Cells
-from normbench.analysis.leaderboard import Leaderboard
-from normbench.analysis.leaderboard_table import to_csv, to_markdown
-from normbench.analysis.table import Table, escape
-from normbench.analysis.wording import constants
+from normbench.analysis.leaderboard import Leaderboard, leaderboard_table, to_markdown
+from normbench.analysis.notes import constants
+from normbench.analysis.tables import Table, escape
 from normbench.plots.drawing import Figure
 
 
@@ -69,7 +68,8 @@ class Content:
     def files(self) -> dict[str, bytes]:
         """Every file but the page: name inside report/ -> bytes."""
         board = self.board
-        texts = {"leaderboard.csv": to_csv(board), "leaderboard.md": self._leaderboard(), "tables.md": self._tables()}
+        texts = {"leaderboard.csv": leaderboard_table(board).to_csv()}
+        texts |= {"leaderboard.md": self._leaderboard(), "tables.md": self._tables()}
         texts |= {f"tables/{table.name}.csv": table.to_csv() for table in [*self.others, self.runs] if table.rows}
         files = {name: text.encode() for name, text in texts.items()}
         for figure in self.figures:

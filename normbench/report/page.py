@@ -15,9 +15,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from normbench.analysis.groups import Cells, show
-from normbench.analysis.leaderboard_table import HEADINGS
+from normbench.analysis.leaderboard import HEADINGS
+from normbench.analysis.notes import constants
 from normbench.analysis.reproduce import commands
-from normbench.analysis.wording import constants
 from normbench.plots.drawing import Figure, plural
 from normbench.plots.palette import palette
 from normbench.report import page_tables, sources

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from normbench.analysis.groups import Cells, label, order, show
-from normbench.analysis.leaderboard import Leaderboard, Row
-from normbench.analysis.leaderboard_table import HEADINGS, texts
-from normbench.analysis.table import Column, Table
-from normbench.analysis.wording import heading, percent, synopsis
+from normbench.analysis.leaderboard import HEADINGS, Leaderboard, Row, percent, synopsis, texts
+from normbench.analysis.notes import heading
+from normbench.analysis.tables import Column, Table
 
 FILTERS = {"scheme": "Only these schemes", "model": "Only these models", "batch_size": "Only batch size"}
 GLANCE = 8  # settings that fit beside one another
@@ -79,7 +78,7 @@ def groups(board: Leaderboard) -> list[dict[str, Any]]:
 
 
 def _row_keys(row: Row, cells: Cells) -> dict[str, str]:
-    return keys({**cells.constant, **dict(row.cell.setting), "scheme": row.cell.scheme})
+    return keys({**cells.constant, **dict(row.group.setting), "scheme": row.group.scheme})
 
 
 def _items(row: Row) -> list[Item]:
@@ -116,7 +115,7 @@ def glance(board: Leaderboard) -> dict[str, Any] | None:
     settings = list(board.groups)
     if not 1 < len(settings) <= GLANCE or len(board.cells.schemes) < 2:
         return None
-    found = {(row.cell.scheme, row.cell.setting): row for row in board.rows}
+    found = {(row.group.scheme, row.group.setting): row for row in board.rows}
 
     def item(row: Row | None) -> Item:
         if row is None:

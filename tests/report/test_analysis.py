@@ -9,8 +9,9 @@ import pytest
 import yaml
 from measured_study import measure_everything
 
-from normbench.analysis.answer import Options, answer, differences, tables
+from normbench.analysis.answer import Options, answer, tables
 from normbench.analysis.groups import Cells, read
+from normbench.analysis.notes import differences
 from normbench.runs import load
 
 Add = Callable[..., Path]

@@ -8,11 +8,15 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from normbench.analysis import leaderboard
 from normbench.analysis.groups import read
-from normbench.analysis.leaderboard import Leaderboard
-from normbench.analysis.leaderboard_table import leaderboard_table, print_leaderboard, to_csv, to_markdown
-from normbench.analysis.wording import synopsis
+from normbench.analysis.leaderboard import (
+    Leaderboard,
+    leaderboard,
+    leaderboard_table,
+    print_leaderboard,
+    synopsis,
+    to_markdown,
+)
 from normbench.runs import load
 
 Add = Callable[..., Path]
@@ -44,7 +48,7 @@ def ragged(study: Path, add: Add) -> Path:
 
 def test_every_number(ragged: Path) -> None:
     small, large = board(ragged).groups.values()
-    assert [row.cell.scheme for row in small] == ["layer", "none", "batch", "selu"]  # by mean, without a mean last
+    assert [row.group.scheme for row in small] == ["layer", "none", "batch", "selu"]  # by mean, without a mean last
     assert [row.rank for row in small] == [1, 2, 3, None]
     layer, none, batch, selu = small
 
@@ -76,7 +80,7 @@ def test_every_number(ragged: Path) -> None:
     assert selu.train_loss is None
     assert selu.counts["diverged"] == 3
 
-    assert [row.cell.scheme for row in large] == ["none", "batch", "layer", "weight"]
+    assert [row.group.scheme for row in large] == ["none", "batch", "layer", "weight"]
     assert [row.remarks for row in large] == [
         "",
         "1 unsupported: BatchNorm needs two values per feature to train.",
@@ -128,7 +132,7 @@ def test_the_table_has_what_became_of_every_run(ragged: Path, add: Add) -> None:
 
 
 def test_csv_holds_everything_at_full_precision(ragged: Path) -> None:
-    lines = list(csv.DictReader(io.StringIO(to_csv(board(ragged)))))
+    lines = list(csv.DictReader(io.StringIO(leaderboard_table(board(ragged)).to_csv())))
     assert len(lines) == 8
     none = lines[1]
     assert (none["scheme"], none["model"], none["batch_size"], none["seeds"]) == ("none", "mlp", "4", "0 1 2")
@@ -158,7 +162,7 @@ def test_synthetic_data_are_marked_in_every_table(study: Path, add: Add, dataset
     for text in (to_markdown(found), screen.getvalue()):
         assert ("dataset=synthetic (synthetic)" in text) is (dataset == "synthetic")
         assert ("SYNTHETIC DATA" in text) is (dataset == "synthetic")
-    assert f",{dataset == 'synthetic'}," in to_csv(found)
+    assert f",{dataset == 'synthetic'}," in leaderboard_table(found).to_csv()
 
 
 def test_plain_lines_where_there_is_no_terminal(ragged: Path) -> None:

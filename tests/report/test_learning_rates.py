@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from normbench.analysis.best_lr import at_best, choices
-from normbench.analysis.best_lr_table import own_lr_table
+from normbench.analysis.best_lr import best_lr_table, choices, compare_at_best_lr
 from normbench.analysis.comparisons import Pairing, Versus
 from normbench.analysis.groups import Cells, read
 from normbench.analysis.lr_stability import lr_table
@@ -73,7 +72,7 @@ def test_the_best_lr_is_chosen_on_validation_and_behind_none_that_diverged(cells
 
 
 def test_fresh_seeds_tell_alone(cells: Cells) -> None:
-    rows = by_name(own_lr_table(cells, at_best(cells, "none", 0.005), "none", 0.005))
+    rows = by_name(best_lr_table(cells, compare_at_best_lr(cells, "none", 0.005), "none", 0.005))
     row, sd = rows["batch", 32], 0.01 / math.sqrt(3)  # differences 0.02, 0.03, 0.03
     expected = {
         "test_mean": 0.93, "test_low": 0.93 - T2 * 0.01 / math.sqrt(3), "difference": 0.08 / 3, "sd": sd,
@@ -88,7 +87,7 @@ def test_fresh_seeds_tell_alone(cells: Cells) -> None:
 
 
 def test_where_there_are_no_fresh_seeds_it_says_so_and_asks_for_some(cells: Cells) -> None:
-    row = by_name(own_lr_table(cells, at_best(cells, "none", 0.005), "none", 0.005))["batch", 8]
+    row = by_name(best_lr_table(cells, compare_at_best_lr(cells, "none", 0.005), "none", 0.005))["batch", 8]
     sd = 0.01  # differences -0.10, -0.09, -0.11
     assert row["seeds"] == "the same seeds chose the lr"
     assert (row["difference"], row["high"]) == pytest.approx((-0.1, -0.1 + T2 * sd / math.sqrt(3)), abs=1e-9)
@@ -102,7 +101,7 @@ def test_fresh_seeds_are_new_at_every_lr(study: Path, add: Add) -> None:
             add(norm="none", lr=lr, seed=seed, accuracy=0.90 + seed / 100)
             add(norm="batch", lr=lr, seed=seed, accuracy=0.90 + gain + (seed % 2) / 100)
     add(norm="none", lr=1.0, seed=9, accuracy=0.90)  # not fresh, though neither best lr has seen it
-    (found,) = at_best(read(load(study)), "none", 0.005)
+    (found,) = compare_at_best_lr(read(load(study)), "none", 0.005)
     first, second = found.command.split(" && ")
     assert " norm=batch " in first
     assert " lr=1.0 " in first
@@ -132,7 +131,7 @@ def test_lr_ranges(cells: Cells) -> None:
 
 
 def test_smallest_usable_batch_size(cells: Cells) -> None:
-    (row,) = smallest_batch_table(cells, at_best(cells, "none", 0.005), "none", 0.005).rows
+    (row,) = smallest_batch_table(cells, compare_at_best_lr(cells, "none", 0.005), "none", 0.005).rows
     assert (row["scheme"], row["smallest_usable"], row["largest_unusable"]) == ("batch", 32, 8)
     assert (row["usable"], row["unusable"], row["inconclusive"]) == ("32", "8", "")
     assert "batch_size" not in row
@@ -150,7 +149,7 @@ def test_smallest_usable_batch_size(cells: Cells) -> None:
 )
 def test_usable_is_not_worse_than_the_margin(low: float | None, high: float | None, word: str) -> None:
     result = Comparison(3, -0.01, low, high)
-    versus = Versus(Pairing((), "batch", None, None), result, None, None, None, None, "", "")
+    versus = Versus(Pairing((), "batch", None, None), result)
     assert usable(versus, 0.005) == word
 
 
@@ -161,7 +160,7 @@ def test_batch_sizes_that_cannot_be_trained_are_unusable_and_one_seed_is_inconcl
     add(norm="batch", batch_size=2, seed=0, status="diverged")
     add(norm="batch", batch_size=4, seed=0)
     cells = read(load(study))
-    (row,) = smallest_batch_table(cells, at_best(cells, "none", 0.005), "none", 0.005).rows
+    (row,) = smallest_batch_table(cells, compare_at_best_lr(cells, "none", 0.005), "none", 0.005).rows
     assert (row["unusable"], row["inconclusive"], row["smallest_usable"]) == ("1, 2", "4", None)
     assert row["remarks"] == "not shown usable at any size"
 
@@ -200,7 +199,7 @@ def test_all_diverged(study: Path, add: Add) -> None:
     cells = read(load(study))
     row = by_name(lr_table(cells))["batch", 64]
     assert (row["best_lr"], row["band"], row["own_band"], row["largest_stable"]) == (0.1, None, None, None)
-    (found,) = at_best(cells, "none", 0.005)
+    (found,) = compare_at_best_lr(cells, "none", 0.005)
     assert (found.verdict, found.result.n) == (None, 0)
 
 
@@ -209,7 +208,7 @@ def test_unsupported_at_every_lr(study: Path, add: Add) -> None:
         add(norm="none", lr=lr)
         add(norm="batch", lr=lr, status="unsupported")
     cells = read(load(study))
-    row = by_name(own_lr_table(cells, at_best(cells, "none", 0.005), "none", 0.005))["batch", 64]
+    row = by_name(best_lr_table(cells, compare_at_best_lr(cells, "none", 0.005), "none", 0.005))["batch", 64]
     assert (row["lr"], row["seeds"], row["test_n"], row["verdict"]) == (None, "none", 0, None)
     assert "unsupported" in row["remarks"]
     assert by_name(lr_table(cells))["batch", 64]["best_lr"] is None
@@ -219,7 +218,7 @@ def test_one_lr_gives_a_note(study: Path, add: Add) -> None:
     add(norm="none")
     add(norm="batch")
     cells = read(load(study))
-    for table in (own_lr_table(cells, at_best(cells, "none", 0.005), "none", 0.005), lr_table(cells)):
+    for table in (best_lr_table(cells, compare_at_best_lr(cells, "none", 0.005), "none", 0.005), lr_table(cells)):
         assert table.rows == []
         assert "one lr only" in table.note
     assert "same batch size" in smallest_batch_table(cells, [], "none", 0.005).note

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from normbench.analysis.power import power, power_of_equivalence, seeds_needed
-from normbench.analysis.statistics import compare
+from normbench.analysis.statistics import compare, power, power_of_equivalence, seeds_needed
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 10, 50])

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from normbench.analysis.answer import answer
+from normbench.analysis.answer import answer, recommendations
 from normbench.analysis.groups import Cells, read
-from normbench.analysis.recommendation import recommendations
 from normbench.plots import along_option
 from normbench.plots.drawing import look
 from normbench.runs import load

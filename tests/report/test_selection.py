@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from normbench.analysis.selection import ReportError, parse, select, worded
+from normbench.analysis.selection import ReportError, format_filter, parse, select
 from normbench.cli import main
 from normbench.report.build import build
 from normbench.runs import load
@@ -34,7 +34,7 @@ def test_words_become_a_filter() -> None:
     assert parse(["norm=batch,layer", "batch_size=4"]) == {"norm": ("batch", "layer"), "batch_size": ("4",)}
     assert parse(["model.hidden=[300,300],[100]"]) == {"model.hidden": ("[300,300]", "[100]")}
     assert parse(["norm=a", "norm=b"]) == {"norm": ("a", "b")}
-    assert worded(parse(["norm=a,b", "lr=1"])) == "norm=a,b lr=1"
+    assert format_filter(parse(["norm=a,b", "lr=1"])) == "norm=a,b lr=1"
     for word in ("norm", "norm=", "=batch", "results/demo"):
         with pytest.raises(ReportError, match="a filter is written key=value"):
             parse([word])

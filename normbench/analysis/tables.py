@@ -5,13 +5,16 @@ from __future__ import annotations
 import csv
 import html
 import io
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from normbench.analysis.groups import STATUSES, Group, Groups, Setting, show
 
-def plainly(value: Any) -> str:
-    return "–" if value is None else str(value)
+
+def show_or_dash(value: Any) -> str:
+    return "–" if value is None else show(value)
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class Column:
 
     key: str
     heading: str
-    show: Callable[[Any], str] = plainly
+    show: Callable[[Any], str] = lambda value: "–" if value is None else str(value)
     sort: str = ""
     numeric: bool = True
 
@@ -71,3 +74,44 @@ def line(values: Sequence[str]) -> str:
 def escape(text: str) -> str:
     """Names come from users: neither a column nor markup may come of them."""
     return html.escape(" ".join(text.split()), quote=False).replace("|", "\\|")
+
+
+def number(pattern: str, factor: float = 1, never: str = "") -> Callable[[Any], str]:
+    """A `show` for numbers: number("{:+.2f}", 100)(0.005) -> "+0.50"; a dash for None, `never` for infinity."""
+
+    def text(value: Any) -> str:
+        return "–" if value is None else never if never and value == math.inf else pattern.format(factor * value)
+
+    return text
+
+
+percent, points = number("{:.2f}", 100), number("{:+.2f}", 100)
+SCHEME = Column("scheme", "scheme", numeric=False)
+REMARKS = Column("remarks", "remarks", str, numeric=False)
+
+
+def format_p(value: float | None, equals: str = "") -> str:
+    """A p value: "0.012", "< 0.001"; a dash for None."""
+    return "–" if value is None else "< 0.001" if value < 0.001 else f"{equals}{value:.3f}"
+
+
+def without_result(group: Group) -> list[str]:
+    """What became of the runs that did not complete: ["1 diverged", "2 failed"]."""
+    return [f"{n} {status}" for status in STATUSES[1:] if (n := group.count(status))]
+
+
+def row_start(groups: Groups, scheme: str, setting: Setting) -> dict[str, Any]:
+    """The start of a row: what the page filters by, then everything that varies."""
+    known = {key: value for key, value in groups.constant.items() if key in ("model", "batch_size")}
+    return {"scheme": scheme} | known | dict(setting)
+
+
+def setting_columns(groups: Groups, *left_out: str) -> list[Column]:
+    """A column for each setting that varies, headed as a person would say it."""
+    columns = []
+    for key in groups.varying:
+        values = [dict(setting).get(key) for setting in groups.settings]
+        numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+        heading = key.rpartition(".")[2].replace("_", " ")
+        columns += [Column(key, heading, show_or_dash, numeric=numeric)] if key not in left_out else []
+    return columns

@@ -1,0 +1,95 @@
+"""What a reader has to know beside the numbers: what all runs share, and what differs besides the scheme."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+from normbench.analysis.groups import MAIN, Groups, Setting, is_synthetic, label, show
+
+SYNTHETIC = "SYNTHETIC DATA (made from random numbers, for trying the bench): says nothing about real images."
+
+
+def constants(groups: Groups) -> str:
+    """The main settings that all runs share, in one line: "model=mlp dataset=mnist lr=0.001 ..."."""
+    shared = groups.constant
+    idle = {"momentum"} if shared.get("optimizer") not in ("momentum", "nesterov") else set()
+    idle |= {"decay_norm_parameters"} if not shared.get("weight_decay") else set()
+    usual = {"schedule": "constant", "lr_scaling": "none", "accumulate": 1}  # named only where they are not so
+    idle |= {key for key, value in usual.items() if shared.get(key) == value}
+    idle |= {"epochs"} if {"max_steps", "max_samples"} & set(shared) else set()  # these set the budget instead
+    words = [f"{key}={show(shared[key])}" for key in ("norm", *MAIN) if key in shared and key not in idle]
+    return " ".join(f"{w} (synthetic)" if groups.synthetic and w.startswith("dataset=") else w for w in words)
+
+
+def heading(groups: Groups, setting: Setting) -> str:
+    """A setting's name, with synthetic data marked where only some are."""
+    members = [run for group in groups.settings[setting].values() for run in group.members]
+    synthetic = "dataset" in groups.varying and any(map(is_synthetic, members))
+    return label(setting) + (" (synthetic data)" if synthetic else "")
+
+
+def differences(groups: Groups) -> list[str]:
+    """What differs between runs that are compared, besides the scheme: sentences; none where nothing does."""
+    return [*_updates(groups), *_parameters(groups), *_origins(groups)]
+
+
+def _updates(groups: Groups) -> list[str]:
+    """Batch sizes are compared at equal numbers of images: then the numbers of updates are not equal."""
+    if "batch_size" not in groups.varying:
+        return []
+    found: dict[Setting, dict[int, set[int]]] = defaultdict(lambda: defaultdict(set))
+    for run, status in zip(groups.members, groups.runs["status"], strict=True):
+        if status == "complete" and "steps" in run.summary:
+            values = groups.configured[run.name]
+            rest = tuple((k, values.get(k)) for k in groups.varying if k not in ("batch_size", "lr"))
+            found[rest][values["batch_size"]].add(int(run.summary["steps"]))
+    words = []
+    for rest, steps in found.items():
+        if len(set.union(*steps.values())) > 1 and all(len(of_size) == 1 for of_size in steps.values()):
+            counts = "; ".join(f"{size}: {max(of_size):,}" for size, of_size in sorted(steps.items()))
+            words.append(
+                f"Updates by batch size{_of(rest)}: {counts}. Fewer updates are part of what a large batch does."
+            )
+    return words
+
+
+def _parameters(groups: Groups) -> list[str]:
+    found: dict[Setting, dict[str, int]] = defaultdict(dict)
+    for group in groups.groups:
+        network = tuple(item for item in group.setting if item[0].partition(".")[0] in ("model", "dataset"))
+        if (count := parameters(group.members)) is not None:
+            found[network][group.scheme] = count
+    return [
+        f"Parameters differ{_of(network)}: {'; '.join(f'{scheme} {count:,}' for scheme, count in counts.items())}."
+        for network, counts in found.items()
+        if len(set(counts.values())) > 1
+    ]
+
+
+def parameters(members: Iterable[Any]) -> int | None:
+    """Of the network: as the first of its runs that is over says."""
+    return next((int(n) for run in members if (n := run.summary.get("parameters")) is not None), None)
+
+
+def _origins(groups: Groups) -> list[str]:
+    records = [run.record for run in groups.members]
+    words = []
+    for key in ("normbench", "torch"):
+        versions = {str((record.get("versions") or {}).get(key)) for record in records}
+        if len(versions) > 1:
+            words.append(f"The runs were made by different versions of {key}: {', '.join(sorted(versions))}.")
+    commits = {str(record.get("git_commit") or "unknown") for record in records}
+    if len(commits) > 1:  # twelve letters are enough, and the sign that the code was changed since
+        short = sorted(commit[:12] + "+" * commit.endswith("+") for commit in commits)
+        words.append(f"The runs were made by different commits: {', '.join(short)}.")
+    machines = {str((record.get("machine") or {}).get("cpu")) for record in records}
+    if len(machines) > 1:
+        words.append(f"The runs were made on different machines ({', '.join(sorted(machines))}): mind the seconds.")
+    return words
+
+
+def _of(setting: Setting) -> str:
+    words = label(setting, "")
+    return f" ({words})" if words else ""
