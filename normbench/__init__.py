@@ -18,19 +18,19 @@ __version__ = "0.1.0"
 __all__ = ["load", "run"]
 
 
-def run(words: Iterable[str] = (), tell: Callable[..., None] = lambda progress: None) -> Run:
+def run(words: Iterable[str] = (), on_progress: Callable[..., None] = lambda progress: None) -> Run:
     """Train one configuration, continue it, or find it finished: `normbench run WORDS`.
 
     Args:
         words: as on the command line, such as ["norm=batch", "batch_size=4"].
-        tell: called with a `Progress` at each look at the loss.
+        on_progress: called with a `Progress` whenever the loss has been read.
 
     Raises: ConfigError, Unsupported (nothing was written), Locked, or whatever went wrong in training.
     """
     from normbench.config.compose import compose
     from normbench.experiment import execute
 
-    return execute(compose(words), tell)
+    return execute(compose(words), on_progress)
 
 
 def load(folder: str | Path) -> Study:

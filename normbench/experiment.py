@@ -1,4 +1,4 @@
-"""One run from start to summary: the one place that knows training, instruments and files."""
+"""A `RunConfig` becomes a finished run folder: the one place that knows data, training, instruments and files."""
 
 from __future__ import annotations
 
@@ -6,33 +6,47 @@ import json
 import math
 import os
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from normbench import seeding
 from normbench.config import compose
 from normbench.config.compose import COMMON
-from normbench.config.run_config import Parts, RunConfig, Stop, Tell
+from normbench.config.run_config import Parts, RunConfig
 from normbench.config.schema import check_layers
 from normbench.data import DataError, Dataset, default_data_dir, prepare
 from normbench.errors import ConfigError, Stopped, Unsupported
+from normbench.instruments import Instruments, evenly_spaced
 from normbench.instruments.instrument import make_instruments
-from normbench.instruments.measuring import bytes_at_most
-from normbench.models import require_method
-from normbench.norms import blocks
+from normbench.models import initialize, require_method
+from normbench.norms import blocks, uses_batch
 from normbench.norms.schemes import make_scheme
 from normbench.runs import SCHEMA_VERSION, Locked, Run, RunFolder, Unwritable, is_finished
+from normbench.training.callbacks import (
+    Callback,
+    Checkpoint,
+    Diverged,
+    Log,
+    LossLog,
+    OnProgress,
+    ReportProgress,
+    Stop,
+    Validation,
+    to_bytes,
+)
+from normbench.training.evaluation import evaluate_with_kind
+from normbench.training.loop import Batch, Examples, Update, mini_batches, steps
 from normbench.training.memory import saved_for_backward, size
-from normbench.training.perturbation import Perturbation
+from normbench.training.optimizers import first_lr, lr_by_step, make_optimizer
+from normbench.training.perturbation import Perturbation, PerturbWeights
 from normbench.training.provenance import provenance
-from normbench.training.trainer import Training
 
 KEPT = 2  # data sets stay loaded for the next run in this process: a sweep has few, and each start checks all bytes
 _datasets: dict[str, Dataset] = {}
@@ -83,21 +97,43 @@ def total_steps(config: Mapping[str, Any], examples: int) -> int:
     return max(1, math.floor(config["epochs"] * (examples // per_update)))
 
 
+# ---- before the run
+
+
 @dataclass(frozen=True)
-class Trial:
-    """What a batch without numbers told of a network.
+class Prepared:
+    """A run that was looked at and can be executed."""
 
-    Args:
-        model: on the device "meta".
-        saved: bytes that a training step keeps for the backward pass.
+    run_config: RunConfig
+    parts: Parts
+    dataset: Dataset
+    total: int  # updates
+    saved_bytes: int  # that a step keeps for the backward pass
+
+
+def prepare_run(run_config: RunConfig) -> Prepared:
+    """Build the parts of `run_config`, load its data, and make sure that it can be trained. Writes nothing.
+
+    Raises:
+        ConfigError: it can't be run as asked.
+        Unsupported: its scheme can't train its network at its batch size.
     """
+    config, parts = run_config.config, build(run_config.config)
+    dataset = load_dataset(config, parts)
+    total = total_steps(config, len(dataset.train))
+    model, saved = check_supported(config, parts, dataset.shape, len(dataset.classes))
+    check_layers(config["instruments"].get("layers"), [name for name, _ in blocks(model)])
+    if (perturbation := Perturbation.of(config)) is not None:
+        perturbation.check(model, total)
+    return Prepared(run_config, parts, dataset, total, saved)
 
-    model: nn.Module
-    saved: int
 
-
-def check_supported(config: Mapping[str, Any], parts: Parts, shape: tuple[int, int, int], classes: int) -> Trial:
+def check_supported(
+    config: Mapping[str, Any], parts: Parts, shape: tuple[int, int, int], classes: int
+) -> tuple[nn.Module, int]:
     """Can this network be built and trained at this batch size? Runs one batch without numbers, in milliseconds.
+
+    Returns: the network on the device "meta", and the bytes that a training step keeps for the backward pass.
 
     Raises:
         Unsupported: the scheme can't do it.
@@ -123,7 +159,7 @@ def check_supported(config: Mapping[str, Any], parts: Parts, shape: tuple[int, i
             f"one batch must fit into memory: it needs {need / 2**30:,.1f} GiB, and {free / 2**30:,.1f} GiB are free. "
             "Use a smaller batch_size (with accumulate=, if the update shall stay the same), network or image."
         )
-    return Trial(model, saved)
+    return model, saved
 
 
 def _require_same_shape(scheme: str, block: str, norm: object, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -143,103 +179,213 @@ def free_memory(device: str) -> int:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A cell that was looked at and can be run."""
-
-    cell: RunConfig
-    parts: Parts
-    dataset: Dataset
-    total: int  # updates
-    table_bytes: int  # that the instruments write, at most
-    weight_bytes: int  # parameters and buffers
-    saved_bytes: int  # that a step keeps for the backward pass
+# ---- the run
 
 
-def prepare_cell(cell: RunConfig) -> Prepared:
-    """Build the parts of `cell`, load its data, and make sure that it can be trained. Writes nothing.
+def execute(run_config: RunConfig, on_progress: OnProgress = lambda progress: None, stop: Stop = lambda: False) -> Run:
+    """Train `run_config` to its end, or continue it, or find it finished.
 
     Raises:
-        ConfigError: it can't be run as asked.
-        Unsupported: its scheme can't train its network at its batch size.
-    """
-    parts = build(cell.config)
-    dataset = load_dataset(cell.config, parts)
-    total = total_steps(cell.config, len(dataset.train))
-    trial = check_supported(cell.config, parts, dataset.shape, len(dataset.classes))
-    check_layers(cell.config["instruments"].get("layers"), [name for name, _ in blocks(trial.model)])
-    if (perturbation := Perturbation.of(cell.config)) is not None:
-        perturbation.check(trial.model, total)
-    table_bytes = bytes_at_most(parts.instruments, cell.config, trial.model, total)
-    weights = size(chain(trial.model.parameters(), trial.model.buffers()))
-    return Prepared(cell, parts, dataset, total, table_bytes, weights, trial.saved)
-
-
-def execute(cell: RunConfig, tell: Tell = lambda progress: None, stop: Stop = lambda: False) -> Run:
-    """Train `cell` to its end, or continue it, or find it finished.
-
-    Raises:
-        ConfigError, Unsupported: as `prepare_cell`; nothing was written.
+        ConfigError, Unsupported: as `prepare_run`; nothing was written.
         Locked: another process is at it.
         Stopped: `stop` said so.
         Exception: whatever went wrong in training; it is in `error.json`, too.
     """
-    if is_finished(cell.folder):
-        return Run(cell.folder)
-    return train(prepare_cell(cell), tell, stop)
+    if is_finished(run_config.folder):
+        return Run(run_config.folder)
+    return train(prepare_run(run_config), on_progress, stop)
 
 
-def train(ready: Prepared, tell: Tell = lambda progress: None, stop: Stop = lambda: False) -> Run:
-    """As `execute`, for a cell that was prepared."""
-    cell = ready.cell
-    torch.set_num_threads(cell.config["threads"])
+def train(ready: Prepared, on_progress: OnProgress = lambda progress: None, stop: Stop = lambda: False) -> Run:
+    """As `execute`, for a run that was prepared."""
+    run_config = ready.run_config
+    torch.set_num_threads(run_config.config["threads"])
     columns = {instrument.name: instrument.columns for instrument in ready.parts.instruments}
-    with RunFolder(cell.folder, columns, ready.dataset.checksum) as folder:
-        if not is_finished(cell.folder):  # another process may have finished it meanwhile
+    with RunFolder(run_config.folder, columns, ready.dataset.checksum) as folder:
+        if not is_finished(run_config.folder):  # another process may have finished it meanwhile
             try:
-                written = record(cell) | {"total_steps": ready.total}
-                Training(cell, ready.parts, ready.dataset, ready.total, folder, tell, stop).run(written)
+                _train(ready, folder, on_progress, stop)
             except Stopped:
                 raise
             except Exception as error:
                 with suppress(OSError):  # a full disk: what went wrong must be said all the same
                     folder.fail(f"{type(error).__name__}: {error}", traceback.format_exc())
                 raise
-    return Run(cell.folder)
+    return Run(run_config.folder)
 
 
-def record_failure(cell: RunConfig, message: str, trace: str = "") -> None:
-    """Give a cell that left none its `error.json`: it was killed, or failed before its folder was made."""
-    with suppress(OSError, Locked, Unwritable), RunFolder(cell.folder) as folder:
-        if is_finished(cell.folder):
+def _train(ready: Prepared, folder: RunFolder, on_progress: OnProgress, stop: Stop) -> None:
+    config, parts, dataset, total = ready.run_config.config, ready.parts, ready.dataset, ready.total
+    model = new_model(config, parts, dataset)
+    optimizer, update = optimizer_and_update(config, model, total)
+    per_update = config["batch_size"] * config["accumulate"]
+    log = Log(folder, total, per_update, len(dataset.train) // per_update, config["log_every"])
+
+    def evaluate(examples: Examples) -> tuple[float, float]:
+        return evaluate_with_kind(model, parts.scheme.statistics, dataset.train, examples, config["batch_size"])
+
+    instruments = Instruments(parts.instruments, config, model, dataset, optimizer, update, log)
+    evaluations = frozenset(evenly_spaced(total, config["evaluations"] + 1))
+    callbacks: dict[str, Callback] = {
+        "loss": LossLog(log, torch.device(config["device"])),
+        "validation": Validation(log, lambda: evaluate(dataset.validation), evaluations),
+        "instruments": instruments,
+    }
+    if (perturbation := Perturbation.of(config)) is not None:
+        callbacks["perturbation"] = PerturbWeights(log, model, perturbation)
+    callbacks["progress"] = ReportProgress(log, on_progress)
+    checkpoint = Checkpoint(log, model, optimizer, callbacks, config["checkpoint_seconds"], stop)
+
+    done = checkpoint.restore()
+    if done is None:
+        folder.start(record(ready.run_config) | {"total_steps": total})
+        data_dependent_init(model, parts, dataset)
+    diverged = None
+    log.clock.start()
+    for step in steps(model, batches(config, dataset, done or 0, total), optimizer, done or 0, update):
+        if step.loss is None and done is not None:
+            continue  # what is due here was done before the checkpoint
+        try:
+            for callback in (*callbacks.values(), checkpoint):
+                callback.after(step)
+        except Diverged as error:
+            diverged = error.step
+            break
+
+    summary: dict[str, Any] = {
+        "status": "complete" if diverged is None else "diverged",
+        "steps": step.index,
+        "samples": step.index * per_update,
+        "epoch": log.position(step.index)["epoch"],
+        "diverged_step": diverged,
+        "train_loss": None, "validation_loss": None, "validation_accuracy": None,
+        "test_loss": None, "test_accuracy": None, "at_chance": None,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "dataset": dataset_facts(dataset),
+    }  # fmt: skip
+    summary.update(log.results)
+    if (text := remark(model, config["batch_size"])) is not None:
+        summary["remark"] = text
+    if diverged is None:
+        with log.clock.timed("evaluating"):
+            loss, accuracy = evaluate(dataset.test)
+        summary.update(test_loss=loss, test_accuracy=accuracy, at_chance=at_chance(accuracy, dataset))
+    seconds = log.clock.read()
+    summary["seconds"] = {**seconds, "total": sum(seconds.values())}
+    summary.update(instruments.results())
+    if config["save_model"]:
+        folder.write_model(to_bytes(model.state_dict()))
+    folder.finish(finite(summary))
+
+
+def new_model(config: Mapping[str, Any], parts: Parts, dataset: Dataset) -> nn.Module:
+    """The network before training, its weights drawn, on its device; torch's own generators start anew, too."""
+    seed, options = config["seed"], config["model"]
+    seeding.seed_everything_else(seed)
+    model: nn.Module = parts.model(parts.scheme, dataset.shape, len(dataset.classes))
+    drawn = {name: options[f"init_{name}"] for name in ("std", "scale") if f"init_{name}" in options}
+    initialize(model, parts.scheme, options["init"], lambda name: seeding.generator(seed, "weights", name), **drawn)
+    return model.to(config["device"])
+
+
+def data_dependent_init(model: nn.Module, parts: Parts, dataset: Dataset) -> None:
+    """Let the scheme set the network up from a first batch, where it does and is asked to."""
+    scheme, train = parts.scheme, dataset.train
+    if scheme.data_dependent_init is not None and scheme.init_images > 0:
+        count = min(scheme.init_images, len(train))
+        scheme.data_dependent_init(model, train.batch(torch.arange(count, device=train.images.device))[0])
+
+
+def optimizer_and_update(
+    config: Mapping[str, Any], model: nn.Module, total: int
+) -> tuple[torch.optim.Optimizer, Update]:
+    """How a run of `total` updates changes the weights."""
+    shared = {name: config[name] for name in ("weight_decay", "momentum", "decay_norm_parameters")}
+    optimizer = make_optimizer(config["optimizer"], model, lr=first_lr(config), **shared)
+    return optimizer, Update(lr_by_step(config, total), config["clip_norm"], config["accumulate"])
+
+
+def batches(config: Mapping[str, Any], dataset: Dataset, start: int, total: int) -> Iterator[Batch]:
+    """The batches of the run's updates `start` to `total`, by its seed."""
+    seed, train, device = config["seed"], dataset.train, torch.device(config["device"])
+
+    def order(epoch: int) -> Tensor:
+        return seeding.order(seed, epoch, len(train)).to(device)
+
+    draw = None
+    if config["dataset"].get("augment", "none") != "none":
+        generator = torch.Generator(device)
+
+        def draw(index: int) -> torch.Generator:
+            return generator.manual_seed(seeding.derive(seed, "augment", index))
+
+    return mini_batches(train, config["batch_size"] * config["accumulate"], order, start, total, draw)
+
+
+# ---- what is written about it
+
+
+def dataset_facts(dataset: Dataset) -> dict[str, Any]:
+    return {
+        "name": dataset.name, "checksum": dataset.checksum, "synthetic": dataset.synthetic,
+        "classes": len(dataset.classes), "train": len(dataset.train), "validation": len(dataset.validation),
+        "test": len(dataset.test),
+    }  # fmt: skip
+
+
+def at_chance(accuracy: float, dataset: Dataset) -> bool:
+    """Is `accuracy` within three standard errors of always naming the commonest class of the test set, or below it?"""
+    labels = dataset.test.labels[dataset.test.index]
+    commonest = labels.bincount().max().item() / len(labels)
+    return accuracy <= commonest + 3 * math.sqrt(commonest * (1 - commonest) / len(labels))
+
+
+def remark(model: nn.Module, batch_size: int) -> str | None:
+    """What a reader of the results must know of this network at this batch size; None: nothing."""
+    if batch_size > 1 or not any(uses_batch(module) for module in model.modules()):
+        return None
+    return "batches of one: each image is normalised alone, over its positions"
+
+
+def finite(value: Any) -> Any:
+    """JSON has no NaN: null stands for it."""
+    if isinstance(value, Mapping):
+        return {k: finite(v) for k, v in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def record_failure(run_config: RunConfig, message: str, trace: str = "") -> None:
+    """Give a run that left none its `error.json`: it was killed, or failed before its folder was made."""
+    with suppress(OSError, Locked, Unwritable), RunFolder(run_config.folder) as folder:
+        if is_finished(run_config.folder):
             return
-        if not (cell.folder / "config.yaml").exists():
-            folder.start(record(cell))
+        if not (run_config.folder / "config.yaml").exists():
+            folder.start(record(run_config))
         folder.fail(message, trace)
 
 
-def forget(cell: RunConfig) -> None:
-    """Let a finished cell be run again. Raises Locked."""
-    with RunFolder(cell.folder) as folder:
+def forget(run_config: RunConfig) -> None:
+    """Let a finished run be run again. Raises Locked."""
+    with RunFolder(run_config.folder) as folder:
         folder.clear()
 
 
-def record_unsupported(cell: RunConfig, reason: str) -> None:
-    """Give a cell of a study that can't be run its folder, so that no table passes over it in silence."""
-    with suppress(Locked), RunFolder(cell.folder) as folder:  # another sweep is writing the same
-        folder.start(record(cell))
+def record_unsupported(run_config: RunConfig, reason: str) -> None:
+    """Give a run of a study that can't be run its folder, so that no table passes over it in silence."""
+    with suppress(Locked), RunFolder(run_config.folder) as folder:  # another sweep is writing the same
+        folder.start(record(run_config))
         folder.finish({"status": "unsupported", "reason": reason})
 
 
-def record(cell: RunConfig) -> dict[str, Any]:
+def record(run_config: RunConfig) -> dict[str, Any]:
     """What a run's config.yaml holds."""
     return {
         "schema_version": SCHEMA_VERSION,
-        "name": cell.name,
-        "command": " ".join(["normbench run", *cell.words]),
-        "overrides": cell.words,
-        "choices": cell.choices,
-        "identity": cell.identity,
-        "config": cell.config,
+        "name": run_config.name,
+        "command": " ".join(["normbench run", *run_config.words]),
+        "overrides": run_config.words,
+        "choices": run_config.choices,
+        "identity": run_config.identity,
+        "config": run_config.config,
         **provenance(),
     }

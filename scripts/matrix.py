@@ -30,7 +30,7 @@ def fall(cell: RunConfig, steps_to_do: int) -> float | str:
     from normbench import seeding
     from normbench.config.compose import compose
     from normbench.errors import Unsupported, UserError
-    from normbench.experiment import prepare_cell
+    from normbench.experiment import prepare_run
     from normbench.models import initialize
     from normbench.training.loop import steps
     from normbench.training.optimizers import make_optimizer
@@ -43,7 +43,7 @@ def fall(cell: RunConfig, steps_to_do: int) -> float | str:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     try:
-        ready = prepare_cell(compose(words))
+        ready = prepare_run(compose(words))
     except (UserError, Unsupported) as error:
         return str(error)
     model = ready.parts.model(ready.parts.scheme, ready.dataset.shape, len(ready.dataset.classes))

@@ -40,14 +40,6 @@ PENDING = {
     "claims/report.py -> report",
     "config/app.py -> experiment",
     "config/schema.py -> training",
-    "explain/batch.py -> instruments",
-    "explain/mean_only.py -> instruments",
-    "explain/scheme.py -> instruments",
-    "instruments/measuring.py -> runs",
-    "training/evaluation.py -> instruments",
-    "training/network.py -> config",
-    "training/trainer.py -> config",
-    "training/trainer.py -> instruments",
     "verify/calculations.py -> claims",
 }
 

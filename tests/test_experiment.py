@@ -142,7 +142,7 @@ def test_an_error_in_training_is_kept_with_its_traceback(
 ) -> None:
     cell = small("max_steps=5")
     with monkeypatch.context() as patch:
-        patch.setattr("normbench.training.trainer.evaluate_own", lambda *args: 1 / 0)
+        patch.setattr("normbench.experiment.evaluate_with_kind", lambda *args: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             execute(cell)
     assert Run(cell.folder).status == "failed"

@@ -20,8 +20,9 @@ from rich.text import Text
 from normbench.runs import Run, last_step
 
 if TYPE_CHECKING:
-    from normbench.config.run_config import Progress, RunConfig
+    from normbench.config.run_config import RunConfig
     from normbench.sweep.plan import Plan
+    from normbench.training.callbacks import Progress
 
 # Where there is no terminal nothing is wrapped at a width that nobody has.
 out = Console(width=None if sys.stdout.isatty() else 200)

@@ -21,9 +21,9 @@ def run(options: argparse.Namespace) -> int:
 
     prepared = [prepare(run_config) for run_config in app.cells("describe", options.words)[0]]  # or one error, alone
     for ready in prepared:
-        config, data = ready.cell.config, ready.dataset
+        config, data = ready.run_config.config, ready.dataset
         model = ready.parts.model(ready.parts.scheme, data.shape, len(data.classes))
-        console.say(console.title(ready.cell.choices))
+        console.say(console.title(ready.run_config.choices))
         columns = ("block", "weights", "output", "parameters", "norm", "normalised over")
         layers = describe(model, data.shape, config["batch_size"])
         rows = [(la.name, la.linear, la.shape, f"{la.parameters:,}", la.norm, la.over) for la in layers]

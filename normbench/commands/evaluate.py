@@ -121,9 +121,9 @@ def _with_statistics(trained: Trained, dataset: Dataset, given: Mapping[str, str
 
     Raises: UserError for what this network can't do.
     """
+    from normbench.experiment import finite
     from normbench.norms import KINDS
-    from normbench.training.evaluation import Statistics, evaluate_with, fits, possible
-    from normbench.training.summary import finite
+    from normbench.training.evaluation import Statistics, evaluate_with, possible_kinds, supports_batch
 
     model, train, size = trained.model, trained.dataset.train, trained.run.config["batch_size"]
     asked = given["norm.statistics"].split(",") if "norm.statistics" in given else None
@@ -133,10 +133,10 @@ def _with_statistics(trained: Trained, dataset: Dataset, given: Mapping[str, str
     ]
     images = given.get("images", str(len(train)))
     count = _whole_number("images", images, max(2, size), len(train), "the training images")
-    able = possible(model)
+    able = possible_kinds(model)
     keeps_none = f"norm={trained.run.choices['norm']} keeps no statistics of batches."
     why = {kind: keeps_none for kind in KINDS if kind not in able}
-    small = [n for n in sizes if not fits(model, dataset.test, n)]
+    small = [n for n in sizes if not supports_batch(model, dataset.test, n)]
     if small:
         why.setdefault("batch", "it needs two values per unit: got a batch of 1. Use batch_size=2 or more.")
     for kind in asked or ():
@@ -200,9 +200,9 @@ def _on_corrupted_images(trained: Trained, dataset: Dataset, given: Mapping[str,
     """
     import torch
 
+    from normbench.experiment import finite
     from normbench.instruments import Probe
     from normbench.instruments.train_test_shift import IMAGES, compare, conditions
-    from normbench.training.summary import finite
 
     test, model = dataset.test, trained.model
     severities = [int(n) if n.isdecimal() else n for n in given.get("corruption.severity", "1,2,3,4,5").split(",")]

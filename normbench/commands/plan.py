@@ -56,7 +56,6 @@ def _print(plan: Plan) -> None:
         left, unknown = plan.seconds_left(), sum(item.seconds is None for item in todo)
         time = f"unknown for {unknown} of {len(todo)} runs" if left is None else f"about {console.duration(left)}"
         console.say(f"time left, {plan.jobs} side by side: {time}")
-        console.say(f"disk: at most {sum(item.disk for item in todo) / 1e6:,.0f} MB")
 
 
 def _print_json(plan: Plan) -> None:
@@ -64,13 +63,12 @@ def _print_json(plan: Plan) -> None:
         {
             "name": item.run_config.name, "words": item.run_config.words, "status": item.status, "reason": item.reason,
             "steps": item.steps, "samples": item.samples, "steps_behind": item.steps_behind, "seconds": item.seconds,
-            "disk_bytes": item.disk,
         }
         for item in plan.items
     ]  # fmt: skip
     summary = {
         "study": str(plan.items[0].run_config.folder.parent), "jobs": plan.jobs, "seconds_left": plan.seconds_left(),
-        "disk_bytes": sum(item.disk for item in plan.todo), "order": [item.run_config.name for item in plan.todo],
+        "order": [item.run_config.name for item in plan.todo],
         "cells": cells,
     }  # fmt: skip
     print(json.dumps(summary, indent=1))

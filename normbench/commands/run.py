@@ -50,11 +50,11 @@ def run_words(words: list[str]) -> int:
 
 
 def prepare(run_config: RunConfig) -> Prepared:
-    """`prepare_cell`; a run asked for by itself that can't be trained is the user's mistake. Raises ConfigError."""
-    from normbench.experiment import prepare_cell
+    """`prepare_run`; a run asked for by itself that can't be trained is the user's mistake. Raises ConfigError."""
+    from normbench.experiment import prepare_run
 
     try:
-        return prepare_cell(run_config)
+        return prepare_run(run_config)
     except Unsupported as error:
         raise ConfigError(str(error)) from error
 
@@ -70,7 +70,7 @@ def _single(run_config: RunConfig) -> int:
             make_folder(run_config.folder)
             if is_finished(run_config.folder):
                 forget(run_config)
-            _print_settings(run_config, ready.table_bytes)
+            _print_settings(run_config)
             with console.run_progress() as on_progress, requests_to_stop() as signals:
                 run = train(ready, on_progress, lambda: bool(signals))
     except (Locked, Unwritable) as error:
@@ -140,8 +140,8 @@ def _print_outcome(outcome: Outcome, total: int) -> None:
         console.say(f"failed: {name}: {error}")
 
 
-def _print_settings(run_config: RunConfig, table_bytes: int) -> None:
-    """The values that everything else is read against; `table_bytes`: that instruments will write, at most."""
+def _print_settings(run_config: RunConfig) -> None:
+    """The values that everything else is read against."""
     config, model = run_config.config, run_config.config["model"]
     console.say(console.title(run_config.choices))
     budget = next((f"{key}={config[key]:,}" for key in ("max_steps", "max_samples") if config[key] is not None), None)
@@ -152,8 +152,6 @@ def _print_settings(run_config: RunConfig, table_bytes: int) -> None:
     shown += [f"model.{key}={model[key]}" for key in ("dropout", "init") if key in model]
     shown += [f"{key}={config[key]}" for key in ("seed", "device", "threads")]
     console.say(", ".join(shown))
-    if table_bytes:
-        console.say(f"instruments={run_config.choices['instruments']}: tables of at most {table_bytes / 1e6:.1f} MB")
 
 
 def _print_results(run: Run) -> None:

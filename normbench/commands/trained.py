@@ -46,7 +46,7 @@ def load_trained(folder: Path, changes: Mapping[str, Any] | None = None, own_sta
 
     from normbench.config.schema import resolve_device
     from normbench.experiment import build, load_dataset
-    from normbench.training.evaluation import load_own
+    from normbench.training.evaluation import load_kind
 
     trained_on = run.config["device"]
     here = trained_on.split(":")[0] == "cpu" or torch.cuda.is_available()
@@ -64,7 +64,7 @@ def load_trained(folder: Path, changes: Mapping[str, Any] | None = None, own_sta
         raise UserError(f"{folder}/model.pt does not fit the run's network: {reason}") from error
     model, kind = model.to(config["device"]).eval(), parts.scheme.statistics
     if own_statistics:
-        load_own(model, kind, dataset.train, run.config["batch_size"])
+        load_kind(model, kind, dataset.train, run.config["batch_size"])
     return Trained(run, dataset, model, config["device"], config, kind)
 
 

@@ -46,18 +46,3 @@ class Parts:
     model: Callable[[NormScheme, tuple[int, int, int], int], nn.Module]
     source: Callable[[Path], Source]
     instruments: list[Instrument]
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How a run is doing; told at each look at the loss."""
-
-    step: int
-    total: int
-    samples_per_second: float
-    loss: float
-    accuracy: float | None  # on the validation set, at its last evaluation
-
-
-Tell = Callable[[Progress], None]
-Stop = Callable[[], bool]  # asked after every step: shall the run write its checkpoint and stop?

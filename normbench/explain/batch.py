@@ -10,8 +10,7 @@ import torch
 from normbench.explain import over_batch
 from normbench.explain.place import Place, inner, look, parameter
 from normbench.explain.steps import Step
-from normbench.instruments.observing import observing
-from normbench.norms import keep_buffers
+from normbench.norms import keep_buffers, preserve_state
 
 INPUTS = ("o", "running mean", "running variance")  # of inference
 
@@ -78,7 +77,7 @@ def _bound(place: Place) -> Step:
         m = x[:n, 0].numel()
         largest = place.apply(x[:n], plain=True).abs().max().item()
         rows.append([f"training, {_images(n)}", f"{m:,}", math.sqrt(m - 1), largest])
-    with observing(place.model, "running"):
+    with preserve_state(place.model):
         seen = look(place.model, place.block, place.many, place.t)
         rows.append([f"inference, {_images(len(seen.x))} one by one", "-", "none", _largest(place, seen.x)])
     words = (
@@ -170,7 +169,7 @@ def _inference(place: Place) -> list[Step]:
     mean, var = averages(place)
     gamma, beta = (parameter(norm, name, place.unit, usual) for name, usual in (("weight", 1.0), ("bias", 0.0)))
     first = place.shown[0]
-    with observing(place.model, "running"):
+    with preserve_state(place.model):
         seen = look(place.model, place.block, place.images[:1], place.t)
         z = place.values(place.apply(seen.x, plain=True))[first]
         o, y = place.values(seen.x)[first], place.values(seen.y)[first]

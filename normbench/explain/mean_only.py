@@ -7,8 +7,7 @@ from typing import Any
 from normbench.explain import over_batch
 from normbench.explain.place import Place, look, parameter
 from normbench.explain.steps import Step
-from normbench.instruments.observing import observing
-from normbench.norms import keep_buffers
+from normbench.norms import keep_buffers, preserve_state
 
 
 def steps(place: Place) -> list[Step]:
@@ -52,7 +51,7 @@ def _running(place: Place) -> Step:
 
 def _inference(place: Place) -> list[Step]:
     mean, beta, first = _mean(place), parameter(place.norm, "bias", place.unit, 0.0), place.shown[0]
-    with observing(place.model, "running"):
+    with preserve_state(place.model):
         seen = look(place.model, place.block, place.images[:1], place.t)
     o, y = place.values(seen.x)[first], place.values(seen.y)[first]
     position = "" if seen.x.dim() == 2 else f" ({place.name(first).partition(', ')[2]})"

@@ -13,7 +13,6 @@ from normbench.errors import UserError
 from normbench.explain import batch, layer, mean_only, other, selu, weight
 from normbench.explain.place import Place, look, norm_of
 from normbench.explain.steps import Step
-from normbench.instruments.observing import observing
 from normbench.norms import (
     BatchNorm,
     Block,
@@ -23,6 +22,7 @@ from normbench.norms import (
     RecurrentBatchNorm,
     RecurrentLayerNorm,
     RecurrentMeanOnlyBatchNorm,
+    batch_statistics,
     blocks,
 )
 
@@ -51,7 +51,7 @@ class Subject:
 
 def explanation(subject: Subject, name: str | None, unit: int) -> tuple[list[Step], dict[str, Any]]:
     """The steps, and what they are about. The network stays as it is. Raises UserError."""
-    with observing(subject.model):
+    with batch_statistics(subject.model):
         place = _place(subject, name, unit)
         norm, found = place.norm, []
         if weight_normalized(place.block):

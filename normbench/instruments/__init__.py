@@ -6,13 +6,11 @@ from normbench.instruments.distributions import Distributions
 from normbench.instruments.fit import Fit
 from normbench.instruments.gradient_shift import GradientShift
 from normbench.instruments.gradients import Gradients
-from normbench.instruments.instrument import Instrument, Row, Setting
+from normbench.instruments.instrument import Instrument, Instruments, Row, Setting, evenly_spaced, log_spaced, snapshots
 from normbench.instruments.landscape import Landscape
 from normbench.instruments.memory_time import MemoryTime
-from normbench.instruments.observing import WAYS, observing
 from normbench.instruments.parameters import Parameters
-from normbench.instruments.probe import Probe
-from normbench.instruments.schedule import evenly_spaced, log_spaced, snapshots
+from normbench.instruments.probe import WAYS, Probe
 from normbench.instruments.shift import Shift
 from normbench.instruments.statistics import Statistics
 from normbench.instruments.time_steps import TimeSteps
@@ -28,6 +26,7 @@ __all__ = [
     "GradientShift",
     "Gradients",
     "Instrument",
+    "Instruments",
     "Landscape",
     "MemoryTime",
     "Parameters",
@@ -41,6 +40,5 @@ __all__ = [
     "Units",
     "evenly_spaced",
     "log_spaced",
-    "observing",
     "snapshots",
 ]

@@ -34,9 +34,6 @@ class Activations(Instrument):
     def __init__(self, *, units: int = 0) -> None:
         self.units = units
 
-    def rows(self, tensors: int, times: int) -> int:
-        return (3 + self.units) * tensors
-
     def measure(self, step: Step, model: nn.Module, probe: Probe) -> Iterator[Row]:
         for way in probe.ways:
             for key, values in probe.tensors(way).items():

@@ -11,21 +11,22 @@ import torch
 from torch import Tensor, nn
 
 from normbench.instruments.instrument import Instrument, Row
-from normbench.instruments.observing import observing
 from normbench.instruments.probe import Key, Probe
-from normbench.instruments.sample import drawn
 from normbench.norms import (
     Recorded,
+    batch_statistics,
     blocks,
     exact_statistics,
     images_at_once,
     keep_buffers,
     load_statistics,
     mean_and_var,
+    preserve_state,
     record_activations,
     uses_batch,
     varies,
 )
+from normbench.training.evaluation import sample_batches
 from normbench.training.loop import Step
 
 TENSORS = ("linear", "normalized")
@@ -79,7 +80,7 @@ class BatchNoise(Instrument):
         count = min(self.batches, self.setting.images // size)
         if count < 2:
             return
-        batches = [images for images, _ in drawn(self.setting.train, count * size, size, probe.images.device)]
+        batches = [images for images, _ in sample_batches(self.setting.train, count * size, size, probe.images.device)]
         drifts = {key: self._drift(values, probe, key) for key, values in seen.items()}
         times = {layer: probe.times(layer) for layer, _ in seen}
         found: dict[Key, Tensor] = {}
@@ -124,7 +125,7 @@ def over_batches(model: nn.Module, batches: list[Tensor], way: str, times: dict[
 
         return observe
 
-    with observing(model, way):
+    with preserve_state(model) if way == "running" else batch_statistics(model):
         if way == "running":
             together = torch.cat(batches)[: images_at_once(model, batches[0][0])]
             load_statistics(model, exact_statistics(model, together))

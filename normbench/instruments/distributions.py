@@ -39,9 +39,6 @@ class Distributions(Instrument):
     def __init__(self, *, ways: Sequence[str] = ("probe",), units: int = 0) -> None:
         self.ways, self.units = ways, units
 
-    def rows(self, tensors: int, times: int) -> int:
-        return (3 + self.units) * tensors
-
     def measure(self, step: Step, model: nn.Module, probe: Probe) -> Iterator[Row]:
         for way in (way for way in probe.ways if way in self.ways):
             for key, values in probe.tensors(way).items():

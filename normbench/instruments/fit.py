@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from torch import nn
 
 from normbench.instruments.instrument import Instrument, Row
-from normbench.instruments.observing import observing
 from normbench.instruments.probe import Probe
-from normbench.instruments.sample import drawn
+from normbench.norms import preserve_state
+from normbench.training.evaluation import sample_batches
 from normbench.training.loop import Step, loss_and_accuracy
 
 AT_ONCE = 500  # images
@@ -27,15 +27,12 @@ class Fit(Instrument):
     name = "fit"
     columns: Sequence[str] = ("images", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
 
-    def rows(self, tensors: int, times: int) -> int:
-        return 1
-
     def measure(self, step: Step, model: nn.Module, probe: Probe) -> Iterator[Row]:
         device, row = probe.images.device, {"layer": "", "tensor": "", "images": self.setting.images}
         sets = {"train": (self.setting.train, self.setting.images)}
         sets["validation"] = (self.setting.validation, len(self.setting.validation))
-        with observing(model, "running"):
+        with preserve_state(model):
             for name, (examples, count) in sets.items():
-                loss, accuracy = loss_and_accuracy(model, drawn(examples, count, AT_ONCE, device))
+                loss, accuracy = loss_and_accuracy(model, sample_batches(examples, count, AT_ONCE, device))
                 row |= {f"{name}_loss": loss, f"{name}_accuracy": accuracy}
         yield row

@@ -1,28 +1,34 @@
-"""What an instrument is, and what it may know of the run that it looks at."""
+"""What an instrument is, what it may know of the run around it, when it measures, and where its rows go."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from inspect import signature
 from typing import Any, Protocol
 
+import numpy as np
+import torch
 from torch import nn, optim
 
+from normbench.data import Dataset
 from normbench.instruments.probe import Probe
+from normbench.training.callbacks import Callback, Log
 from normbench.training.loop import Examples, Step, Update
 
 Row = dict[str, Any]  # columns of measured/<name>.csv: layer, tensor, and the instrument's own
+DIGITS = 7  # of each number in a table: as many as float32 has
 
 
 @dataclass(frozen=True)
 class Setting:
-    """The run around an instrument. All of it may be looked at, none of it changed.
+    """The run around an instrument. All of it may be read, none of it changed.
 
     Args:
         total: updates that the run will have.
-        snapshots: after which of them it is time to look: log-spaced by default, 0 and `total` included.
+        snapshots: after which of them instruments measure: log-spaced by default, 0 and `total` included.
         batch_size: images that a norm sees at once.
         train: the training set.
         validation: the validation set; the probe is its beginning.
@@ -58,21 +64,15 @@ class Instrument(Protocol):
     setting: Setting
 
     def prepare(self, setting: Setting) -> None:
-        """Told once, before the first step."""
+        """Called once, before the first step."""
         self.setting = setting
 
     def due(self, index: int) -> bool:
         """Is it time, after `index` updates?"""
         return index in self.setting.snapshots if self.when == "snapshots" else index == self.setting.total
 
-    def rows(self, tensors: int, times: int) -> int:
-        """At most how many rows there are in a snapshot of a network with so many tensors (three a block) and time
-        steps that are looked at (1 if it isn't recurrent). Files are bounded, and the bound is told before the run.
-        """
-        return 3 * tensors
-
     def measure(self, step: Step, model: nn.Module, probe: Probe) -> Iterable[Row]:
-        """Look at `model`. What runs it does so inside `preserve_state`; `probe` shows its tensors."""
+        """The rows of now. What runs `model` does so inside `preserve_state`; `probe` shows its tensors."""
         ...
 
     def result(self) -> Mapping[str, Any]:
@@ -95,3 +95,96 @@ def make_instruments(found: Sequence[partial[Instrument]], options: Mapping[str,
         return {"units": options.get("units", 0)} if wants else {}
 
     return [make(**shared(make)) for make in found]
+
+
+class Instruments(Callback):
+    """Lets each instrument measure when it is due, and writes its rows.
+
+    Args:
+        config: the run's; its group `instruments` says what they measure on.
+    """
+
+    def __init__(
+        self,
+        instruments: Sequence[Instrument],
+        config: Mapping[str, Any],
+        model: nn.Module,
+        dataset: Dataset,
+        optimizer: optim.Optimizer,
+        update: Update,
+        log: Log,
+    ) -> None:
+        self.instruments, self.model, self.log = instruments, model, log
+        self.cost = {instrument.name: 0.0 for instrument in instruments}  # seconds; the first pays for the shared pass
+        if not instruments:
+            return
+        options, batch_size = config["instruments"], config["batch_size"]
+        positions = torch.arange(min(options["probe"], len(dataset.validation)), device=config["device"])
+        chosen = {"positions": options["positions"], "layers": options["layers"], "kinds": options["tensors"]}
+        self.probe = Probe(model, *dataset.validation.batch(positions), batch_size, **chosen)
+        setting = Setting(
+            total=log.total,
+            snapshots=snapshots(options["schedule"], log.total, options["snapshots"]),
+            batch_size=batch_size,
+            train=dataset.train,
+            validation=dataset.validation,
+            images=min(options["images"] or len(dataset.train), len(dataset.train)),
+            optimizer=optimizer,
+            update=update,
+            seconds=log.clock.read,
+        )
+        for instrument in instruments:
+            instrument.prepare(setting)
+
+    def after(self, step: Step) -> None:
+        due = [instrument for instrument in self.instruments if instrument.due(step.index)]
+        if due:
+            with self.log.clock.timed("measuring"):
+                self._measure(due, step)
+
+    def _measure(self, due: Sequence[Instrument], step: Step) -> None:
+        position = self.log.position(step.index)
+        self.probe.forget()
+        for instrument in due:
+            begin = time.perf_counter()
+            rows = [{**position, **row} for row in instrument.measure(step, self.model, self.probe)]
+            self.log.folder.measured[instrument.name].append(
+                {key: float(f"{v:.{DIGITS}g}") if isinstance(v, float) else v for key, v in row.items()} for row in rows
+            )
+            self.cost[instrument.name] += time.perf_counter() - begin
+        self.probe.forget()  # its tensors would lie in memory until the next snapshot
+
+    def results(self) -> dict[str, Any]:
+        """What the run's summary says of what was measured."""
+        results = {instrument.name: dict(instrument.result()) for instrument in self.instruments}
+        return {"measured": {k: v for k, v in results.items() if v}, "measuring_seconds": dict(self.cost)}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"cost": self.cost, "instruments": [instrument.state_dict() for instrument in self.instruments]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.cost = dict(state["cost"])
+        for instrument, saved in zip(self.instruments, state["instruments"], strict=True):
+            instrument.load_state_dict(saved)
+
+
+def log_spaced(total: int, snapshots: int) -> list[int]:
+    """At most `snapshots` steps from 0 to `total`, both included, denser at the start: its first 1% matters most.
+
+    The distances grow geometrically; where they would be under one step, every step is taken.
+    """
+    if total <= 0 or snapshots <= 2:
+        return [0] if total <= 0 else [0, total]
+    grown = np.geomspace(1, total, snapshots - 1)
+    chosen = np.maximum(np.round(grown).astype(int), np.arange(1, snapshots))  # no step twice while steps are few
+    return [0, *np.unique(np.minimum(chosen, total)).tolist()]
+
+
+def evenly_spaced(total: int, snapshots: int) -> list[int]:
+    """At most `snapshots` evenly spaced steps from 0 to `total`, both included."""
+    return np.unique(np.linspace(0, max(total, 0), max(snapshots, 2)).round().astype(int)).tolist()
+
+
+def snapshots(schedule: str, total: int, count: int) -> frozenset[int]:
+    """After which updates to measure: `count` of them, "log" (log_spaced) or "every" (evenly_spaced)."""
+    return frozenset({"log": log_spaced, "every": evenly_spaced}[schedule](total, count))

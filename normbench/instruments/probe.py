@@ -11,10 +11,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from normbench.instruments.observing import WAYS, observing
-from normbench.norms import Recorded, blocks, keep_buffers, record_activations, uses_batch
+from normbench.norms import (
+    Recorded,
+    batch_statistics,
+    blocks,
+    keep_buffers,
+    preserve_state,
+    record_activations,
+    uses_batch,
+)
 
 Key = tuple[str, str]  # layer, tensor
+# The statistics that layers work with that use the batch: of the whole probe, of mini-batches, or running averages.
+WAYS = ("probe", "batch", "running")
 # Values of a whole tensor that percentiles are taken of: sorting is what costs most. For normal values the median is
 # then known to 0.01 standard deviations, percentiles 1 and 99 to 0.03; and it is the same images at each snapshot.
 POOL = 2**14
@@ -76,7 +85,7 @@ class Probe:
         """{(layer, tensor): values [N, C, P]}: images x units x the chosen positions or time steps (P = 1 if neither).
 
         Args:
-            way: the statistics that layers work with that use the batch, as in `observing`. "probe": of the whole
+            way: the statistics that layers work with that use the batch, "probe": of the whole
                 probe; "batch": the probe's first images in mini-batches of the run's own size (full ones only,
                 at most GROUPS); "running": their running averages.
         """
@@ -107,7 +116,7 @@ class Probe:
 
     def _look(self, groups: Sequence[Tensor], way: str) -> dict[Key, Tensor]:
         parts: dict[Key, list[Tensor]] = {}
-        with observing(self.model, way):
+        with preserve_state(self.model) if way == "running" else batch_statistics(self.model):
             restore = keep_buffers(self.model)
             for images in groups:
                 seen: dict[Key, list[Tensor]] = {}

@@ -12,8 +12,7 @@ from torch import nn
 
 from normbench.instruments.distances import NUMBERS, Pair, Seen, distances, moments, seen
 from normbench.instruments.instrument import Instrument, Row
-from normbench.instruments.observing import WAYS
-from normbench.instruments.probe import Probe, ascending, by_unit
+from normbench.instruments.probe import WAYS, Probe, ascending, by_unit
 from normbench.norms import blocks
 from normbench.training.loop import Step
 
@@ -55,9 +54,6 @@ class Shift(Instrument):
         self._path: dict[Key, dict[str, float]] = {}
         self._sums = 0  # that the path has
         self._result: dict[str, float] = {}
-
-    def rows(self, tensors: int, times: int) -> int:
-        return 4 * len(self.ways) * tensors
 
     def measure(self, step: Step, model: nn.Module, probe: Probe) -> Iterator[Row]:
         now = {

@@ -6,22 +6,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from normbench.instruments.instrument import Instrument, Row
 from normbench.instruments.probe import Probe
-from normbench.instruments.sample import DrawnImages, drawn
 from normbench.norms import (
-    KINDS,
     MeanVar,
     average_statistics,
     blocks,
     exact_statistics,
     images_at_once,
     statistics_of,
-    varies,
     working_with,
 )
+from normbench.training.evaluation import Sample, sample_batches, statistics_errors
 from normbench.training.loop import Step, loss_and_accuracy
 
 ERRORS = ("mean_error", "var_ratio", "var_error")
@@ -66,20 +64,17 @@ class Statistics(Instrument):
         self.when = when
         self._result: dict[str, dict[str, float]] = {}
 
-    def rows(self, tensors: int, times: int) -> int:
-        return 2 * tensors * (times + 1) + len(KINDS)
-
     def measure(self, step: Step, model: nn.Module, probe: Probe) -> Iterator[Row]:
         if not statistics_of(model):
             return
         train, size, device = self.setting.train, self.setting.batch_size, probe.images.device
         count = min(self.setting.images, images_at_once(model, probe.images[0]))
-        exact = exact_statistics(model, drawn(train, count, count, device)[0][0])
+        exact = exact_statistics(model, sample_batches(train, count, count, device)[0][0])
         whole = min(AVERAGED, self.setting.images // size) * size
         empty: Row = dict.fromkeys(("layer", "tensor", *self.columns), "") | {"images": count}
         kept = {"ema": statistics_of(model)}
         if whole:
-            kept["averages"] = average_statistics(model, DrawnImages(train, whole, size, device))
+            kept["averages"] = average_statistics(model, Sample(train, whole, size, device))
         skipped = {name for name, _ in blocks(model)} - {layer for layer, _ in probe.tensors()}
         for kind, found in kept.items():
             for name in found:
@@ -98,7 +93,7 @@ class Statistics(Instrument):
         """Loss and accuracy on the validation set with each of `kinds` of statistics, and with those of batches."""
         validation = self.setting.validation
         size = min(self.setting.batch_size, len(validation))
-        batches = drawn(validation, len(validation), size, probe.images.device)
+        batches = sample_batches(validation, len(validation), size, probe.images.device)
         images, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
         fit = images_at_once(model, images[0], CHUNK)
         chunks = list(zip(images.split(fit), labels.split(fit), strict=True))
@@ -119,18 +114,8 @@ def rows_of(row: Row, found: MeanVar, exact: MeanVar, eps: float, times: Sequenc
     """`row` with the errors of one norm's statistics: the medians over time steps, if there are several, then each of
     `times`.
     """
-    units, numbers = errors(found, exact, eps)
+    units, numbers = statistics_errors(found, exact, eps)
     yield row | {"units": int(units.sum())} | dict(zip(ERRORS, numbers.nanmedian(0).values.tolist(), strict=True))
     if len(units) > 1:
         for t in times:
             yield row | {"time": t, "units": int(units[t])} | dict(zip(ERRORS, numbers[t].tolist(), strict=True))
-
-
-def errors(found: MeanVar, exact: MeanVar, eps: float) -> tuple[Tensor, Tensor]:
-    """How many units vary [T], and `ERRORS` over them [T, 3], at each time step; T is 1 where there are none."""
-    (mean, var), (m, v) = ([part.view(-1, part.shape[-1]) for part in both] for both in (found, exact))
-    kept = varies(m, v)
-    square = torch.where(kept, (mean - m).square() / (v + eps), torch.nan)
-    ratio = torch.where(kept, (var + eps) / (v + eps), torch.nan)
-    numbers = square.nanmean(1).sqrt(), ratio.nanmean(1), (ratio - 1).square().nanmean(1).sqrt()
-    return kept.sum(1), torch.stack(numbers, 1)

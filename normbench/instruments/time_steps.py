@@ -24,9 +24,6 @@ class TimeSteps(Instrument):
     name = "time_steps"
     columns: Sequence[str] = ("way", "time", "mean", "std")
 
-    def rows(self, tensors: int, times: int) -> int:
-        return 3 * tensors * times
-
     def measure(self, step: Step, model: nn.Module, probe: Probe) -> Iterator[Row]:
         for way in probe.ways:
             for (layer, tensor), values in probe.tensors(way).items():

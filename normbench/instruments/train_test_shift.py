@@ -14,9 +14,9 @@ from normbench.data import CORRUPTIONS, Corrupted, Split, check_corruption
 from normbench.instruments.distances import NUMBERS, Seen, distances, seen
 from normbench.instruments.instrument import Instrument, Row
 from normbench.instruments.probe import Key, Probe, ascending, by_unit
-from normbench.instruments.sample import drawn
 from normbench.instruments.statistics import CHUNK
 from normbench.norms import blocks, exact_statistics, images_at_once, working_with
+from normbench.training.evaluation import sample_batches
 from normbench.training.loop import Examples, Step, loss_and_accuracy
 
 COMPARED = tuple(name for name in NUMBERS if not name.startswith("moved"))  # that is of the same images
@@ -76,10 +76,6 @@ class TrainTestShift(Instrument):
             raise ValueError(f"TrainTestShift needs examples=2, sample=1 or more: got {examples}, {sample}.")
         self.images, self.examples, self.sample = tuple(sorted(set(images))), examples, sample
 
-    def rows(self, tensors: int, times: int) -> int:
-        of_layers = 2 * (tensors + tensors // 3)  # a block has three, and its input
-        return len(self.conditions) * (of_layers + 1 + len(self.images))
-
     def measure(self, step: Step, model: nn.Module, probe: Probe) -> Iterator[Row]:
         held_out = cast(Split, self.setting.validation)
         for row in compare(model, probe, self.setting.train, held_out, self.conditions, self.images, self.examples,
@@ -116,7 +112,7 @@ def compare(
     cut = len(held_out) - max(counts, default=0)
     measured, spare = torch.arange(min(examples, cut), device=device), torch.arange(cut, len(held_out), device=device)
     shown = min(len(probe.images), len(measured), len(train))
-    before = look(model, probe.of(*drawn(train, shown, shown, device)[0]))
+    before = look(model, probe.of(*sample_batches(train, shown, shown, device)[0]))
     for name, severity in conditions:
         corrupted = Corrupted(held_out, name, severity)
         images, labels = corrupted.batch(measured)

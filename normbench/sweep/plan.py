@@ -35,7 +35,6 @@ class Item:
         steps: of the whole run.
         steps_behind: of these, those that a checkpoint saves it from doing again, as far as its tables tell.
         reason: why it is unsupported.
-        disk: bytes that its folder takes, at most.
         seconds: that it still takes; None where no earlier run tells.
         work: a measure of how long it takes, to begin with the longest.
     """
@@ -45,7 +44,6 @@ class Item:
     steps: int = 0
     steps_behind: int = 0
     reason: str = ""
-    disk: int = 0
     seconds: float | None = None
     work: float = 0.0
 
@@ -110,7 +108,7 @@ def make_plan(run_configs: Iterable[RunConfig], timings: Timings | None = None) 
     items = [_in_folder(run_config) for run_config in run_configs]
     if all(item.status == DONE for item in items):
         return Plan(items)
-    from normbench.experiment import prepare_cell
+    from normbench.experiment import prepare_run
 
     timings = timings or Timings()
     finished = [item.run_config.folder for item in items if item.status == DONE]
@@ -123,7 +121,7 @@ def make_plan(run_configs: Iterable[RunConfig], timings: Timings | None = None) 
         key = json.dumps(relevant, sort_keys=True)
         if key not in prepared:
             try:
-                prepared[key] = prepare_cell(item.run_config)
+                prepared[key] = prepare_run(item.run_config)
             except Unsupported as error:
                 prepared[key] = error
             except ConfigError as error:
@@ -164,11 +162,8 @@ def _in_folder(run_config: RunConfig) -> Item:
 
 def _with_costs(item: Item, ready: Prepared, timings: Timings) -> Item:
     config, left = item.run_config.config, ready.total - item.steps_behind
-    copies = {"adam": 3, "adamw": 3, "sgd": 1}  # of the weights in a checkpoint: with what the optimizer keeps of each
-    weights = ready.weight_bytes * (config["save_model"] + copies.get(config["optimizer"], 2))
-    disk = ready.table_bytes + weights + 200_000  # steps.csv, epochs.csv, config.yaml
     seconds = timings.seconds(item.run_config.choices, config, left)
     # Of a training step's time, half a millisecond is overhead and the rest goes with the bytes kept for the backward
     # pass: 1.3 ms per MB (an MLP and a CNN on MNIST, one core of an AMD EPYC). Good enough to tell long from short.
     work = left * (0.5e-3 + 1.3e-9 * ready.saved_bytes) if seconds is None else seconds
-    return replace(item, steps=ready.total, disk=disk, seconds=seconds, work=work)
+    return replace(item, steps=ready.total, seconds=seconds, work=work)

@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from normbench import seeding
 from normbench.errors import Unsupported
-from normbench.instruments.sample import DrawnImages
-from normbench.instruments.statistics import errors
 from normbench.norms import (
     KINDS,
     Batches,
@@ -23,6 +22,7 @@ from normbench.norms import (
     load_statistics,
     statistics_for,
     statistics_of,
+    varies,
     working_with,
 )
 from normbench.training.loop import Batch, Examples, evaluate, loss_and_accuracy
@@ -32,16 +32,58 @@ GROUPS = 10  # of mini-batches, whose differences tell the noise of `averages`
 Found = Mapping[str, MeanVar]  # name of a norm -> its statistics
 
 
+# ---- images
+
+
+def sample_batches(examples: Examples, count: int, batch_size: int, device: torch.device) -> list[Batch]:
+    """`count` examples in random order, none twice, in batches of `batch_size`; a rest is smaller.
+
+    The same for every run of a study. Splits are kept in an order that mixes the classes evenly: neighbours differ more
+    than those of a training batch.
+    """
+    augment = torch.Generator(device).manual_seed(0)
+    return [examples.batch(positions, augment) for positions in _positions(examples, count, batch_size, device)]
+
+
+class Sample(Sequence[Tensor]):
+    """The images of `sample_batches`, each batch made when it is asked for: a data set takes the memory of one batch.
+
+    Augmentation draws anew for each batch, and the same each time.
+    """
+
+    def __init__(
+        self, examples: Examples, count: int, batch_size: int, device: torch.device, dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.examples, self.dtype = examples, dtype
+        self.positions = _positions(examples, count, batch_size, device)
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, index: int) -> Tensor:  # type: ignore[override]
+        positions = self.positions[index]
+        augment = torch.Generator(positions.device).manual_seed(index)
+        return self.examples.batch(positions, augment)[0].to(self.dtype)
+
+
+def _positions(examples: Examples, count: int, batch_size: int, device: torch.device) -> Sequence[Tensor]:
+    order = torch.randperm(len(examples), generator=seeding.generator(0, "drawn"))[:count].to(device)
+    return order.split(batch_size)
+
+
 def training_images(model: nn.Module, train: Examples, count: int = IMAGES) -> Batches:
     """`count` training images, or all there are, where `model` is and as precise."""
     weight = next(model.parameters())
-    return lambda size: DrawnImages(train, count, size, weight.device, weight.dtype)
+    return lambda size: Sample(train, count, size, weight.device, weight.dtype)
 
 
-def evaluate_own(
+# ---- loss and accuracy
+
+
+def evaluate_with_kind(
     model: nn.Module, kind: str, train: Examples, examples: Examples, batch_size: int
 ) -> tuple[float, float]:
-    """As `training.evaluate`, with the statistics of this kind. `model` is left as it was."""
+    """As `evaluate`, with the statistics of this kind. `model` is left as it was."""
     if kind == "ema" or not statistics_of(model):
         return evaluate(model, examples)
     found = statistics_for(model, kind, training_images(model, train), batch_size)
@@ -49,7 +91,7 @@ def evaluate_own(
     return result.loss, result.accuracy
 
 
-def load_own(model: nn.Module, kind: str, train: Examples, batch_size: int) -> None:
+def load_kind(model: nn.Module, kind: str, train: Examples, batch_size: int) -> None:
     """Let `model` work with the statistics of this kind from here on, as the run has evaluated it; not with "batch"."""
     if kind != "ema":
         load_statistics(model, statistics_for(model, kind, training_images(model, train), batch_size))
@@ -73,14 +115,46 @@ def evaluate_with(model: nn.Module, kind: str, found: Found, examples: Examples,
     """
     count = len(examples) // batch_size * batch_size if kind == "batch" else len(examples)
     device = next(model.parameters()).device
-
-    def batches() -> Iterator[Batch]:
-        for places in torch.arange(count, device=device).split(batch_size):
-            yield examples.batch(places)
-
+    positions = torch.arange(count, device=device).split(batch_size)
     with working_with(model, kind, found):
-        loss, accuracy = loss_and_accuracy(model, batches())
+        loss, accuracy = loss_and_accuracy(model, map(examples.batch, positions))
     return Evaluation(kind, batch_size, count, accuracy, loss)
+
+
+def possible_kinds(model: nn.Module) -> list[str]:
+    """The kinds that the network can work with; "batch" where each unit has two values, see `supports_batch`."""
+    return list(KINDS) if statistics_of(model) else []
+
+
+def supports_batch(model: nn.Module, examples: Examples, batch_size: int) -> bool:
+    """Can the network work with the statistics of a batch of this size?"""
+    positions = torch.arange(batch_size, device=next(model.parameters()).device)
+    try:
+        with working_with(model, "batch", {}):
+            model(examples.batch(positions)[0])
+    except Unsupported:
+        return False
+    return True
+
+
+# ---- errors of statistics
+
+
+def statistics_errors(found: MeanVar, exact: MeanVar, eps: float) -> tuple[Tensor, Tensor]:
+    """Statistics (mean, var) of a norm beside the exact ones (m, v), over its units that vary:
+
+        mean_error  root mean square of (mean - m) / sqrt(v + eps)
+        var_ratio   mean of (var + eps) / (v + eps)
+        var_error   root mean square of (var + eps) / (v + eps) - 1
+
+    Returns: how many units vary [T], and the three numbers [T, 3], at each time step; T is 1 where there are none.
+    """
+    (mean, var), (m, v) = ([part.view(-1, part.shape[-1]) for part in both] for both in (found, exact))
+    kept = varies(m, v)
+    square = torch.where(kept, (mean - m).square() / (v + eps), torch.nan)
+    ratio = torch.where(kept, (var + eps) / (v + eps), torch.nan)
+    numbers = square.nanmean(1).sqrt(), ratio.nanmean(1), (ratio - 1).square().nanmean(1).sqrt()
+    return kept.sum(1), torch.stack(numbers, 1)
 
 
 @dataclass(frozen=True)
@@ -136,7 +210,7 @@ class Statistics:
 
     def _error(self, found: Found, name: str) -> tuple[int, tuple[float, float]]:
         norm: Any = self.model.get_submodule(name)
-        units, numbers = errors(found[name], self.exact[name], getattr(norm, "eps", 0.0))
+        units, numbers = statistics_errors(found[name], self.exact[name], getattr(norm, "eps", 0.0))
         mean_error, var_ratio, _ = numbers.nanmedian(0).values.tolist()
         return int(units.sum()), (mean_error, var_ratio if norm.running_var is not None else torch.nan)
 
@@ -145,8 +219,8 @@ def _in_groups(model: nn.Module, images: Sequence[Tensor], batch_size: int) -> I
     """`average_statistics` of GROUPS groups of mini-batches, each with its share of them."""
     whole = [i for i in range(len(images)) if i < len(images) - 1 or len(images[i]) == batch_size]
     for group in range(min(GROUPS, len(whole))):
-        mine = whole[group::GROUPS]
-        yield len(mine) / len(whole), average_statistics(model, (images[i] for i in mine))
+        chosen = whole[group::GROUPS]
+        yield len(chosen) / len(whole), average_statistics(model, (images[i] for i in chosen))
 
 
 def _mean(groups: Sequence[tuple[float, Found]]) -> Found:
@@ -154,19 +228,3 @@ def _mean(groups: Sequence[tuple[float, Found]]) -> Found:
         return torch.stack([share * group[name][part] for share, group in groups]).sum(0)
 
     return {name: MeanVar(mean(name, 0), mean(name, 1)) for name in groups[0][1]}
-
-
-def possible(model: nn.Module) -> list[str]:
-    """The kinds that the network can work with; "batch" where each unit has two values, see `fits`."""
-    return list(KINDS) if statistics_of(model) else []
-
-
-def fits(model: nn.Module, examples: Examples, batch_size: int) -> bool:
-    """Can the network work with the statistics of a batch of this size?"""
-    places = torch.arange(batch_size, device=next(model.parameters()).device)
-    try:
-        with working_with(model, "batch", {}):
-            model(examples.batch(places)[0])
-    except Unsupported:
-        return False
-    return True

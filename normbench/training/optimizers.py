@@ -66,7 +66,7 @@ def schedule(
         cosine          (1 + cos(pi s)) / 2
         step            x 0.1 at each of `steps_at`
         warmup_cosine   from 0 to 1 during the first `warmup` of the run, then cosine
-        exponential_up  growth^s: the stress test that finds the largest learning rate a network bears
+        exponential_up  growth^s: the stress test that finds the largest learning rate a network tolerates
 
     Source: Loshchilov & Hutter 2016, arXiv:1608.03983 (cosine); Goyal et al. 2017, arXiv:1706.02677 (warm-up);
     Page 2019, "How to train your ResNet" (exponential growth).

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from normbench.errors import ConfigError
-from normbench.norms import Block, blocks, preserve_state, use_batch_statistics
-from normbench.training.loop import Batch, loss_and_accuracy
+from normbench.norms import Block, batch_statistics, blocks, preserve_state
+from normbench.training.callbacks import Callback, Log
+from normbench.training.loop import Batch, Step, loss_and_accuracy
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,18 @@ class Perturbation:
 def _losses(model: nn.Module, batch: Batch, when: str) -> dict[str, float]:
     losses = {}
     for mode in ("training", "evaluation"):
-        with preserve_state(model):
-            if mode == "training":
-                use_batch_statistics(model)
+        with batch_statistics(model) if mode == "training" else preserve_state(model):
             losses[f"{mode}_{when}"] = loss_and_accuracy(model, [batch])[0]
     return losses
+
+
+class PerturbWeights(Callback):
+    """Perturbs the weights when it is time; the losses become part of the summary."""
+
+    def __init__(self, log: Log, model: nn.Module, perturbation: Perturbation) -> None:
+        self.log, self.model, self.perturbation = log, model, perturbation
+
+    def after(self, step: Step) -> None:
+        if step.index == self.perturbation.step and step.batch is not None:
+            with self.log.clock.timed("measuring"):
+                self.log.results["perturbation"] = self.perturbation.apply(self.model, step.batch)

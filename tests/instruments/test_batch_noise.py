@@ -15,8 +15,8 @@ from small_run import in_training, rows, run_around, split, through_a_checkpoint
 from torch import Tensor, nn
 
 from normbench.instruments import BatchNoise
-from normbench.instruments.sample import drawn
 from normbench.norms import Block, blocks, exact_statistics, load_statistics, use_batch_statistics
+from normbench.training.evaluation import sample_batches
 
 CPU = torch.device("cpu")
 
@@ -98,7 +98,7 @@ def test_numbers_are_those_of_a_naive_implementation(norm, network, network_of):
     instrument = BatchNoise(batches=5)
     probe = run_around(instrument, model, train, split(32, dtype=torch.float64), 8)
     found = rows(instrument, 10, model, probe)
-    batches = [images for images, _ in drawn(train, 40, 8, CPU)]
+    batches = [images for images, _ in sample_batches(train, 40, 8, CPU)]
     population, training = copy.deepcopy(model).eval(), copy.deepcopy(model).eval()
     load_statistics(population, exact_statistics(population, torch.cat(batches)))
     use_batch_statistics(training)
@@ -117,12 +117,12 @@ def restore(state: dict[str, Tensor], model: nn.Module, _: Any) -> None:
 
 def test_batches_are_drawn_at_random_once_and_none_twice():
     train = split(50)
-    batches = drawn(train, 48, 8, CPU)
+    batches = sample_batches(train, 48, 8, CPU)
     together = torch.cat([images for images, _ in batches]).flatten(1)
     assert [len(labels) for _, labels in batches] == [8] * 6
     assert len(together.unique(dim=0)) == 48
     assert not torch.equal(together, train.images[:48].flatten(1))
-    assert torch.equal(together, torch.cat([images for images, _ in drawn(train, 48, 8, CPU)]).flatten(1))
+    assert torch.equal(together, torch.cat([images for images, _ in sample_batches(train, 48, 8, CPU)]).flatten(1))
 
 
 def test_drift_is_that_of_the_last_update(network_of):

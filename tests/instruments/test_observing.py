@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from looking import assert_same, everything
 from torch import Tensor, nn
 
-from normbench.instruments import observing
-from normbench.norms import BatchNorm, Block, NormScheme, blocks, uses_batch
+from normbench.norms import BatchNorm, Block, NormScheme, batch_statistics, blocks, preserve_state, uses_batch
 
 
 class Broken(Exception):
@@ -33,10 +32,10 @@ def used(network_of: Any, batch_of: Any, norm: str, model: str, device: torch.de
 def test_leaves_everything_as_it_was(norm_name, model_name, network_of, batch_of, device, case):
     model, x = used(network_of, batch_of, norm_name, model_name, device)
     before = everything(model)
-    for statistics, breaks in product(["probe", "running"], [False, True]):
+    for statistics, breaks in product([batch_statistics, preserve_state], [False, True]):
         with case(statistics=statistics, breaks=breaks):
             try:
-                with observing(model, statistics):
+                with statistics(model):
                     torch.rand(3), torch.rand(3, device=device)
                     model.train()(x), model.eval()(x)
                     if breaks:
@@ -74,7 +73,7 @@ def test_gradients_are_as_they_were_even_if_an_instrument_computes_some(network_
     x, y = batch_of(4)
     F.cross_entropy(model(x), y).backward()
     before = everything(model)
-    with observing(model), torch.enable_grad():
+    with batch_statistics(model), torch.enable_grad():
         F.cross_entropy(model(x), y).backward()
     assert_same(before, everything(model))
 

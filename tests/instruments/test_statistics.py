@@ -14,7 +14,6 @@ from small_run import in_training, rows, run_around, split
 from torch import nn
 
 from normbench.instruments import Statistics
-from normbench.instruments.sample import drawn
 from normbench.instruments.statistics import errors
 from normbench.norms import (
     BatchNorm,
@@ -27,6 +26,7 @@ from normbench.norms import (
     use_batch_statistics,
     working_with,
 )
+from normbench.training.evaluation import sample_batches
 from normbench.training.loop import evaluate, loss_and_accuracy
 
 CPU = torch.device("cpu")
@@ -142,7 +142,7 @@ def test_batches_are_those_of_training(network_of):
     other = copy.deepcopy(model).eval()
     use_batch_statistics(other)
     losses, right = [], []
-    for images, labels in drawn(VALIDATION, 48, 8, CPU):  # of 50; the rest is no full batch
+    for images, labels in sample_batches(VALIDATION, 48, 8, CPU):  # of 50; the rest is no full batch
         logits = other(images)
         losses.append(F.cross_entropy(logits, labels).item())
         right.append((logits.argmax(1) == labels).double().mean().item())
@@ -160,14 +160,14 @@ def test_a_batch_of_all_works_with_its_own_exact_statistics(network_of):
 def test_averages_are_over_mini_batches_at_the_present_weights(network_of):
     model = in_training(network_of("batch", "mlp"), TRAIN)
     found, _ = looked_at(model)
-    wanted = average_statistics(model, [images for images, _ in drawn(TRAIN, 56, 8, CPU)])  # of 60
+    wanted = average_statistics(model, [images for images, _ in sample_batches(TRAIN, 56, 8, CPU)])  # of 60
     exact = exact_statistics(model, TRAIN.images)
     for (name, _), row in of_norms(found, "averages").items():
         assert [row["mean_error"], row["var_ratio"], row["var_error"]] == pytest.approx(
             naive(wanted[name], exact[name], 1e-5), rel=1e-4
         )
     with working_with(model, "averages", wanted):
-        loss, accuracy = loss_and_accuracy(model, drawn(VALIDATION, 50, 50, CPU))
+        loss, accuracy = loss_and_accuracy(model, sample_batches(VALIDATION, 50, 50, CPU))
     numbers = of_network(found)["averages"]
     assert [numbers["loss"], numbers["accuracy"]] == pytest.approx([loss, accuracy], rel=1e-5)
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from normbench.instruments import Probe, TimeSteps, observing
+from normbench.instruments import Probe, TimeSteps
 from normbench.models import RNN
+from normbench.norms import batch_statistics, preserve_state
 from normbench.training.loop import Step
 
 
@@ -22,7 +23,7 @@ def by_hand(model: RNN, images: Tensor, way: str) -> dict[tuple[str, int], tuple
     """(tensor, time) -> mean and standard deviation, in float64."""
     seen: dict[str, list[np.ndarray]] = {}
     model.cell.observer = lambda kind, value: seen.setdefault(kind, []).append(value.cpu().double().numpy().copy())
-    with observing(model, way):
+    with preserve_state(model) if way == "running" else batch_statistics(model):
         model(images)
     model.cell.observer = None
     return {(kind, t): (z.mean(), z.std()) for kind, values in seen.items() for t, z in enumerate(values)}

@@ -12,12 +12,11 @@ from looking import assert_same, everything
 from small_run import at
 from torch import nn
 
-from normbench.data import CORRUPTIONS, canonical, prepare
+from normbench.data import canonical, prepare
 from normbench.data.corruptions import corrupt
 from normbench.instruments import Probe, Row, Setting, TrainTestShift
-from normbench.instruments.measuring import bytes_at_most
-from normbench.instruments.sample import drawn
 from normbench.norms import statistics_of
+from normbench.training.evaluation import sample_batches
 from normbench.training.loop import Update
 
 RNG = np.random.default_rng(0)
@@ -110,7 +109,7 @@ def with_statistics_of(model: nn.Module, images: torch.Tensor) -> nn.Module:
 def test_numbers_are_those_of_plain_loops(norm, network_of):
     model = trained(network_of(norm, "mlp"))
     rows = looked_at(TrainTestShift(**FEW), model)
-    training = drawn(TRAIN, 30, 30, torch.device("cpu"))[0][0]
+    training = sample_batches(TRAIN, 30, 30, torch.device("cpu"))[0][0]
     n_values = [0, 4, 40] if norm == "batch" else [0]  # 400 exceeds half of the validation images
     measured, spare = list(range(60)), list(range(60, 100))
     for name, severity in (("none", 0), ("brightness", 3), ("noise", 3)):
@@ -140,7 +139,7 @@ def test_numbers_are_those_of_plain_loops(norm, network_of):
 
 def test_the_input_of_the_first_layer_is_the_images(network_of):
     rows = looked_at(TrainTestShift(corruptions=["brightness"], severities=[1, 5]), network_of("none", "mlp"))
-    then = drawn(TRAIN, 30, 30, torch.device("cpu"))[0][0].flatten(1).numpy()
+    then = sample_batches(TRAIN, 30, 30, torch.device("cpu"))[0][0].flatten(1).numpy()
     pixels = VALIDATION.images[VALIDATION.index[:30]].numpy()
     for severity, light in ((1, 0.6), (5, 0.1)):
         now = (pixels * np.float32(light)).astype(np.uint8).astype(np.float32).reshape(30, -1)
@@ -160,18 +159,6 @@ def test_it_only_looks(norm_name, model_name, network_of, device):
     estimated = {row["images"] for row in rows if row["statistics"] == "re-estimated"}
     assert estimated == ({4, 8} if statistics_of(model) else set())
     assert len([row for row in rows if not row["layer"]]) == 2 * (1 + len(estimated))
-    tensors = 3 * len({row["layer"] for row in rows if row["layer"]})
-    assert len(rows) <= instrument.rows(tensors, 8)
-
-
-def test_its_rows_are_bounded(network_of, cell_of):
-    model, instrument = network_of("batch", "mlp"), TrainTestShift()
-    rows = looked_at(instrument, model)
-    assert len({(r["corruption"], r["severity"]) for r in rows}) == 1 + 3 * len(CORRUPTIONS)
-    assert len(rows) <= instrument.rows(9, 1) == 19 * (2 * (9 + 3) + 5)
-    config = cell_of("norm=batch", "instruments=standard").config
-    width = 14 * len(instrument.columns)
-    assert bytes_at_most([instrument], config, model, 10) >= instrument.rows(9, 1) * width
 
 
 @pytest.mark.parametrize(

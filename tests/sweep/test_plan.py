@@ -37,7 +37,7 @@ def test_every_status(cell: Callable[..., RunConfig]) -> None:
     }
     execute(cells["done"])
     with pytest.raises(RuntimeError, match="on purpose"):
-        execute(cells["resumes"], tell=_fail_at_200)
+        execute(cells["resumes"], on_progress=_fail_at_200)
     (cells["resumes"].folder / "error.json").unlink()
     record_failure(cells["again"], "it broke")
     with RunFolder(cells["running"].folder) as folder:
@@ -91,14 +91,6 @@ def test_time_left_is_told_from_earlier_runs(cell: Callable[..., RunConfig]) -> 
     assert timings.seconds(one.choices, one.config, 100) == pytest.approx(2.75)
 
 
-def test_the_disk_bound_holds(cell: Callable[..., RunConfig]) -> None:
-    one = cell("max_steps=60", "norm=batch")
-    [item] = make_plan([one]).items
-    execute(one)
-    written = sum(path.stat().st_size for path in one.folder.rglob("*") if path.is_file())
-    assert written < item.disk < 10 * written
-
-
 def test_shards_are_parts(cell: Callable[..., RunConfig]) -> None:
     cells = [cell(f"seed={seed}", f"norm={norm}") for seed in range(3) for norm in ("none", "batch", "layer")]
     parts = [shard(cells, f"{number}/4") for number in (1, 2, 3, 4)]
@@ -128,7 +120,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert main(["plan", *words, "jobs=1"]) == 0
     printed = capsys.readouterr().out
     for text in ("4 runs in results/p", "1 done", "2 new", "1 unsupported: BatchNorm needs",
-                 "time left, 1 side by side: ", "disk: at most"):  # fmt: skip
+                 "time left, 1 side by side: " ):  # fmt: skip
         assert text in printed
     assert main(["plan", "--json", *words]) == 0
     plan = json.loads(capsys.readouterr().out)

@@ -1,0 +1,271 @@
+"""What happens between updates: losses are logged, the validation set is evaluated, a checkpoint is written.
+
+    for step in steps(model, batches, optimizer):
+        for callback in callbacks:
+            callback.after(step)
+
+Instruments and weight perturbations are callbacks, too; see `normbench.instruments` and `perturbation.py`.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import math
+import pickle
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from normbench.errors import Stopped
+from normbench.runs import Damaged, RunFolder
+from normbench.training.loop import Step
+
+logger = logging.getLogger("normbench")
+ROWS = 1000  # of steps.csv, at most
+
+
+class Callback:
+    """Something that happens between updates. What it must remember from step to step is part of a checkpoint."""
+
+    def after(self, step: Step) -> None:
+        """Called before each update and after the last one. Leaves the model as it was, unless that is its purpose."""
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How a run is doing, reported whenever its loss is read."""
+
+    step: int
+    total: int
+    samples_per_second: float
+    loss: float
+    accuracy: float | None  # on the validation set, at its last evaluation
+
+
+OnProgress = Callable[[Progress], None]
+Stop = Callable[[], bool]  # asked after every step: shall the run write its checkpoint and stop?
+
+
+class Diverged(Exception):
+    """The loss is no longer finite: a result, which ends the run. `step` is that of the first such loss."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"the loss was no longer finite at step {step:,}")
+        self.step = step
+
+
+class Clock:
+    """Seconds spent on "training", "evaluating" and "measuring". Whatever isn't timed as another is training."""
+
+    def __init__(self) -> None:
+        self.seconds = {"training": 0.0, "evaluating": 0.0, "measuring": 0.0}
+        self._now, self._since = "training", time.perf_counter()
+
+    @contextmanager
+    def timed(self, activity: str) -> Iterator[None]:
+        """Counts the seconds inside it as `activity`."""
+        self._switch(activity)
+        yield
+        self._switch("training")
+
+    def start(self) -> None:
+        """Count from now on."""
+        self._since = time.perf_counter()
+
+    def read(self) -> dict[str, float]:
+        self._switch(self._now)
+        return dict(self.seconds)
+
+    def _switch(self, activity: str) -> None:
+        before, self._since = self._since, time.perf_counter()
+        self.seconds[self._now] += self._since - before
+        self._now = activity
+
+
+class Log:
+    """What the callbacks of a run share: its tables, its clock, where it is, and the numbers of its summary.
+
+    Args:
+        total: updates that the run will have.
+        per_update: images in each.
+        per_epoch: updates in an epoch.
+        every: the loss is read after so many updates (and after the last): only then does the loop wait for the device.
+    """
+
+    def __init__(self, folder: RunFolder, total: int, per_update: int, per_epoch: int, every: int) -> None:
+        self.folder, self.total, self.per_update, self.per_epoch = folder, total, per_update, per_epoch
+        self.every = every
+        self.clock = Clock()
+        self.results: dict[str, Any] = {}  # numbers of the summary, as they become known
+
+    def due(self, index: int) -> bool:
+        """Is the loss read after `index` updates?"""
+        return index % self.every == 0 or index == self.total
+
+    def position(self, index: int) -> dict[str, Any]:
+        """The first columns of every table: any of them can be an x axis."""
+        return {"step": index, "samples": index * self.per_update, "epoch": round(index / self.per_epoch, 6),
+                "train_seconds": round(self.clock.read()["training"], 4)}  # fmt: skip
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seconds": self.clock.read(), "results": self.results}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.clock.seconds, self.results = dict(state["seconds"]), dict(state["results"])
+
+
+class LossLog(Callback):
+    """Writes steps.csv: mean losses of at most ROWS equal parts of the run. Raises Diverged.
+
+    A loss stays on the device until it is written.
+    """
+
+    def __init__(self, log: Log, device: torch.device) -> None:
+        self.log, self.row_every = log, math.ceil(log.total / ROWS)
+        self.sum, self.count = torch.zeros((), device=device), 0  # since the last row
+        self.pending: list[tuple[dict[str, Any], Tensor]] = []  # rows whose loss is still on the device
+
+    def after(self, step: Step) -> None:
+        index = step.index
+        if step.loss is not None:
+            self.sum += step.loss
+            self.count += 1
+        if self.count and (index % self.row_every == 0 or index == self.log.total):
+            self.pending.append((self.log.position(index), self.sum / self.count))
+            self.sum, self.count = torch.zeros_like(self.sum), 0
+        if self.pending and self.log.due(index):
+            self._write()
+
+    def _write(self) -> None:
+        """Write pending rows, up to the first loss that is not finite."""
+        pending, self.pending = self.pending, []
+        # the one place where the loop waits for the device
+        losses = torch.stack([loss for _, loss in pending]).tolist()
+        for (position, _), loss in zip(pending, losses, strict=True):
+            self.log.folder.steps.append([{**position, "loss": loss}])
+            self.log.results["train_loss"] = loss
+            if not math.isfinite(loss):
+                raise Diverged(position["step"])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"sum": self.sum, "count": self.count, "pending": self.pending}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.sum, self.count, self.pending = state["sum"], state["count"], list(state["pending"])
+
+
+class Validation(Callback):
+    """Writes epochs.csv: loss and accuracy on the validation set.
+
+    Args:
+        evaluate: () -> mean loss and accuracy.
+        after: which updates.
+    """
+
+    def __init__(self, log: Log, evaluate: Callable[[], tuple[float, float]], updates: frozenset[int]) -> None:
+        self.log, self.evaluate, self.updates = log, evaluate, updates
+
+    def after(self, step: Step) -> None:
+        if step.index in self.updates:
+            with self.log.clock.timed("evaluating"):
+                loss, accuracy = self.evaluate()
+                found = {"validation_loss": loss, "validation_accuracy": accuracy}
+                self.log.results.update(found)
+                self.log.folder.epochs.append([{**self.log.position(step.index), **found}])
+
+
+class ReportProgress(Callback):
+    """Calls `on_progress` whenever the loss has been read."""
+
+    def __init__(self, log: Log, on_progress: OnProgress) -> None:
+        self.log, self.on_progress = log, on_progress
+
+    def after(self, step: Step) -> None:
+        if step.index and self.log.due(step.index):
+            speed = step.index * self.log.per_update / max(self.log.clock.read()["training"], 1e-9)
+            loss, accuracy = self.log.results.get("train_loss", math.nan), self.log.results.get("validation_accuracy")
+            self.on_progress(Progress(step.index, self.log.total, speed, loss, accuracy))
+
+
+class Checkpoint(Callback):
+    """Saves all that a run needs to go on as if it had never been interrupted. Raises Stopped.
+
+    That is the model, the optimizer, the position, torch's random numbers, and the state of the other callbacks.
+
+    Args:
+        callbacks: the others, by name.
+        seconds: between checkpoints; one is written only when the loss has been read.
+        stop: asked after every step.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        callbacks: Mapping[str, Callback],
+        seconds: float,
+        stop: Stop,
+    ) -> None:
+        self.log, self.seconds, self.stop = log, seconds, stop
+        self.parts: dict[str, Any] = {"model": model, "optimizer": optimizer, "log": log, **callbacks}
+        self.device = next(model.parameters()).device
+        self._last = time.perf_counter()
+
+    def after(self, step: Step) -> None:
+        if step.index == self.log.total:
+            return
+        stopping = self.stop()
+        late = self.log.due(step.index) and time.perf_counter() - self._last >= self.seconds
+        if stopping or late:
+            self._write(step.index)
+        if stopping:
+            raise Stopped(f"stopped at step {step.index:,} of {self.log.total:,}")
+
+    def _write(self, index: int) -> None:
+        cuda = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
+        state = {name: part.state_dict() for name, part in self.parts.items()}
+        self.log.folder.write_checkpoint(
+            to_bytes({"index": index, "random": torch.get_rng_state(), "random_cuda": cuda, **state})
+        )
+        self._last = time.perf_counter()
+
+    def restore(self) -> int | None:
+        """Take over the state saved last. Returns how many updates were done; None where no sound one was saved."""
+        folder = self.log.folder
+        try:
+            saved = folder.read_checkpoint()
+            if saved is None:
+                return None
+            state = torch.load(io.BytesIO(saved), map_location=self.device, weights_only=True)
+        except (Damaged, RuntimeError, pickle.UnpicklingError) as error:
+            logger.warning("%s: %s; the run starts over", folder.path.name, error)
+            return None
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
+        torch.set_rng_state(state["random"].cpu())
+        if state["random_cuda"] is not None:
+            torch.cuda.set_rng_state(state["random_cuda"].cpu(), self.device)
+        logger.info("%s: continues at step %s of %s", folder.path.name, f"{state['index']:,}", f"{self.log.total:,}")
+        return state["index"]
+
+
+def to_bytes(state: Any) -> bytes:
+    """What `torch.save` writes."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
