@@ -118,8 +118,7 @@ def _difference(versus: Versus) -> float:
 def _format_name(versus: Versus) -> str:
     """Such as "selu at batch size 4, diverged"."""
     pairing = versus.pairing
-    setting, runs = label(pairing.setting, ""), pairing.runs(pairing.group).runs
-    statuses = set() if runs is None else set(runs["status"])
+    setting, statuses = label(pairing.setting, ""), set(pairing.arms[0].runs["status"])
     why = f", {statuses.pop()}" if len(statuses) == 1 and statuses != {"complete"} else ""
     return pairing.scheme + (f" at {setting}" if setting else "") + why
 

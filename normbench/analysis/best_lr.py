@@ -51,7 +51,7 @@ class Choice:
 
     @property
     def seeds(self) -> frozenset[Any]:
-        return frozenset(run.seed for group in self.groups.values() for run in group.members)
+        return frozenset[Any]().union(*(group.seeds() for group in self.groups.values()))
 
     @property
     def spent(self) -> frozenset[Any]:
@@ -80,17 +80,16 @@ def choose(setting: Setting, scheme: str, groups: dict[float, Group]) -> Choice:
     share: one run that failed would take its seed from the choice everywhere.)
     """
     groups = dict(sorted(groups.items()))
-    over = {lr: found for lr, group in groups.items() if (found := {run.seed for run in group.having(*OVER)})}
+    over = {lr: seeds for lr, group in groups.items() if (seeds := group.seeds(*OVER))}
     every = [seed for seeds in over.values() for seed in seeds]
     on = frozenset(seed for seed in every if every.count(seed) > 1) or frozenset(every)
     means: dict[float, float | None] = {}
     ranks: dict[float, tuple[float, float]] = {}
     for lr, seeds in over.items():
         deciding = seeds & on or seeds
-        values = groups[lr].numbers("validation_accuracy")
-        values = values[values.index.isin(list(deciding))]
-        mean = sum(values.tolist()) / len(values) if len(values) else None
-        diverged = sum(run.seed in deciding for run in groups[lr].having("diverged"))
+        group = groups[lr].with_seeds(deciding)
+        values, diverged = group.numbers("validation_accuracy").tolist(), group.count("diverged")
+        mean = sum(values) / len(values) if values else None
         means[lr] = None if diverged else mean
         ranks[lr] = (diverged / len(deciding), -(mean or 0.0))
     best = min(ranks, key=ranks.__getitem__, default=None)
@@ -105,8 +104,8 @@ def choose(setting: Setting, scheme: str, groups: dict[float, Group]) -> Choice:
 def pair(ours: Choice, theirs: Choice | None) -> Pairing:
     """Both at their own best lr; on fresh seeds alone where there are three or more pairs of such."""
     if theirs is None:
-        return Pairing(ours.setting, ours.scheme, ours.shown, None)
-    both = Pairing(ours.setting, ours.scheme, ours.shown, theirs.shown)
+        return Pairing(ours.setting, ours.shown, ours.shown.missing("the reference"))
+    both = Pairing(ours.setting, ours.shown, theirs.shown)
     if not (ours.chosen or theirs.chosen):
         return both
     spent = ours.spent | theirs.spent
@@ -151,12 +150,12 @@ def best_lr_table(groups: Groups, found: Sequence[Versus], reference: str, margi
         theirs = by_scheme.get(reference)
         for scheme, choice in by_scheme.items():
             fresh = choice.fresh if choice.chosen and len(choice.fresh) >= FRESH else None
-            alone = Versus(Pairing(setting, scheme, choice.shown, None, fresh), Comparison(0))
+            alone = Versus(Pairing(setting, choice.shown, choice.shown.missing(""), fresh), Comparison(0))
             v = versus.get((setting, scheme), alone)
             compared = row(v, reference, margin)
             if scheme == reference:
                 compared |= dict.fromkeys(("n", "unpaired_scheme", "unpaired_reference", "diverged_reference"))
-            test = estimate(v.pairing.runs(choice.shown).accuracies.tolist())
+            test = estimate(v.pairing.arms[0].numbers("test_accuracy").tolist())
             rows.append(
                 row_start(groups, scheme, setting)
                 | {"lr": choice.lr, "reference_lr": theirs.lr if theirs else None}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from normbench.analysis.groups import Group, Groups, Setting
 from normbench.analysis.reproduce import again
@@ -22,9 +22,6 @@ from normbench.analysis.tables import (
     setting_columns,
 )
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 LEVEL = 0.05
 FIRST = 5  # pairs to start with where there is no spread yet to plan from
 FRESH = 3  # fresh seeds from which on they replace those that chose an lr: the t interval of two is useless
@@ -32,66 +29,32 @@ FRESH = 3  # fresh seeds from which on they replace those that chose an lr: the 
 
 @dataclass(frozen=True, eq=False)
 class Pairing:
-    """What is compared with what. `group` or `reference` is None where there is no run.
+    """What is compared with what. A group without runs stands for one that is missing.
 
     Args:
+        setting: what both share.
         seeds: only runs with these; None: all.
         chosen: these seeds have helped to choose an lr, so that only fresh ones will count once there are some.
         taken: seeds that would not be fresh.
     """
 
     setting: Setting
-    scheme: str
-    group: Group | None
-    reference: Group | None
+    group: Group
+    reference: Group
     seeds: Collection[Any] | None = None
     chosen: bool = False
     taken: Collection[Any] = ()
 
-    def runs(self, group: Group | None) -> Arm:
-        if group is None:
-            return Arm(None)
-        runs = group.runs
-        return Arm(group, runs if self.seeds is None else runs[runs["seed"].isin(list(self.seeds))])
+    @property
+    def scheme(self) -> str:
+        return self.group.scheme
 
     @property
-    def name(self) -> str:
-        return self.reference.scheme if self.reference else "the reference"
-
-
-@dataclass(frozen=True, eq=False)
-class Arm:
-    """One side of a comparison: the runs of a group that take part."""
-
-    group: Group | None
-    runs: pd.DataFrame | None = None
-
-    @property
-    def seeds(self) -> set[Any]:
-        return set() if self.runs is None else set(self.runs["seed"].tolist())
-
-    @property
-    def accuracies(self) -> pd.Series:
-        """Test accuracy by seed, of the complete runs."""
-        import pandas as pd
-
-        if self.group is None or self.runs is None:
-            return pd.Series(dtype=float)
-        found = self.group.numbers("test_accuracy")
-        return found[found.index.isin(self.runs["seed"])]
-
-    def count(self, status: str) -> int:
-        return 0 if self.runs is None else int((self.runs["status"] == status).sum())
-
-    def reasons(self, status: str) -> list[str]:
-        """Why runs of this status have no result, each reason once."""
-        members = self.group.having(status) if self.group else []
-        return list(dict.fromkeys(run.reason for run in members if run.seed in self.seeds))
-
-    @property
-    def at_chance(self) -> int:
-        members = self.group.having("complete") if self.group else []
-        return sum(bool(run.summary.get("at_chance")) for run in members if run.seed in self.seeds)
+    def arms(self) -> tuple[Group, Group]:
+        """The runs that take part: of the scheme, and of the reference."""
+        if self.seeds is None:
+            return self.group, self.reference
+        return self.group.with_seeds(self.seeds), self.reference.with_seeds(self.seeds)
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +79,7 @@ def compare_all(pairings: Sequence[Pairing], margin: float) -> list[Versus]:
     """
     results = []
     for pairing in pairings:
-        ours, theirs = pairing.runs(pairing.group).accuracies, pairing.runs(pairing.reference).accuracies
+        ours, theirs = (arm.numbers("test_accuracy") for arm in pairing.arms)
         seeds = [seed for seed in ours.index if seed in theirs.index]
         results.append(compare(ours.reindex(seeds).tolist(), theirs.reindex(seeds).tolist(), margin))
     adjusted, adjusted_equivalent = holm([r.p for r in results]), holm([r.p_equivalent for r in results])
@@ -140,8 +103,9 @@ def compare_all(pairings: Sequence[Pairing], margin: float) -> list[Versus]:
 def comparisons(groups: Groups, reference: str, margin: float) -> tuple[Table, list[Versus]]:
     """Each scheme against `reference` where everything else is the same, the lr too: the table, and what is in it."""
     pairings = [
-        Pairing(group.setting, group.scheme, group, groups.settings[group.setting].get(reference))
-        for group in groups.groups
+        Pairing(setting, group, by_scheme.get(reference) or group.missing("the reference"))
+        for setting, by_scheme in groups.settings.items()
+        for group in by_scheme.values()
         if group.scheme != reference
     ]
     found = compare_all(pairings, margin)
@@ -158,11 +122,11 @@ def comparisons(groups: Groups, reference: str, margin: float) -> tuple[Table, l
 def row(versus: Versus, reference: str, margin: float) -> dict[str, Any]:
     """Accuracies, differences and the margin are fractions of 1; the p values without "holm" are not adjusted."""
     result, pairing = versus.result, versus.pairing
-    arms = {"scheme": pairing.runs(pairing.group), "reference": pairing.runs(pairing.reference)}
+    arms = dict(zip(("scheme", "reference"), pairing.arms, strict=True))
     return {
         "reference": reference,
         "n": result.n,
-        **{f"unpaired_{name}": len(arm.accuracies) - result.n for name, arm in arms.items()},
+        **{f"unpaired_{name}": len(arm.numbers("test_accuracy")) - result.n for name, arm in arms.items()},
         **{f"diverged_{name}": arm.count("diverged") for name, arm in arms.items()},
         **{name: getattr(result, name) for name in ("difference", "low", "high", "sd", "correlation", "p")},
         "p_holm": versus.p,
@@ -210,20 +174,18 @@ def _level(adjusted: Iterable[float | None]) -> float:
 def _remarks(pairing: Pairing, result: Comparison) -> list[str]:
     """What became of the runs that are in no pair, and what a reader could take wrongly."""
     words = []
-    ours, theirs = pairing.runs(pairing.group), pairing.runs(pairing.reference)
-    for name, arm in ((pairing.scheme, ours), (pairing.name, theirs)):
+    ours, theirs = pairing.arms
+    for arm in (ours, theirs):
         parts = [f"{n} {s}" for s in ("diverged", "failed", "running", "interrupted") if (n := arm.count(s))]
         parts += [f"{arm.at_chance} at chance"] if arm.at_chance else []
-        words += [f"{name}: {', '.join(parts)} of {len(arm.seeds)}"] if parts else []
-        words += [f"{name} unsupported: {reason}" for reason in arm.reasons("unsupported")]
-        words += [] if arm.seeds else [f"no run of {name} here"]
-    for name, arm, opposite, other in (
-        (pairing.scheme, ours, pairing.name, theirs),
-        (pairing.name, theirs, pairing.scheme, ours),
-    ):
+        words += [f"{arm.scheme}: {', '.join(parts)} of {len(arm.members)}"] if parts else []
+        words += dict.fromkeys(f"{arm.scheme} unsupported: {run.reason}" for run in arm.having("unsupported"))
+        words += [] if arm.members else [f"no run of {arm.scheme} here"]
+    for arm, other in ((ours, theirs), (theirs, ours)):
+        name = arm.scheme
         if result.n and arm.count("diverged") and not other.count("diverged"):
-            words.append(f"the pairs left flatter {name}: {name} diverged for other seeds and {opposite} did not")
-        if other.seeds and (alone := sorted(arm.seeds - other.seeds)):
+            words.append(f"the pairs left flatter {name}: {name} diverged for other seeds and {other.scheme} did not")
+        if other.members and (alone := sorted(arm.seeds() - other.seeds())):
             words.append(f"seed {', '.join(map(str, alone))} of {name} has no partner")
     if result.n > 1 and result.sd == 0:
         same = "the same accuracy" if abs(result.difference or 0.0) < 1e-12 else "the same difference"
@@ -233,15 +195,12 @@ def _remarks(pairing: Pairing, result: Comparison) -> list[str]:
 
 def _command(pairing: Pairing, missing: int) -> str:
     """Completes pairs of which a half is missing or failed, then takes seeds that neither arm has seen."""
-    groups = [group for group in (pairing.group, pairing.reference) if group]
-
-    def seeds(*statuses: str) -> list[set[Any]]:
-        return [{run.seed for run in group.having(*statuses)} for group in groups]
-
-    known = set(pairing.taken).union(*({run.seed for run in group.members} for group in groups))
+    groups = [group for group in (pairing.group, pairing.reference) if group.members]
+    known = set(pairing.taken).union(*(group.seeds() for group in groups))
     halves = set[Any]()
     if not pairing.chosen:
-        halves = set.union(*(pairing.runs(group).seeds for group in groups))
-        halves -= set.union(*seeds("diverged", "unsupported")) | set.intersection(*seeds("complete"))
+        lost = set[Any]().union(*(group.seeds("diverged", "unsupported") for group in groups))
+        halves = set[Any]().union(*(arm.seeds() for arm in pairing.arms)) - lost
+        halves -= set.intersection(*(group.seeds("complete") for group in groups))
     asked = [*sorted(halves), *islice(count(max(known) + 1), missing)][:missing]
     return again([group.members[0] for group in groups], seed=asked)

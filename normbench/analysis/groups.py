@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from normbench.analysis.entries import Entry, as_entry
 from normbench.runs import Run, Study
-from normbench.runs.study import MAIN, is_part, keys, varies
+from normbench.runs.study import MAIN, is_target, keys, varies
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,8 +47,26 @@ class Group:
         """The members of these statuses."""
         return [run for run, status in zip(self.members, self.runs["status"], strict=True) if status in statuses]
 
-    def count(self, status: str) -> int:
-        return int((self.runs["status"] == status).sum())
+    def count(self, *statuses: str) -> int:
+        return int(self.runs["status"].isin(statuses).sum())
+
+    def seeds(self, *statuses: str) -> set[Any]:
+        """Of the runs of these statuses; of all without any."""
+        return {run.seed for run in (self.having(*statuses) if statuses else self.members)}
+
+    def with_seeds(self, seeds: Collection[Any]) -> Group:
+        """Those of its runs that have one of `seeds`."""
+        members = tuple(run for run in self.members if run.seed in seeds)
+        return replace(self, runs=self.runs.loc[[run.name for run in members]], members=members)
+
+    def missing(self, scheme: str) -> Group:
+        """What stands for a scheme that has no run in this setting."""
+        return replace(self.with_seeds(()), scheme=scheme)
+
+    @property
+    def at_chance(self) -> int:
+        """How many have finished no better than a guess."""
+        return sum(bool(run.summary.get("at_chance")) for run in self.having("complete"))
 
     def numbers(self, column: str, *statuses: str) -> pd.Series:
         """Seed -> a number of the summary, of runs of these statuses (complete ones) that have it."""
@@ -206,7 +224,7 @@ def _constant(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     result = {} if varies("norm", rows) else {"norm": rows[0]["norm"]}
     for key in keys(rows):
         values = {repr(row[key]): row[key] for row in rows if key in row}
-        hidden = key.startswith("norm.") or key.endswith(".name") or is_part(key, rows)
+        hidden = key.startswith("norm.") or key.endswith(".name") or is_target(key, rows)
         if len(values) == 1 and not hidden and (value := next(iter(values.values()))) is not None:
             result[key] = value
     return result

@@ -57,7 +57,7 @@ class Leaderboard:
 def leaderboard(groups: Groups) -> Leaderboard:
     found = {}
     for setting, by_scheme in groups.settings.items():
-        seeds = {run.seed for group in by_scheme.values() for run in group.members}
+        seeds = set[Any]().union(*(group.seeds() for group in by_scheme.values()))
         rows = [_row(group, seeds) for group in by_scheme.values()]
         rows.sort(key=lambda row: -row.test.mean if row.test else 1.0)  # stable: without a mean, the schemes' order
         found[setting] = [replace(row, rank=place if row.test else None) for place, row in enumerate(rows, start=1)]
@@ -68,7 +68,7 @@ def _row(group: Group, seeds: set[Any]) -> Row:
     columns = {"test": "test_accuracy", "validation": "validation_accuracy", "train_loss": "train_loss",
                "seconds": "seconds.training"}  # fmt: skip
     counts = {status: group.count(status) for status in STATUSES}
-    counts["at_chance"] = sum(bool(run.summary.get("at_chance")) for run in group.having("complete"))
+    counts["at_chance"] = group.at_chance
     return Row(
         group=group,
         rank=None,
@@ -92,7 +92,7 @@ def _remarks(group: Group, counts: dict[str, int], seeds: set[Any]) -> str:
         if reasons:
             words.append(f"{counts[status]} {status}: {' / '.join(reasons)}")
     words += [f"{counts[status]} {status}" for status in ("running", "interrupted") if counts[status]]
-    missing = seeds - {run.seed for run in group.members}
+    missing = seeds - group.seeds()
     if missing and not counts["unsupported"]:  # an unsupported group is so for every seed
         words.append(f"no run of seed {', '.join(sorted(map(str, missing)))}")
     return "; ".join(words)

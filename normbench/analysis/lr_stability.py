@@ -63,12 +63,11 @@ def band(choice: Choice, best: float | None) -> tuple[float, ...]:
 
 def _row(choice: Choice, top: float | None) -> dict[str, Any]:
     best = choice.means.get(choice.lr) if choice.lr is not None else None
-    all_stable = [
-        lr
-        for lr in choice.grid
-        if all(run.status == "complete" and not run.summary.get("at_chance") for run in choice.groups[lr].members)
-    ]
-    stable = max(all_stable, default=None)
+    groups = choice.groups
+    working = (
+        lr for lr in choice.grid if groups[lr].count("complete") - groups[lr].at_chance == len(groups[lr].members)
+    )
+    stable = max(working, default=None)
     edge, command = _edge(choice)
     return {
         "lrs": ", ".join(show(lr) for lr in choice.groups),
@@ -78,7 +77,7 @@ def _row(choice: Choice, top: float | None) -> dict[str, Any]:
         **_decades("band", choice, band(choice, top)),
         **_decades("own_band", choice, band(choice, best)),
         "largest_stable": stable,
-        "largest_stable_text": _at_least("{:g}", stable, stable == choice.grid[-1] if all_stable else False),
+        "largest_stable_text": _at_least("{:g}", stable, stable in choice.grid[-1:]),
         "remarks": "; ".join([*edge, *_without_result(choice)]),
         "command": command,
     }
@@ -113,8 +112,8 @@ def _without_result(choice: Choice) -> list[str]:
     for lr, group in choice.groups.items():
         if diverged := group.count("diverged"):
             words.append(f"{diverged} of {len(group.members)} diverged at lr {lr:g}")
-        if chance := sum(bool(run.summary.get("at_chance")) for run in group.having("complete")):
-            words.append(f"{chance} of {len(group.members)} at chance at lr {lr:g}")
+        if group.at_chance:
+            words.append(f"{group.at_chance} of {len(group.members)} at chance at lr {lr:g}")
         if lr not in choice.grid:
             words.append(f"{group.members[0].status} at lr {lr:g}")
     return words

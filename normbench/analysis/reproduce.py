@@ -76,19 +76,14 @@ def again(runs: Sequence[Run], **axes: Sequence[Any]) -> str:
 
     One `normbench run -m` where the configurations differ in the value of one key, otherwise one each, joined by &&.
     """
-    lines: list[list[str]] = []
-    for run in runs:
-        words = [word for word in _overrides(run) if word.partition("=")[0] not in axes]
-        lines += [words] if words not in lines else []
-    if len({len(words) for words in lines}) == 1:
-        options = [list(dict.fromkeys(column)) for column in zip(*lines, strict=True)]
-        several = [words for words in options if len(words) > 1]
-        if len(several) == 1 and len({word.partition("=")[0] for word in several[0]}) == 1:
-            key = several[0][0].partition("=")[0]
-            joined = f"{key}={','.join(word.partition('=')[2] for word in several[0])}"
-            lines = [[joined if words is several[0] else words[0] for words in options]]
+    words = [[word for word in _overrides(run) if word.partition("=")[0] not in axes] for run in runs]
+    lines = list(dict.fromkeys(map(tuple, words)))
+    if all("=" in word for line in lines for word in line):
+        blocks: list[Block] = [{key: (value,) for key, _, value in (w.partition("=") for w in line)} for line in lines]
+        joined = _join(blocks, list(dict.fromkeys(key for block in blocks for key in block)))
+        lines = [tuple(f"{key}={','.join(values)}" for key, values in block.items()) for block in joined]
     added = [f"{key}={_sweep(values)}" for key, values in axes.items()]
-    return " && ".join(shlex.join(["normbench", "run", "-m", *words, *added]) for words in lines)
+    return " && ".join(shlex.join(["normbench", "run", "-m", *line, *added]) for line in lines)
 
 
 def _overrides(run: Run) -> list[str]:

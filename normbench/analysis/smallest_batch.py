@@ -23,9 +23,8 @@ def usable(versus: Versus, margin: float) -> str:
         return "usable"
     if high is not None and high < -margin:
         return "unusable"
-    works = pairing.reference and pairing.reference.count("complete")
-    fails = pairing.group and pairing.group.runs["status"].isin(["unsupported", "diverged"]).all()
-    return "unusable" if works and fails else "inconclusive"
+    fails = pairing.group.count("unsupported", "diverged") == len(pairing.group.members)
+    return "unusable" if fails and pairing.reference.count("complete") else "inconclusive"
 
 
 def smallest_batch_table(groups: Groups, found: Sequence[Versus], reference: str, margin: float) -> Table:

@@ -17,15 +17,16 @@ if TYPE_CHECKING:
 # What names, places or observes a run without changing what it computes: none of it sets runs apart.
 NOT_SETTINGS = {"seed", "study", "question", "data_dir", "results_dir", "jobs", "save_model", "checkpoint_seconds"}
 NOT_SETTINGS |= {"instruments", "evaluations", "log_every", "cell_timeout", "rerun", "shard", "curve_images"}
-OBSERVING = ("instruments.", "model.probe", "model.snapshots")
+OBSERVING = ("instruments.",)
 
 # The settings that a reader asks for first, in this order; any other that varies follows.
 MAIN: tuple[str, ...] = ("model", "dataset", "optimizer", "lr", "batch_size", "epochs", "max_steps", "max_samples")
 MAIN += ("schedule", "lr_scaling", "clip_norm", "accumulate", "weight_decay", "decay_norm_parameters", "momentum")
 MAIN += ("model.activation", "model.init", "model.dropout", "device", "threads")
 
-# Of `Study.runs`, after what was varied.
+# Of `Study.runs`, after what was varied; and of `Study.all_columns` whatever the runs have.
 FIRST = ("seed", "status", "validation_accuracy", "test_accuracy", "train_loss", "seconds.total")
+ALWAYS = (*FIRST, "at_chance", "diverged_step", "reason")
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class Study:
     def varied(self) -> tuple[str, ...]:
         """The settings that set runs apart, in the order in which a reader asks for them; `norm` is not among them."""
         rows = list(self.settings.values())
-        return tuple(_once(rows, [key for key in keys(rows) if key != "norm" and varies(key, rows)]))
+        return tuple(key for key in keys(rows) if key != "norm" and varies(key, rows))
 
     @cached_property
     def all_columns(self) -> pd.DataFrame:
@@ -109,8 +110,9 @@ class Study:
         rows = []
         for name, run in self.members.items():
             numbers = flat({key: value for key, value in run.summary.items() if key not in ("status", "seal")})
-            rows.append({"run": name, "status": run.status, **run.values, **numbers, "error": run.error})
-        first = dict.fromkeys(("run", "norm", *self.varied, *FIRST))
+            said = {"status": run.status, "reason": run.reason, "error": run.error}
+            rows.append({"run": name, **run.values, **numbers, **said})
+        first = dict.fromkeys(("run", "norm", *self.varied, *ALWAYS))
         frame = pd.DataFrame(
             rows, columns=[*first, *dict.fromkeys(key for row in rows for key in row if key not in first)]
         )
@@ -176,22 +178,6 @@ def varies(key: str, rows: Iterable[Mapping[str, Any]]) -> bool:
     return any(len(options) > 1 for options in values.values())
 
 
-def is_part(key: str, rows: Iterable[Mapping[str, Any]]) -> bool:
-    """Inside something that is built, or all of it, rather than an option that it is built from."""
-    return key.count(".") > 1 or key.endswith("._target_") or any("_target_" in str(row.get(key)) for row in rows)
-
-
-def _once(rows: Sequence[Mapping[str, Any]], varying: Sequence[str]) -> list[str]:
-    """`varying` without those inside parts that only follow an option: model.build.hidden refers to model.hidden."""
-
-    def kinds(names: Sequence[str]) -> int:
-        return len({tuple(repr(row.get(name)) for name in names) for row in rows})
-
-    parts = {key for key in varying if is_part(key, rows)}
-    kept = []
-    for key in varying:
-        group = key.partition(".")[0]
-        options = [group, *(other for other in varying if other.partition(".")[0] == group and other not in parts)]
-        if key not in parts or kinds([*options, key]) > kinds(options):
-            kept.append(key)
-    return kept
+def is_target(key: str, rows: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether a setting says what is built, or is a list of things to build, rather than how."""
+    return key.endswith("_target_") or any("_target_" in str(row.get(key)) for row in rows)

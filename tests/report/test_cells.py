@@ -45,15 +45,15 @@ def test_options_of_different_models_are_no_settings_of_their_own(study: Path, a
     assert read(load(study)).varying == ("model", "model.hidden")
 
 
-def test_a_part_that_follows_an_option_is_not_said_twice(study: Path, add: Add) -> None:
+def test_what_a_study_shares_names_no_class_and_what_instruments_do_is_no_setting(study: Path, add: Add) -> None:
     for width in (100, 300):
-        build = {"_target_": "normbench.models.MLP", "hidden": [width]}
-        listed = [{"_target_": "x", "n": width}]
-        add(options={"model.hidden": [width], "model.build": build, "dataset.list": listed, "instruments.list": listed})
-    # No option of its group explains the list; what instruments do is no setting: observing changes nothing.
-    assert read(load(study)).varying == ("model.hidden", "dataset.list")
-    add(options={"model.hidden": [300], "model.build": {"_target_": "normbench.models.MLP", "hidden": [9]}})
-    assert "model.build.hidden" in read(load(study)).varying  # changed by itself: it must not be merged
+        parts = [{"_target_": "x", "n": width}]
+        add(options={"model.hidden": [width], "model._target_": "normbench.models.MLP", "instruments.list": parts})
+    groups = read(load(study))
+    assert groups.varying == ("model.hidden",)
+    assert "model._target_" not in groups.constant
+    add(options={"model.hidden": [300], "model._target_": "mine.MLP"})  # another class: never merged
+    assert read(load(study)).varying == ("model.hidden", "model._target_")
 
 
 def test_lr_that_goes_with_the_scheme_keeps_schemes_apart(study: Path, add: Add) -> None:

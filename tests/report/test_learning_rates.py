@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from normbench.analysis.best_lr import best_lr_table, choices, compare_at_best_lr
 from normbench.analysis.comparisons import Pairing, Versus
-from normbench.analysis.groups import Cells, read
+from normbench.analysis.groups import Cells, Group, read
 from normbench.analysis.lr_stability import lr_table
 from normbench.analysis.smallest_batch import smallest_batch_table, usable
 from normbench.analysis.statistics import Comparison
@@ -149,7 +150,8 @@ def test_smallest_usable_batch_size(cells: Cells) -> None:
 )
 def test_usable_is_not_worse_than_the_margin(low: float | None, high: float | None, word: str) -> None:
     result = Comparison(3, -0.01, low, high)
-    versus = Versus(Pairing((), "batch", None, None), result)
+    empty = Group("batch", (), pd.DataFrame({"seed": [], "status": []}), ())
+    versus = Versus(Pairing((), empty, empty), result)
     assert usable(versus, 0.005) == word
 
 
