@@ -1,8 +1,9 @@
-"""Sweeps that finish, whatever happens to one of their cells, or to themselves."""
+"""Sweeps that finish, whatever happens to one of their runs, or to themselves."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -23,8 +25,9 @@ from normbench.sweep.pool import start, wait_for
 from normbench.sweep.runner import run_plan
 
 pytestmark = pytest.mark.usefixtures("own_folder")
-SMALL = ["dataset.size=8", "dataset.examples=600", "dataset.validation=100", "batch_size=8", "model.hidden=[8]"]
-TINY = ["dataset=synthetic", *SMALL, "device=cpu", "max_steps=40"]
+TORTURE = Path(__file__).parents[2] / "scripts" / "torture.py"
+TINY = ["dataset=synthetic", "dataset.size=8", "dataset.examples=600", "dataset.validation=100", "batch_size=8"]
+TINY += ["model.hidden=[8]", "device=cpu", "max_steps=40"]
 
 # A user's scheme that gives trouble in training, not when it is looked at.
 TROUBLE = """
@@ -48,33 +51,6 @@ class Trouble(torch.nn.Identity):
             os.kill(os.getpid(), signal.SIGKILL)
         return x
 """
-
-
-class Silent:
-    """A view that keeps what it was told."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[str, str]] = []
-
-    def finished(self, run: Run) -> None:
-        self.calls.append(("finished", run.folder.name))
-
-    def failed(self, run_config: RunConfig, error: str) -> None:
-        self.calls.append(("failed", run_config.name))
-
-    def warned(self, run_config: RunConfig, text: str) -> None:
-        self.calls.append(("warned", text))
-
-    def stopping(self, running: int) -> None:
-        self.calls.append(("stopping", str(running)))
-
-    def update(self, running: list[RunConfig], others: int) -> None:
-        pass
-
-
-@pytest.fixture
-def cell(cell_with: Callable[..., Callable[..., RunConfig]]) -> Callable[..., RunConfig]:
-    return cell_with(*SMALL)
 
 
 def test_a_run_that_fails_in_any_way_is_told_and_the_others_go_on(
@@ -103,42 +79,41 @@ def test_a_run_that_fails_in_any_way_is_told_and_the_others_go_on(
     assert "RuntimeError: it broke" in listed
 
 
-def test_two_sweeps_share_a_study(cell: Callable[..., RunConfig]) -> None:
-    """One of them finds a cell taken, and waits for it, or takes it over when it is left unfinished."""
-    cells = [cell("max_steps=40", f"seed={seed}") for seed in range(2)]
-    with RunFolder(cells[0].folder) as folder:
+def test_two_sweeps_share_a_study(run_config: Callable[..., RunConfig]) -> None:
+    """One of them finds a run taken, and waits for it, or takes it over when it is left unfinished."""
+    both = [run_config("max_steps=40", f"seed={seed}") for seed in range(2)]
+    with RunFolder(both[0].folder) as folder:
         folder.start({"config": {}})
-        plan = make_plan(cells)
+        plan, view = make_plan(both), Mock()
         assert [item.status for item in plan.items] == ["running", "new"]
-        view = Silent()
         threading.Timer(2.0, folder.__exit__, (None, None, None)).start()  # the other process dies
         outcome = run_plan(plan, view)
     assert (outcome.ran, outcome.by_others, outcome.failed) == (2, 0, {})
-    assert sorted(view.calls) == sorted(("finished", one.name) for one in cells)
+    shown = [call.args[0].folder for call in view.finished.call_args_list]
+    assert sorted(shown) == sorted(one.folder for one in both)
+    view.failed.assert_not_called()
 
 
-def test_a_cell_that_another_process_finishes_counts_once(cell: Callable[..., RunConfig]) -> None:
-    cells = [cell("max_steps=40", f"seed={seed}") for seed in range(2)]
-    with RunFolder(cells[0].folder) as folder:
+def test_a_run_that_another_process_finishes_counts_once(run_config: Callable[..., RunConfig]) -> None:
+    both = [run_config("max_steps=40", f"seed={seed}") for seed in range(2)]
+    with RunFolder(both[0].folder) as folder:
         folder.start({"config": {}})
-        plan = make_plan(cells)
+        plan = make_plan(both)
 
         def end() -> None:
             folder.__exit__(None, None, None)
-            execute(cells[0])
+            execute(both[0])
 
         timer = threading.Timer(1.0, end)
         timer.start()
-        outcome = run_plan(plan, Silent())
+        outcome = run_plan(plan, Mock())
         timer.join()
     assert outcome.failed == {}
     assert outcome.ran + outcome.by_others == 2
 
 
-def test_a_removed_folder_is_a_failure_and_is_made_anew(cell: Callable[..., RunConfig]) -> None:
-    import shutil
-
-    one = cell("max_steps=100000")
+def test_a_removed_folder_is_a_failure_and_is_made_anew(run_config: Callable[..., RunConfig]) -> None:
+    one = run_config("max_steps=100000")
     worker = start(one, again=False)
     while not (one.folder / "steps.csv").exists():
         time.sleep(0.02)
@@ -154,10 +129,11 @@ def test_a_removed_folder_is_a_failure_and_is_made_anew(cell: Callable[..., RunC
         assert len((one.folder / "steps.csv").read_text().splitlines()) == 1, "nothing of the first one's in it"
 
 
-def test_a_run_that_is_asked_to_stop_continues_to_the_same_end(cell: Callable[..., RunConfig], tmp_path: Path) -> None:
-    whole = execute(cell("max_steps=400", "model.dropout=0.2", results_dir=str(tmp_path / "whole")))
-    one = cell("max_steps=400", "model.dropout=0.2")
-    asked = iter(range(10**6))
+def test_a_run_that_is_asked_to_stop_continues_to_the_same_end(
+    run_config: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    whole = execute(run_config("max_steps=400", "model.dropout=0.2", results_dir=str(tmp_path / "whole")))
+    one, asked = run_config("max_steps=400", "model.dropout=0.2"), iter(range(10**6))
     for _ in range(3):
         with pytest.raises(Exception, match="stopped at step"):
             execute(one, stop=lambda: next(asked) % 111 == 110)
@@ -178,18 +154,19 @@ def test_ctrl_c_loses_nothing_and_leaves_nobody(tmp_path: Path, sweep: bool) -> 
         [sys.executable, "-m", "normbench", "run", *words], stderr=subprocess.PIPE, stdout=subprocess.PIPE,
         start_new_session=True, text=True,
     )  # fmt: skip
-    together = min(2, len(os.sched_getaffinity(0))) if sweep else 1
-    while len(list(tmp_path.glob("results/s/*/steps.csv"))) < together:
+    side_by_side = min(2, len(os.sched_getaffinity(0))) if sweep else 1
+    while len(list(tmp_path.glob("results/s/*/steps.csv"))) < side_by_side:
         assert process.poll() is None
         time.sleep(0.1)
     time.sleep(1.0)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
-    _, told = process.communicate(timeout=60)
+    _, printed = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert told.endswith("normbench: interrupted; repeat the command to continue\n")
-    assert "Traceback" not in told
-    assert {run.status for run in load(tmp_path / "results" / "s")} == {"interrupted"}
-    assert all((run.folder / "checkpoint").exists() for run in load(tmp_path / "results" / "s"))
+    assert printed.endswith("normbench: interrupted; repeat the command to continue\n")
+    assert "Traceback" not in printed
+    study = load(tmp_path / "results" / "s")
+    assert {run.status for run in study} == {"interrupted"}
+    assert all((run.folder / "checkpoint").exists() for run in study)
     limit = time.monotonic() + 20
     while _lives(process.pid):  # the server notices a little later that its sweep has ended
         assert time.monotonic() < limit, "somebody is left of its group"
@@ -216,43 +193,44 @@ def test_what_was_done_can_be_done_again(capsys: pytest.CaptureFixture[str]) -> 
     assert all(path.stat().st_mtime_ns > before[path] for path in before)
 
 
-def test_a_shard_runs_its_part_and_together_they_are_the_whole(capsys: pytest.CaptureFixture[str]) -> None:
+def test_shards_run_their_parts_and_make_up_the_whole(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["run", "-m", *TINY, "norm=none,layer", "seed=0,1", "study=s"]
-    assert main([*words, "shard=1/2"]) == 0
-    assert "2 runs: 2 ran" in capsys.readouterr().out
-    assert main([*words, "shard=2/2"]) == 0
-    capsys.readouterr()
+    for part in ("1/2", "2/2"):
+        assert main([*words, f"shard={part}"]) == 0
+        assert "2 runs: 2 ran" in capsys.readouterr().out
     assert main(words) == 0
     assert "4 runs: 0 ran, 4 were finished before" in capsys.readouterr().out
     assert main([*words, "norm=none", "seed=0", "shard=2/2"]) == 2
     assert "this shard holds no run" in capsys.readouterr().err
 
 
-def test_jobs(cell: Callable[..., RunConfig]) -> None:
+def test_jobs(run_config: Callable[..., RunConfig]) -> None:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    assert jobs_of(cell()) == cores
-    assert jobs_of(cell(jobs=7)) == 7
-    assert jobs_of(cell(threads=10**6)) == 1
-    assert jobs_of(cell(device="cuda:0")) == 1
+    assert jobs_of(run_config()) == cores
+    assert jobs_of(run_config(jobs=7)) == 7
+    assert jobs_of(run_config(threads=10**6)) == 1
+    assert jobs_of(run_config(device="cuda:0")) == 1
 
 
-def test_status_watches_until_nothing_runs(cell: Callable[..., RunConfig], capsys: pytest.CaptureFixture[str]) -> None:
-    one, two = cell("max_steps=40"), cell("max_steps=41")
-    execute(one)
-    with RunFolder(two.folder) as folder:
+def test_status_watches_until_nothing_runs(
+    run_config: Callable[..., RunConfig], capsys: pytest.CaptureFixture[str]
+) -> None:
+    execute(run_config("max_steps=40"))
+    with RunFolder(run_config("max_steps=41").folder) as folder:
         folder.start({"config": {}, "overrides": ["norm=batch", "max_steps=41"], "total_steps": 41})
         threading.Timer(1.0, folder.__exit__, (None, None, None)).start()
         assert main(["status", "results/scratch", "--watch"]) == 0
-    told = capsys.readouterr().out
-    assert "1 complete, 1 interrupted" in told
-    assert "norm=batch max_steps=41  step 0 of 41" in told
+    printed = capsys.readouterr().out
+    assert "1 complete, 1 interrupted" in printed
+    assert "norm=batch max_steps=41  step 0 of 41" in printed
     assert main(["status", "nowhere"]) == 2
     assert "nowhere is no folder, so it holds no runs" in capsys.readouterr().err
 
 
-def test_torture() -> None:
-    """Ten disturbances at random moments; `scripts/torture` makes as many as you like."""
-    script = Path(__file__).parents[2] / "scripts" / "torture.py"
-    done = subprocess.run([sys.executable, script, "--rounds", "10"], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("rounds", [6, pytest.param(200, marks=pytest.mark.full)])
+def test_torture(rounds: int) -> None:
+    """Disturbances at random moments."""
+    command = [sys.executable, str(TORTURE), "--rounds", str(rounds)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "Nothing lost, nothing twice." in done.stdout
