@@ -92,6 +92,8 @@ def check_type(key: str, value: Any, default: Any) -> None:
     """Refuse a group's option of another type than its default (top-level ones have a schema). Raises ConfigError."""
     kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a word", list: "a list"}
     kind = type(default)
+    if key == "norm.momentum" and value is None:  # a plain average over training
+        return
     if kind not in kinds or "." not in key or any(isinstance(v, str) and "${" in v for v in (value, default)):
         return
     accepted = (int, float) if kind is float else kind
