@@ -26,6 +26,7 @@ from normbench.errors import ConfigError, Stopped, Unsupported
 from normbench.instruments import Instruments, evenly_spaced
 from normbench.instruments.instrument import make_instruments
 from normbench.models import initialize, require_method
+from normbench.noise import Key, key_of, seed_noise
 from normbench.norms import blocks, uses_batch
 from normbench.norms.schemes import make_scheme
 from normbench.runs import SCHEMA_VERSION, Locked, Run, RunFolder, Unwritable, is_finished
@@ -285,7 +286,9 @@ def new_model(config: Mapping[str, Any], parts: Parts, dataset: Dataset) -> nn.M
     model: nn.Module = parts.model(parts.scheme, dataset.shape, len(dataset.classes))
     drawn = {name: options[f"init_{name}"] for name in ("std", "scale") if f"init_{name}" in options}
     initialize(model, parts.scheme, options["init"], lambda name: seeding.generator(seed, "weights", name), **drawn)
-    return model.to(config["device"])
+    model.to(config["device"])
+    seed_noise(model, seeding.derive(seed, "noise"))
+    return model
 
 
 def data_dependent_init(model: nn.Module, parts: Parts, dataset: Dataset) -> None:
@@ -312,14 +315,12 @@ def batches(config: Mapping[str, Any], dataset: Dataset, start: int, total: int)
     def order(epoch: int) -> Tensor:
         return seeding.order(seed, epoch, len(train)).to(device)
 
-    draw = None
-    if config["dataset"].get("augment", "none") != "none":
-        generator = torch.Generator(device)
+    def key(index: int) -> Key:
+        return key_of(seeding.derive(seed, "augment"), index, "augment", device)
 
-        def draw(index: int) -> torch.Generator:
-            return generator.manual_seed(seeding.derive(seed, "augment", index))
-
-    return mini_batches(train, config["batch_size"] * config["accumulate"], order, start, total, draw)
+    augmented = config["dataset"].get("augment", "none") != "none"
+    per_update = config["batch_size"] * config["accumulate"]
+    return mini_batches(train, per_update, order, start, total, key if augmented else None)
 
 
 # ---- what is written about it

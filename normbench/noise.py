@@ -156,7 +156,7 @@ def seed_noise(model: nn.Module, seed: int) -> None:
 
 
 def set_draw(model: nn.Module, draw: int) -> None:
-    """Let `model` draw the noise of this mini-batch; training counts up from 1, and negative ones are never used."""
+    """Let `model` draw the noise of this mini-batch. Training counts from 1; negative ones are for other purposes."""
     for module in getattr(model, "noisy_modules", ()):
         module.noise_draw.fill_(draw)
 

@@ -13,8 +13,10 @@ from scipy import stats
 from torch import Tensor, nn
 
 from normbench import noise
+from normbench.instruments.lookahead import gradient
 from normbench.noise import AlphaDropout, Dropout, Key, bernoulli, bits, key_of, next_draw, normal, seed_noise, set_draw
 from normbench.noise import uniform as uniform_numbers
+from normbench.training.loop import Update, steps
 
 COUNT = 200_000
 COMMITTED = [1848445733, -1781979728, -1922477694, 785256795, 2011675951, 1805515400]
@@ -223,3 +225,47 @@ def test_without_a_seed_noise_comes_from_torchs_generator():
     torch.manual_seed(0)
     assert torch.equal(first, model(x))
     assert not torch.equal(first, second)
+
+
+# ---- in training
+
+
+def masks_of(
+    model: nn.Sequential, images: int = 12, start: int = 0, updates: int = 3, accumulate: int = 1
+) -> list[Tensor]:
+    """What the first dropout of `model` dropped at each of its passes in `updates` updates of the same images."""
+    found: list[Tensor] = []
+    hook = model[1].register_forward_hook(lambda module, inputs, output: found.append(output == 0))
+    batch = torch.ones(images, 8), torch.zeros(images, dtype=torch.long)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    list(steps(model, [batch] * updates, optimizer, start, Update(accumulate=accumulate)))
+    hook.remove()
+    return found
+
+
+def test_each_part_of_a_batch_has_noise_of_its_own_and_a_resumed_run_the_same():
+    torch.manual_seed(0)
+    model = network()
+    seed_noise(model, 3)
+    for accumulate in (1, 3):
+        passes = masks_of(model, accumulate=accumulate)
+        assert len(passes) == 3 * accumulate
+        assert not any(torch.equal(a, b) for a, b in combinations(passes, 2))
+        for start in (1, 2):
+            resumed = masks_of(model, start=start, updates=3 - start, accumulate=accumulate)
+            assert torch.equal(torch.stack(resumed), torch.stack(passes[start * accumulate :]))
+
+
+def test_passes_that_leave_no_trace_have_the_noise_of_the_next_step():
+    torch.manual_seed(0)
+    model, rehearsed = network(), []
+    seed_noise(model, 3)
+    batch = torch.ones(12, 8), torch.zeros(12, dtype=torch.long)
+    model[1].register_forward_hook(lambda module, inputs, output: rehearsed.append(output == 0))
+    for step in steps(model, [batch] * 3, torch.optim.SGD(model.parameters(), lr=0.0), update=Update(accumulate=2)):
+        if step.batch is not None:
+            for _ in range(2):
+                gradient(model, Update(accumulate=2), step.batch)
+    for first, second, actual in zip(*(torch.stack(rehearsed).view(3, 3, 2, 6, 50).unbind(1)), strict=True):
+        assert torch.equal(first, second)
+        assert torch.equal(first, actual)

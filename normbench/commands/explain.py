@@ -127,13 +127,14 @@ def _subject(trained: Trained, how: str) -> Subject:
     import torch
 
     from normbench.explain.scheme import Subject
+    from normbench.noise import key_of
 
     choices, train, few = trained.run.choices, trained.dataset.train, trained.config["batch_size"]
     if few > len(train):
         raise UserError(f"batch_size must be at most the {len(train):,} training images: got {few}.")
-    draw = torch.Generator(trained.device).manual_seed(0)  # of augmentation, where there is some
+    key = key_of(0, 0, "augment", trained.device)  # of augmentation, where there is some
     places = torch.arange(min(max(MANY, few), len(train)), device=trained.device)
-    images, labels = (tensor.cpu() for tensor in train.batch(places, draw))
+    images, labels = (tensor.cpu() for tensor in train.batch(places, key))
     model = trained.model.cpu()
     return Subject(model, choices["norm"], console.title(choices), how, images[:few], labels[:few], images)
 

@@ -9,7 +9,9 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
+
+from normbench.noise import Key
 
 if TYPE_CHECKING:
     from normbench.data.dataset import Split
@@ -68,7 +70,7 @@ class Corrupted:
     def __len__(self) -> int:
         return len(self.split)
 
-    def batch(self, positions: Tensor, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
+    def batch(self, positions: Tensor, key: Key | None = None) -> tuple[Tensor, Tensor]:
         """As `Split.batch`, without augmentation. Shape: float32 [B, C, H, W], int64 [B]"""
         rows = self.split.index.index_select(0, positions)
         images = corrupt(self.split.images.index_select(0, rows), self.name, self.severity, rows)

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from normbench.data.augment import AUGMENTATIONS, shift_and_mirror
 from normbench.data.cache import default_data_dir
 from normbench.data.canonical import Source, check_choice, check_share
 from normbench.data.splits import cut, mislabel, stratified_order
 from normbench.data.whitening import zca
+from normbench.noise import Key
 
 SCALES = ("standard", "unit", "raw")
 WHITENINGS = ("none", "zca")
@@ -43,10 +44,10 @@ class Split:
     def __len__(self) -> int:
         return len(self.index)
 
-    def batch(self, positions: Tensor, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
+    def batch(self, positions: Tensor, key: Key | None = None) -> tuple[Tensor, Tensor]:
         """Images and labels at some positions (int64 [B], 0 .. len - 1, on the split's device).
 
-        `generator` is what augmentation draws from, on the split's device; None is that device's own.
+        `key` says what augmentation draws, on the split's device; None draws other numbers each time.
 
         `index_select` and operations in place: 10 us for 4 MNIST images on one core, where `images[rows]`, `- shift`,
         `* scale` take 16 us (for 64: 24 us and 81 us).
@@ -56,7 +57,7 @@ class Split:
         rows = self.index.index_select(0, positions)
         images = self.images.index_select(0, rows)
         if self.augment is not None:
-            images = shift_and_mirror(images, *self.augment, generator)
+            images = shift_and_mirror(images, *self.augment, key)
         return self.scaled(images), self.labels.index_select(0, rows)
 
     def scaled(self, images: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from normbench.instruments.instrument import Instrument, Row
 from normbench.instruments.probe import Key, Probe
+from normbench.noise import set_draw
 from normbench.norms import (
     Recorded,
     batch_statistics,
@@ -131,7 +132,8 @@ def over_batches(model: nn.Module, batches: list[Tensor], way: str, times: dict[
             load_statistics(model, exact_statistics(model, together))
         restore = keep_buffers(model)
         with record_activations([(layer, block) for layer, block in blocks(model) if layer in times], watch):
-            for images in batches:
+            for i, images in enumerate(batches):
+                set_draw(model, -1 - i)  # of no training step, and each batch's own
                 model(images)
                 restore()  # batch renorm works with its running statistics in training, too
     return {key: torch.stack(parts).double().unflatten(0, (len(batches), -1)).permute(2, 0, 1, 3).flatten(2)

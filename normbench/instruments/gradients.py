@@ -12,11 +12,12 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn.utils import parametrize
 
 from normbench.instruments.instrument import Instrument, Row
-from normbench.instruments.lookahead import WeightKey, draw_alike, in_training, next_weights
+from normbench.instruments.lookahead import WeightKey, in_training, next_weights
 from normbench.instruments.probe import Probe
 from normbench.instruments.scale_invariance import scale, scale_invariance
 from normbench.instruments.weights import Weight, weights
-from normbench.norms import blocks, preserve_state, record_activations
+from normbench.noise import key_of, set_draw
+from normbench.norms import blocks, record_activations
 from normbench.training.loop import Batch, Examples, Step
 
 PRODUCTS = ("input.linear", "hidden.linear")  # of a recurrent cell: W_x x and W_h h, whose sum is its `linear`
@@ -103,9 +104,8 @@ class Gradients(Instrument):
 
 def fixed_batch(model: nn.Module, examples: Examples, count: int) -> Batch:
     """The first `count` examples, augmented (if that is done to them) as they will be at any other time."""
-    with preserve_state(model):
-        draw_alike(model)
-        return examples.batch(torch.arange(count, device=next(model.parameters()).device))
+    device = next(model.parameters()).device
+    return examples.batch(torch.arange(count, device=device), key_of(0, 0, "augment", device))
 
 
 def gradient_norms(
@@ -113,7 +113,7 @@ def gradient_norms(
 ) -> tuple[dict[tuple[str, str], Tensor], list[Tensor]]:
     """|dL/dw| and |dL/dz| of each block, in training mode; and all w. Of frozen weights there is no gradient."""
     with in_training(model), parametrize.cached():  # a weight is computed once: the network uses what is read here
-        draw_alike(model)
+        set_draw(model, -1)  # of no training step: the same noise each time
         read = {key: weight.effective() for key, weight in found.items()}
         inputs = {key: [get_gradient_edge(w)] for key, w in read.items() if w.requires_grad}
         with record_activations(blocks(model), lambda layer, block: _collector(layer, block.recurrent, inputs)):

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from normbench.noise import set_draw
 from normbench.norms import (
     Recorded,
     batch_statistics,
@@ -118,7 +119,8 @@ class Probe:
         parts: dict[Key, list[Tensor]] = {}
         with preserve_state(self.model) if way == "running" else batch_statistics(self.model):
             restore = keep_buffers(self.model)
-            for images in groups:
+            for i, images in enumerate(groups):
+                set_draw(self.model, -1 - i)  # of no training step, and each group's own
                 seen: dict[Key, list[Tensor]] = {}
                 with record_activations(self._watched, partial(self._watch, seen)):
                     self.model(images)

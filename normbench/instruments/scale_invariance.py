@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from normbench.instruments.lookahead import WeightKey, draw_alike, in_training, stand_ins
+from normbench.instruments.lookahead import WeightKey, in_training, stand_ins
 from normbench.instruments.weights import Weight, weights
+from normbench.noise import set_draw
 from normbench.norms import Recorded, blocks, record_activations
 
 # The change that scaling may make, as a share of what other weights make. Measured over all schemes in four models: at
@@ -39,7 +40,7 @@ def scale_invariance(model: nn.Module, images: Tensor) -> dict[WeightKey, str]:
     hooks = [block.register_forward_pre_hook(recorder(name), with_kwargs=True) for name, block in layers]
     try:
         with in_training(model), torch.no_grad():
-            draw_alike(model)
+            set_draw(model, -1)
             model(images)
             with stand_ins(model):
                 return {(name, weight.name): _of(block, weight, partial(_shown, block, *inputs[name]))
@@ -60,14 +61,14 @@ def scale(weight: Weight, kind: str) -> Tensor:
 
 def _of(block: Recorded, weight: Weight, shown: Callable[[], Tensor]) -> str:
     w = weight.trained
-    draw_alike(block)
+    generator = torch.Generator(w.device).manual_seed(0)
     matrices = {id(weight.trained) for weight in weights(block)}
     for parameter in block.parameters():
         if id(parameter) not in matrices:
-            parameter.uniform_(0.5, 1.5)
-    w.normal_(std=w[0].numel() ** -0.5)
+            parameter.uniform_(0.5, 1.5, generator=generator)
+    w.normal_(std=w[0].numel() ** -0.5, generator=generator)
     drawn, before = w.clone(), shown()
-    w.normal_(std=w[0].numel() ** -0.5)
+    w.normal_(std=w[0].numel() ** -0.5, generator=generator)
     other = (shown() - before).abs().mean()
     in_turn = 2 + 6 * (torch.arange(1, len(w) + 1, device=w.device) % 2)  # 8, 2, 8, ...
     for kind, factor in (("row", in_turn), ("matrix", torch.full_like(in_turn, 8))):
@@ -81,6 +82,5 @@ def _shown(block: Recorded, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Te
     """What the block makes of these inputs before its activation, at all time steps."""
     seen: dict[str, list[Tensor]] = {"linear": [], "normalized": []}
     with record_activations([("", block)], lambda *_: lambda kind, value: seen.setdefault(kind, []).append(value)):
-        draw_alike(block, 1)  # the same noise each time
         block(*args, **kwargs)
     return torch.stack(seen["normalized"] or seen["linear"] or [torch.zeros(())])  # a block may show neither

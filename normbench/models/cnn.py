@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-import torch
 from torch import Tensor, nn
 
 from normbench.models.options import activation as activation_called
 from normbench.models.options import require_sizes, scaled
+from normbench.noise import Noisy, normal
 from normbench.norms import NormScheme
 
 
@@ -115,7 +115,7 @@ class ConvPoolC(nn.Sequential):
         self.add_module("output", scheme.block(nn.Linear(c, classes), normalize=normalize_output))
 
 
-class GaussianNoise(nn.Module):
+class GaussianNoise(Noisy):
     """y = x + std e, e ~ N(0, 1), in training; y = x in evaluation."""
 
     def __init__(self, std: float) -> None:
@@ -125,7 +125,9 @@ class GaussianNoise(nn.Module):
         self.std = std
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.std * torch.randn_like(x) if self.training and self.std > 0 else x
+        if not self.training or self.std == 0:
+            return x
+        return x + self.std * normal(self.key(x.device), x.shape, x.dtype)
 
     def extra_repr(self) -> str:
         return f"std={self.std}"

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from normbench.models.cells import GRUCell, LSTMCell, RecurrentCell, TanhCell
 from normbench.models.options import require_choice, require_sizes
+from normbench.noise import Noisy, normal
 from normbench.norms import NormScheme
 
 CELLS: dict[str, Callable[..., RecurrentCell]] = {"lstm": LSTMCell, "gru": GRUCell, "tanh": TanhCell}
 SEQUENCES = ("rows", "pixels", "permuted_pixels")
 
 
-class RNN(nn.Module):
+class RNN(Noisy):
     """A recurrent `cell` that reads an image, and a linear `output` on its last state.
 
     In training the state starts as noise. Without it, batch norm divides by the standard deviation of rows that are
@@ -80,7 +81,7 @@ class RNN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.read(x)
-        h = self.cell(x, tuple(self._start(x) for _ in range(self.cell.states)))
+        h = self.cell(x, tuple(self._start(x, part) for part in range(self.cell.states)))
         return self.output(h if self.dropout is None else self.dropout(h))
 
     def read(self, x: Tensor) -> Tensor:
@@ -92,8 +93,9 @@ class RNN(nn.Module):
         x = x.flatten(2).permute(2, 0, 1)  # [N, C, H, W] -> [H*W, N, C]
         return x if self.permutation is None else x[self.permutation]
 
-    def _start(self, x: Tensor) -> Tensor:
-        state = x.new_zeros(x.shape[1], self.units)
-        if self.training and self.initial_state_noise > 0:
-            state = torch.randn_like(state) * self.initial_state_noise
-        return state
+    def _start(self, x: Tensor, part: int) -> Tensor:
+        """The first state [N, units], or that part of it."""
+        shape = x.shape[1], self.units
+        if not self.training or self.initial_state_noise == 0:
+            return x.new_zeros(shape)
+        return normal(self.key(x.device, part), shape, x.dtype) * self.initial_state_noise

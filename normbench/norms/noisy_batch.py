@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from normbench.noise import Noisy, normal, uniform
 from normbench.norms.batch import BatchNorm
 
 
-class NoisyBatchNorm(BatchNorm):
+class NoisyBatchNorm(Noisy, BatchNorm):
     """y = k BatchNorm(x) + m in training, with m ~ U(mu - spread, mu + spread), k ~ N(s, spread^2) for each unit of
     each example, around mu ~ U(-noise_mean, noise_mean), s ~ U(1, noise_scale), drawn anew for each unit at every step.
 
@@ -47,10 +48,11 @@ class NoisyBatchNorm(BatchNorm):
         if not (self.training and self.noisy):
             return y
         n, c = y.shape[:2]
-        uniform, normal = y.new_empty(n + 2, c).uniform_(), y.new_empty(n, c).normal_()
-        mu = self.noise_mean * (2 * uniform[0] - 1)  # [C]
-        s = 1 + (self.noise_scale - 1) * uniform[1]
-        m = mu + self.noise_spread * (2 * uniform[2:] - 1)  # [N, C]
-        k = s + self.noise_spread * normal
+        key = self.key(y.device)
+        u, z = uniform(key, (n + 2, c), y.dtype), normal(key._replace(call=1), (n, c), y.dtype)
+        mu = self.noise_mean * (2 * u[0] - 1)  # [C]
+        s = 1 + (self.noise_scale - 1) * u[1]
+        m = mu + self.noise_spread * (2 * u[2:] - 1)  # [N, C]
+        k = s + self.noise_spread * z
         view = (n, c, *[1] * (y.dim() - 2))
         return k.view(view) * y + m.view(view)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from normbench.noise import Dropout
 from normbench.norms.block import Block
 from normbench.norms.statistics import KINDS, Kind
 
@@ -44,7 +45,7 @@ class NormScheme:
     recurrent_norm: Callable[[int, int, str], nn.Module | None] | None = None
     activation: Callable[[], nn.Module] | None = None
     init_: Callable[..., Any] | None = None
-    dropout: Callable[[float], nn.Module] = nn.Dropout
+    dropout: Callable[[float], nn.Module] = Dropout
     placement: Literal["before", "after"] = "before"
     data_dependent_init: Callable[[nn.Module, Tensor], None] | None = None
     init_images: int = 0

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from normbench.noise import AlphaDropout
 from normbench.norms.activations import DynamicTanh
 from normbench.norms.batch import BatchNorm, RecurrentBatchNorm
 from normbench.norms.batch_renorm import BatchRenorm
@@ -109,7 +110,7 @@ def dynamic_tanh(**options: Any) -> NormScheme:
 def selu() -> NormScheme:
     """Self-normalizing networks: N(0, 1/fan_in) weights, SELU and alpha dropout."""
     init = partial(nn.init.kaiming_normal_, mode="fan_in", nonlinearity="linear")
-    return NormScheme(activation=nn.SELU, init_=init, dropout=nn.AlphaDropout)
+    return NormScheme(activation=nn.SELU, init_=init, dropout=AlphaDropout)
 
 
 def _without_memory(norm: Callable[[int], nn.Module]) -> NormScheme:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from normbench import seeding
 from normbench.errors import Unsupported
+from normbench.noise import key_of
 from normbench.norms import (
     KINDS,
     Batches,
@@ -41,8 +42,8 @@ def sample_batches(examples: Examples, count: int, batch_size: int, device: torc
     The same for every run of a study. Splits are kept in an order that mixes the classes evenly: neighbours differ more
     than those of a training batch.
     """
-    augment = torch.Generator(device).manual_seed(0)
-    return [examples.batch(positions, augment) for positions in _positions(examples, count, batch_size, device)]
+    parts = _positions(examples, count, batch_size, device)
+    return [examples.batch(part, key_of(0, i, "augment", device)) for i, part in enumerate(parts)]
 
 
 class Sample(Sequence[Tensor]):
@@ -62,8 +63,8 @@ class Sample(Sequence[Tensor]):
 
     def __getitem__(self, index: int) -> Tensor:  # type: ignore[override]
         positions = self.positions[index]
-        augment = torch.Generator(positions.device).manual_seed(index)
-        return self.examples.batch(positions, augment)[0].to(self.dtype)
+        key = key_of(0, index, "augment", positions.device)
+        return self.examples.batch(positions, key)[0].to(self.dtype)
 
 
 def _positions(examples: Examples, count: int, batch_size: int, device: torch.device) -> Sequence[Tensor]:

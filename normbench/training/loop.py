@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from normbench.noise import Key, next_draw, set_draw
+
 Batch = tuple[Tensor, Tensor]  # images [N, C, H, W] float32, labels [N] int64
 
 
@@ -17,7 +19,7 @@ class Examples(Protocol):
     """What training needs of a split of a data set."""
 
     def __len__(self) -> int: ...
-    def batch(self, positions: Tensor, generator: torch.Generator | None = None) -> Batch: ...
+    def batch(self, positions: Tensor, key: Key | None = None) -> Batch: ...
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,14 @@ class Update:
     accumulate: int = 1
 
     def backward(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Add the gradient of the batch's mean cross-entropy to the parameters, and return that loss, detached."""
+        """Add the gradient of the batch's mean cross-entropy to the parameters, and return that loss, detached.
+
+        Each part of the batch has noise of its own: that of the network's next draw.
+        """
         (x, y), n = batch, self.accumulate
         loss: Tensor | float = 0.0
         for images, labels in zip(x.chunk(n), y.chunk(n), strict=True) if n > 1 else ((x, y),):
+            next_draw(model)
             part = F.cross_entropy(model(images), labels) / n
             part.backward()
             loss = loss + part.detach()
@@ -85,6 +91,7 @@ def steps(
     """
     loss = None
     model.train()
+    set_draw(model, start * update.accumulate)
     for index, batch in enumerate(batches, start):
         yield Step(index, batch, loss)
         optimizer.zero_grad()
@@ -100,7 +107,7 @@ def mini_batches(
     order: Callable[[int], Tensor],
     start: int,
     total: int,
-    draw: Callable[[int], torch.Generator] | None = None,
+    key: Callable[[int], Key] | None = None,
 ) -> Iterator[Batch]:
     """The mini-batches `start` to `total` of a run; each epoch goes through the examples in a new order.
 
@@ -108,7 +115,7 @@ def mini_batches(
 
     Args:
         order: epoch -> permutation [examples], on the examples' device.
-        draw: index of a batch -> what its augmentation draws from: the same for a resumed run, and for every scheme.
+        key: index of a batch -> what its augmentation draws: the same for a resumed run, and for every scheme.
     """
     per_epoch, positions = len(examples) // batch_size, torch.empty(0)
     for index in range(start, total):
@@ -116,7 +123,7 @@ def mini_batches(
         if place == 0 or index == start:
             positions = order(epoch)
         chosen = positions[place * batch_size : (place + 1) * batch_size]
-        yield examples.batch(chosen) if draw is None else examples.batch(chosen, draw(index))
+        yield examples.batch(chosen) if key is None else examples.batch(chosen, key(index))
 
 
 @torch.no_grad()

@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from normbench.data import DataError, canonical, prepare
 from normbench.data.augment import AUGMENTATIONS, shift_and_mirror
+from normbench.noise import key_of
 
 RNG = np.random.default_rng(0)
 SOURCE = canonical(
@@ -51,7 +53,7 @@ def test_images_are_moved_and_mirrored_as_promised(augment, reach, mirrors):
 
 
 @pytest.mark.parametrize("augment", CHANGING)
-def test_draws_from_torchs_generator_or_from_a_given_one(augment):
+def test_draws_what_a_key_says_or_from_torchs_generator(augment):
     train = data(augment).train
     torch.manual_seed(1)
     one, two = (train.batch(POSITIONS)[0] for _ in range(2))
@@ -59,8 +61,21 @@ def test_draws_from_torchs_generator_or_from_a_given_one(augment):
     assert torch.equal(train.batch(POSITIONS)[0], one)
     assert not torch.equal(one, two)
     state = torch.get_rng_state()
-    assert torch.equal(train.batch(POSITIONS, torch.Generator().manual_seed(1))[0], one)
+    keyed = [train.batch(POSITIONS, key_of(seed, draw, "augment"))[0] for seed, draw in ((1, 1), (1, 2), (2, 1))]
+    assert torch.equal(train.batch(POSITIONS, key_of(1, 1, "augment"))[0], keyed[0])
+    assert not any(torch.equal(keyed[0], other) for other in keyed[1:])
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_moves_are_uniform_and_mirrors_are_even():
+    pixel = torch.zeros(20_000, 1, 9, 9, dtype=torch.uint8)
+    pixel[:, :, 4, 4], pixel[:, :, 4, 5] = 2, 1  # a mirror changes their order
+    moved = shift_and_mirror(pixel, 2, True, key_of(1, 1, "augment"))
+    down, right = np.divmod((moved == 2).flatten(1).int().argmax(1).numpy(), 9)
+    mirrored = (moved == 1).flatten(1).int().argmax(1).numpy() < (moved == 2).flatten(1).int().argmax(1).numpy()
+    table = np.zeros((5, 5, 2), dtype=int)
+    np.add.at(table, (down - 2, right - 2, mirrored.astype(int)), 1)
+    assert stats.chisquare(table.flatten()).pvalue > 1e-4
 
 
 @pytest.mark.parametrize("augment", CHANGING)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from normbench.noise import AlphaDropout, Dropout
 from normbench.norms import (
     BatchNorm,
     BatchRenorm,
@@ -34,7 +35,7 @@ def test_leaving_everything_out_is_the_plain_network():
     assert type(block.linear) is nn.Linear
     assert block.linear.bias is not None
     assert type(block.activation) is nn.Tanh
-    assert type(block.dropout) is nn.Dropout
+    assert type(block.dropout) is Dropout
     assert block.dropout.p == 0.25
     assert NormScheme().block(nn.Linear(4, 3)).activation is None
     assert NormScheme().block(nn.Linear(4, 3)).dropout is None
@@ -115,21 +116,21 @@ def test_features_are_the_layers_outputs():
 @pytest.mark.parametrize(
     ("name", "norm", "wrapped", "activation", "dropout"),
     [
-        ("none", type(None), False, nn.ReLU, nn.Dropout),
-        ("batch", BatchNorm, False, nn.ReLU, nn.Dropout),
-        ("layer", LayerNorm, False, nn.ReLU, nn.Dropout),
-        ("weight", type(None), True, nn.ReLU, nn.Dropout),
-        ("weight_mean_only", MeanOnlyBatchNorm, True, nn.ReLU, nn.Dropout),
-        ("selu", type(None), False, nn.SELU, nn.AlphaDropout),
-        ("group", GroupNorm, False, nn.ReLU, nn.Dropout),
-        ("instance", InstanceNorm, False, nn.ReLU, nn.Dropout),
-        ("rms", RMSNorm, False, nn.ReLU, nn.Dropout),
-        ("layer2d", LayerNorm2d, False, nn.ReLU, nn.Dropout),
-        ("mean_only", MeanOnlyBatchNorm, False, nn.ReLU, nn.Dropout),
-        ("ghost_batch", GhostBatchNorm, False, nn.ReLU, nn.Dropout),
-        ("batch_renorm", BatchRenorm, False, nn.ReLU, nn.Dropout),
-        ("noisy_batch", NoisyBatchNorm, False, nn.ReLU, nn.Dropout),
-        ("weight_standardization", type(None), True, nn.ReLU, nn.Dropout),
+        ("none", type(None), False, nn.ReLU, Dropout),
+        ("batch", BatchNorm, False, nn.ReLU, Dropout),
+        ("layer", LayerNorm, False, nn.ReLU, Dropout),
+        ("weight", type(None), True, nn.ReLU, Dropout),
+        ("weight_mean_only", MeanOnlyBatchNorm, True, nn.ReLU, Dropout),
+        ("selu", type(None), False, nn.SELU, AlphaDropout),
+        ("group", GroupNorm, False, nn.ReLU, Dropout),
+        ("instance", InstanceNorm, False, nn.ReLU, Dropout),
+        ("rms", RMSNorm, False, nn.ReLU, Dropout),
+        ("layer2d", LayerNorm2d, False, nn.ReLU, Dropout),
+        ("mean_only", MeanOnlyBatchNorm, False, nn.ReLU, Dropout),
+        ("ghost_batch", GhostBatchNorm, False, nn.ReLU, Dropout),
+        ("batch_renorm", BatchRenorm, False, nn.ReLU, Dropout),
+        ("noisy_batch", NoisyBatchNorm, False, nn.ReLU, Dropout),
+        ("weight_standardization", type(None), True, nn.ReLU, Dropout),
     ],
 )
 def test_each_yaml_is_its_published_scheme(name, norm, wrapped, activation, dropout, scheme_of):
