@@ -1,4 +1,5 @@
-"""`normbench evaluate`: its numbers against a plain computation, what it refuses, and that it changes nothing."""
+"""`normbench evaluate`: its numbers against a plain computation, what it refuses, and that it changes nothing; with
+corrupted test images, too."""
 
 from __future__ import annotations
 
@@ -15,7 +16,9 @@ import torch.nn.functional as F
 import normbench
 from normbench.cli import main
 from normbench.commands.trained import load_trained
+from normbench.data import Corrupted
 from normbench.norms import exact_statistics, load_statistics, use_batch_statistics
+from normbench.runs import Run
 
 TINY = ["dataset=synthetic", "dataset.examples=600", "dataset.validation=100", "dataset.size=8", "device=cpu"]
 TINY += ["batch_size=8", "max_steps=30", "instruments=none"]
@@ -151,6 +154,13 @@ def test_bad_input(
         ([of, "dataset.size=9"], "of the shape that the run was trained on, 1 x 8 x 8 in 10 classes: got s"),
         ([of, "dataset=bogus"], "dataset is one of cifar10, "),
         ([of, "dataset.sise=9"], "there is no option dataset.sise."),
+        ([of, "corruption=fog"], "corruption must be contrast, brightness, noise, blur, rotate or invert: got fog."),
+        ([of, "corruption="], "corruption must be contrast, brightness, noise, blur, rotate or invert: got ."),
+        ([of, "corruption=noise", "corruption.severity=6"], "must be a whole number, 1 to 5: got 6."),
+        ([of, "corruption=noise", "corruption.severity=high"], "1 to 5: got high."),
+        ([of, "corruption=noise", "corruption.images=1"], "corruption.images must be a whole number from 2 to"),
+        ([of, "corruption.severity=3"], "give corruption=noise, or another, too."),
+        ([of, "corruption=noise", "norm.statistics=precise"], "norm.statistics and corruption can't be given together"),
         ([of, "--bogus"], "unrecognized arguments: --bogus. See normbench evaluate --help."),
     ]:  # fmt: skip
         refused(["evaluate", *words], message)
@@ -175,3 +185,39 @@ def test_a_run_with_another_kind_has_the_same_weights(kind: str, capsys: pytest.
         wanted = exact_statistics(trained.model, images)["hidden2.norm"].mean.float()
         torch.testing.assert_close(load_trained(other).model.hidden2.norm.running_mean, wanted, rtol=1e-4, atol=1e-5)
         assert main(["fold", str(other)]) == 0
+
+
+def test_numbers_on_corrupted_images_are_those_of_the_test_set(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = run(
+        "norm=batch", "instruments=quick", "instruments.measure={shift:{_target_:normbench.instruments.Shift}}"
+    )
+    found = said(capsys, folder, "corruption=noise,invert", "corruption.severity=2,5", "corruption.images=20")
+    trained = load_trained(folder)
+    test = trained.dataset.test
+    assert found["test_images"] == len(test) - 20
+    rows = {(e["corruption"], e["severity"], e["images"]): e for e in found["evaluations"]}
+    wanted = [("none", 0), ("noise", 2), ("noise", 5), ("invert", 2), ("invert", 5)]
+    assert list(rows) == [(*condition, n) for condition in wanted for n in (None, 20)]
+    for name, severity in wanted:
+        images, labels = Corrupted(test, name, severity).batch(torch.arange(len(test) - 20))
+        with torch.no_grad():
+            right = trained.model(images).argmax(1) == labels
+        assert rows[name, severity, None]["accuracy"] == pytest.approx(right.float().mean().item())
+    assert rows["invert", 5, 20]["statistics"] == "re-estimated"
+    assert rows["invert", 5, 20]["loss"] != rows["invert", 5, None]["loss"]
+    assert found["internal_shift"] == Run(folder).summary["measured"]["shift"]
+    assert found["internal_shift"]["hidden2"] > 0
+    shifts = {(r["corruption"], r["severity"], r["images"], r["layer"]): r for r in found["train_test_shift"]}
+    assert {layer for *_, layer in shifts} == {"hidden1", "hidden2", "output"}
+    moved = [shifts[name, severity, None, "hidden2"]["w1_scaled_mean"] for name, severity in wanted[:3]]
+    assert moved[0] < moved[1] < moved[2]
+
+
+def test_the_two_shifts_are_told_apart_in_print(capsys: pytest.CaptureFixture[str]) -> None:
+    layer = run("norm=layer")
+    capsys.readouterr()
+    assert main(["evaluate", str(layer), "corruption=blur"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "nothing re-estimated" in printed
+    assert "train-test: blur 5" in printed
+    assert "internal covariate shift, over training: not measured; the instrument shift supplies it" in printed

@@ -1,4 +1,4 @@
-"""Hydra's launchers run the same cells into the same folders."""
+"""Hydra's launchers run the same runs into the same folders."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LAUNCHERS = {
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # theirs
-def test_the_same_cells_into_the_same_folders(
+def test_the_same_runs_into_the_same_folders(
     launcher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher")
