@@ -30,6 +30,7 @@ from normbench.instruments import Probe
 from normbench.models import initialize
 from normbench.norms import NormScheme
 
+pytest_plugins = ["tests.study_files"]
 SHAPE, CLASSES = (1, 8, 8), 5  # of the images that small networks are made for
 # Small values for the options that say how large a model is, and zeros for those that draw random numbers: whatever
 # model has an option of such a name, and of such a type, gets them. A width is a number of units, or a factor: then it

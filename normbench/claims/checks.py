@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from normbench.analysis.groups import Cells
+from normbench.analysis.groups import Groups
 from normbench.analysis.statistics import estimate
 from normbench.claims.claim import Check, Claim
 from normbench.claims.grammar import kind
@@ -57,12 +57,12 @@ class Judged:
         return combined([answer.verdict for answer in self.of(statement)])
 
 
-def judge(claim: Claim, cells: Cells | None, calculated: Calculated) -> Judged:
-    """Answer every check of a claim. `cells`: the runs of its study; None: there are none."""
-    return Judged(claim, tuple(_answer(claim, check, cells, calculated) for check in claim.checks))
+def judge(claim: Claim, groups: Groups | None, calculated: Calculated) -> Judged:
+    """Answer every check of a claim. `groups`: the runs of its study; None: there are none."""
+    return Judged(claim, tuple(_answer(claim, check, groups, calculated) for check in claim.checks))
 
 
-def _answer(claim: Claim, check: Check, cells: Cells | None, calculated: Calculated) -> Answer:
+def _answer(claim: Claim, check: Check, groups: Groups | None, calculated: Calculated) -> Answer:
     if check.calculation:
         value = calculated.get(check.calculation, {}).get(check.metric["number"])  # type: ignore[index]
         if value is None:
@@ -70,10 +70,10 @@ def _answer(claim: Claim, check: Check, cells: Cells | None, calculated: Calcula
         values = value if isinstance(value, list) else [value]
         found = {i: apart(Number(each), Number(check.than), check.ratio) for i, each in enumerate(values)}
         return decided(check, found, level=claim.level)
-    if cells is None:
+    if groups is None:
         return Answer(check, remarks=f"no runs yet: normbench run experiment={claim.study}")
     try:
-        return decided(check, *effects(cells, check), level=claim.level)
+        return decided(check, *effects(groups, check), level=claim.level)
     except NoAnswer as error:
         return Answer(check, remarks=str(error))
 

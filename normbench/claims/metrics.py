@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from normbench.analysis.entries import Entry
 from normbench.analysis.measured import rows
 from normbench.analysis.selection import has
 from normbench.analysis.targets import MEASURES, reached
 from normbench.claims.grammar import AT, OVER, Metric, filter_of, kind
+from normbench.runs import Run
 from normbench.runs.read import flat
 
 if TYPE_CHECKING:
@@ -34,12 +34,12 @@ class Number:
     bound: int = 0
 
 
-def number(metric: Metric, entry: Entry) -> Number:
+def number(metric: Metric, run: Run) -> Number:
     """What a metric is for one run. Those of training speed and success know diverged runs, the others don't."""
     if isinstance(metric, str):
-        return _finished(entry) or _of_summary(entry, metric)
+        return _finished(run) or _of_summary(run, metric)
     name = kind(metric)
-    return _KINDS[name](entry, metric) if name in _WHATEVER else _finished(entry) or _KINDS[name](entry, metric)
+    return _KINDS[name](run, metric) if name in _WHATEVER else _finished(run) or _KINDS[name](run, metric)
 
 
 def apart(a: Number, b: Number, ratio: bool = False) -> Number:
@@ -55,61 +55,61 @@ def apart(a: Number, b: Number, ratio: bool = False) -> Number:
     return Number(a.value / b.value if ratio else a.value - b.value, note, sum(bounds))
 
 
-def _finished(entry: Entry) -> Number | None:
+def _finished(run: Run) -> Number | None:
     """What stands for the number of a run that has none; None for a complete run."""
-    return None if entry.status == "complete" else Number(None, entry.status)
+    return None if run.status == "complete" else Number(None, run.status)
 
 
-def _of_summary(entry: Entry, name: str) -> Number:
-    value = flat(entry.summary).get(name)
+def _of_summary(run: Run, name: str) -> Number:
+    value = flat(run.summary).get(name)
     return Number(float(value)) if isinstance(value, int | float) else Number(None, f"no {name}")
 
 
-def _reached(entry: Entry, metric: Mapping[str, Any]) -> Number:
+def _reached(run: Run, metric: Mapping[str, Any]) -> Number:
     """Where a validation accuracy was first reached. A run that never gets there counts at its last step, one that
     diverged at the last of its budget, at its own pace: not at that where it diverged, which may come early.
     """
     name = kind(metric)
     measure = name.removesuffix("_to")
-    if entry.status not in ("complete", "diverged"):
-        return Number(None, entry.status)
-    found = reached(entry, float(metric[name]))
+    if run.status not in ("complete", "diverged"):
+        return Number(None, run.status)
+    found = reached(run, float(metric[name]))
     if found is not None:
         return Number(found[measure])
-    summary = flat(entry.summary)
+    summary = flat(run.summary)
     steps = float(summary.get("steps") or 0)
     last = summary.get("seconds.training") if measure == "seconds" else summary.get(measure)
     if not steps or last is None or measure not in MEASURES:
         return Number(None, f"no {measure}")
-    unfinished = max(1.0, float(entry.run.record.get("total_steps") or 0) / steps)
-    return Number(float(last) * unfinished, f"{entry.status} and " * (entry.status == "diverged") + NEVER, 1)
+    unfinished = max(1.0, float(run.record.get("total_steps") or 0) / steps)
+    return Number(float(last) * unfinished, f"{run.status} and " * (run.status == "diverged") + NEVER, 1)
 
 
-def _trained(entry: Entry, metric: Mapping[str, Any]) -> Number:
-    if entry.status not in ("complete", "diverged", "unsupported"):
-        return Number(None, entry.status)
-    why = "at chance" if entry.summary.get("at_chance") else "" if entry.status == "complete" else entry.status
+def _trained(run: Run, metric: Mapping[str, Any]) -> Number:
+    if run.status not in ("complete", "diverged", "unsupported"):
+        return Number(None, run.status)
+    why = "at chance" if run.summary.get("at_chance") else "" if run.status == "complete" else run.status
     return Number(float(not why), why and f"{why}: counts as 0")
 
 
-def _accuracy(entry: Entry, metric: Mapping[str, Any]) -> Number:
-    classes = (entry.summary.get("dataset") or {}).get("classes")
-    if entry.status == "diverged" and classes:
+def _accuracy(run: Run, metric: Mapping[str, Any]) -> Number:
+    classes = (run.summary.get("dataset") or {}).get("classes")
+    if run.status == "diverged" and classes:
         return Number(1 / classes, "diverged: counts at chance")
-    return _finished(entry) or _of_summary(entry, f"{metric['accuracy']}_accuracy")
+    return _finished(run) or _of_summary(run, f"{metric['accuracy']}_accuracy")
 
 
-def _of_table(entry: Entry, metric: Mapping[str, Any]) -> Number:
+def _of_table(run: Run, metric: Mapping[str, Any]) -> Number:
     """`over` makes one number of the rows of a snapshot, `at` one of the snapshots."""
     name, column = metric["table"], metric["column"]
-    found = rows(entry, name, "step", column)
+    found = rows(run, name, "step", column)
     for key, values in filter_of(metric.get("where") or {}, "where").items():
         if key not in found:
             return Number(None, f"no {key} in {name}")
         wanted = [
             value for value in found[key].unique() if has({key: None if value != value else value}, {key: values})
         ]
-        found = found[found[key].isin(wanted)]  # NaN, an empty cell, is null
+        found = found[found[key].isin(wanted)]  # NaN, an empty group, is null
     found = found[found[column].notna()]
     if not len(found):
         return Number(None, f"no such rows of {name}")
@@ -118,9 +118,9 @@ def _of_table(entry: Entry, metric: Mapping[str, Any]) -> Number:
     return Number(float(by_step.agg(at) if at in ("max", "mean") else by_step.iloc[-1 if at == "last" else 0]))
 
 
-def _gap(entry: Entry, metric: Mapping[str, Any]) -> Number:
+def _gap(run: Run, metric: Mapping[str, Any]) -> Number:
     """Validation minus training loss where the training loss first reaches a value, interpolated between snapshots."""
-    table: pd.DataFrame = rows(entry, "fit", "step", "train_loss", "validation_loss")
+    table: pd.DataFrame = rows(run, "fit", "step", "train_loss", "validation_loss")
     table = table.dropna(subset=["train_loss", "validation_loss"]).sort_values("step") if len(table) else table
     loss = table["train_loss"].to_numpy() if len(table) else []
     target = float(metric["gap_at"])
@@ -134,14 +134,14 @@ def _gap(entry: Entry, metric: Mapping[str, Any]) -> Number:
     return Number(float(gap[first - 1] + share * (gap[first] - gap[first - 1])))
 
 
-def _two(entry: Entry, metric: Mapping[str, Any]) -> Number:
+def _two(run: Run, metric: Mapping[str, Any]) -> Number:
     name = kind(metric)
-    a, b = (number(part, entry) for part in metric[name])
+    a, b = (number(part, run) for part in metric[name])
     return apart(a, b, name == "ratio")
 
 
 _WHATEVER = {"steps_to", "samples_to", "seconds_to", "trained", "accuracy", "minus", "ratio"}
-_KINDS: dict[str, Callable[[Entry, Mapping[str, Any]], Number]] = {
+_KINDS: dict[str, Callable[[Run, Mapping[str, Any]], Number]] = {
     "steps_to": _reached, "samples_to": _reached, "seconds_to": _reached, "trained": _trained, "accuracy": _accuracy,
     "table": _of_table, "gap_at": _gap, "minus": _two, "ratio": _two,
 }  # fmt: skip

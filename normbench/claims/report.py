@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from normbench.analysis.groups import Cells
+from normbench.analysis.groups import Groups
 from normbench.analysis.notes import SYNTHETIC
 from normbench.claims.checks import Answer, Calculated, Judged, judge
 from normbench.claims.claim import STATEMENTS, Claim, claims
@@ -15,28 +15,28 @@ from normbench.claims.wording import counted
 from normbench.report.content import Extra
 
 
-def answers(study: str) -> Callable[[Cells], Extra] | None:
+def answers(study: str) -> Callable[[Groups], Extra] | None:
     """The claims of a study, answered from its runs; None where it has none. Raises ClaimError."""
     its = [claim for claim in claims() if claim.study == study]
     if not its:
         return None
 
-    def extra(cells: Cells) -> Extra:
+    def extra(groups: Groups) -> Extra:
         from dataclasses import replace
 
         from normbench.claims import figure, tables
         from normbench.plots.drawing import Figure, look
 
-        known = calculated(cells.folder.parent)
-        found = [_judged(claim, cells, known) for claim in its]
+        known = calculated(groups.folder.parent)
+        found = [_judged(claim, groups, known) for claim in its]
         try:
             with look():
-                figures = figure.draw(found, cells.synthetic)
+                figures = figure.draw(found, groups.synthetic)
         except Exception as error:  # a picture must not cost a study its tables
             logging.getLogger(__name__).exception("the claims could not be drawn")
             figures = [Figure(figure.NAME, figure.TITLE, f"Could not be drawn: {type(error).__name__}: {error}")]
         made = [tables.statements(found), tables.checks(found)]
-        if cells.synthetic:
+        if groups.synthetic:
             made = [replace(table, caption=f"{SYNTHETIC} {table.caption}") for table in made]
         words = [
             f"Claim {judged.claim.id}, {STATEMENTS[key]}: {judged.verdict(key)} ({counted(judged, key)})."
@@ -48,10 +48,10 @@ def answers(study: str) -> Callable[[Cells], Extra] | None:
     return extra
 
 
-def _judged(claim: Claim, cells: Cells, known: Calculated) -> Judged:
+def _judged(claim: Claim, groups: Groups, known: Calculated) -> Judged:
     """`judge`; where that breaks, such as at a damaged table, the answers say so and the report goes on."""
     try:
-        return judge(claim, cells, known)
+        return judge(claim, groups, known)
     except Exception as error:
         logging.getLogger(__name__).exception("claim %s could not be answered", claim.id)
         why = f"could not be answered: {type(error).__name__}: {error}"

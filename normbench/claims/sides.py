@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from normbench.analysis.best_lr import choose
-from normbench.analysis.groups import Cell, Cells, show
+from normbench.analysis.groups import Group, Groups, show
 from normbench.analysis.selection import has
 from normbench.claims.claim import Check
 from normbench.claims.grammar import Filter, kind, said
@@ -22,16 +22,16 @@ class NoAnswer(ValueError):
     """A check can't be made with these runs. The message says why."""
 
 
-def effects(cells: Cells, check: Check) -> tuple[dict[Any, Number], list[str]]:
+def effects(groups: Groups, check: Check) -> tuple[dict[Any, Number], list[str]]:
     """A number for each seed, `of` against `against` or the number `than`; and what a reader has to know of the runs.
 
     Raises: NoAnswer.
     """
-    ours, remarks = _numbers(cells, check, check.of)
+    ours, remarks = _numbers(groups, check, check.of)
     if check.against is None:
         found = {seed: apart(value, Number(check.than), check.ratio) for seed, value in ours.items()}
     else:
-        theirs, more = _numbers(cells, check, check.against)
+        theirs, more = _numbers(groups, check, check.against)
         remarks += more
         found = {seed: apart(ours[seed], theirs[seed], check.ratio) for seed in ours if seed in theirs}
         if alone := set(ours) ^ set(theirs):
@@ -41,28 +41,28 @@ def effects(cells: Cells, check: Check) -> tuple[dict[Any, Number], list[str]]:
     return found, remarks + [f"{n} {note}: no pair" for note, n in lost.items() if note not in told]
 
 
-def _numbers(cells: Cells, check: Check, only: Filter) -> tuple[dict[Any, Number], list[str]]:
+def _numbers(groups: Groups, check: Check, only: Filter) -> tuple[dict[Any, Number], list[str]]:
     """One side: a number for each seed, and what became of runs that are not simply complete."""
     metric, correlated = check.metric, kind(check.metric) == "correlate"
     parts: Sequence[Any] = metric["correlate"] if correlated else [metric]  # type: ignore[index]
     over = {str(metric.get("over") or "norm")} if correlated and isinstance(metric, Mapping) else set(check.mean_over)
-    groups = chosen(cells, only, over)
+    chosen_groups = chosen(groups, only, over)
     notes: Counter[str] = Counter()
     found: dict[Any, Number] = {}
-    for seed in dict.fromkeys(entry.seed for cell in groups for entry in cell.entries):
-        entries = [next((e for e in cell.entries if e.seed == seed), None) for cell in groups]
-        values = [[number(part, e) if e else Number(None, "missing") for e in entries] for part in parts]
+    for seed in dict.fromkeys(run.seed for group in chosen_groups for run in group.members):
+        members = [next((e for e in group.members if e.seed == seed), None) for group in chosen_groups]
+        values = [[number(part, e) if e else Number(None, "missing") for e in members] for part in parts]
         notes.update(note for of_run in zip(*values, strict=True) for note in {v.note for v in of_run} if note)
         found[seed] = _correlation(*values) if correlated else _mean(values[0])
-    words = [f"{n} of {len(found) * len(groups)} {note}" for note, n in notes.items()]
-    if "lr" in cells.varying and not {"lr"} & {*only, *over}:
-        best = [f"{cell.scheme} " * correlated + show(cell.entries[0].settings.get("lr")) for cell in groups]
+    words = [f"{n} of {len(found) * len(chosen_groups)} {note}" for note, n in notes.items()]
+    if "lr" in groups.varying and not {"lr"} & {*only, *over}:
+        best = [f"{group.scheme} " * correlated + show(group.members[0].values.get("lr")) for group in chosen_groups]
         words.append("lr " + ", ".join(dict.fromkeys(best)))
     return found, [f"{said(only)}: {', '.join(words)}"] if words else []
 
 
-def chosen(cells: Cells, only: Filter, over: Collection[str] = ()) -> list[Cell]:
-    """The cells that a filter leaves: one, or one for each value of the options `over`.
+def chosen(groups: Groups, only: Filter, over: Collection[str] = ()) -> list[Group]:
+    """The groups that a filter leaves: one, or one for each value of the options `over`.
 
     Where the filter leaves several lrs, each has that with the highest validation accuracy; lrs that diverge are last.
 
@@ -71,28 +71,28 @@ def chosen(cells: Cells, only: Filter, over: Collection[str] = ()) -> list[Cell]
 
     Raises: NoAnswer: none, or several that differ in another option.
     """
-    groups: dict[tuple[Any, ...], dict[float, Cell]] = defaultdict(dict)
+    chosen_groups: dict[tuple[Any, ...], dict[float, Group]] = defaultdict(dict)
     best = not {"lr"} & {*only, *over}
-    for setting, by_scheme in cells.settings.items():
-        for scheme, cell in by_scheme.items():
-            settings = cell.entries[0].settings
+    for setting, by_scheme in groups.settings.items():
+        for scheme, group in by_scheme.items():
+            settings = group.members[0].values
             if has(settings, only):
                 rest = [item for item in setting if not (best and item[0] == "lr")]
-                groups[scheme, *rest][float(settings.get("lr") or 0.0)] = cell
-    if not groups:
+                chosen_groups[scheme, *rest][float(settings.get("lr") or 0.0)] = group
+    if not chosen_groups:
         raise NoAnswer(f"no run has {said(only)}")
-    firsts = [next(iter(by_lr.values())).entries[0].settings for by_lr in groups.values()]
+    firsts = [next(iter(by_lr.values())).members[0].values for by_lr in chosen_groups.values()]
     inside = [key for key in firsts[0] if key.startswith("norm.") and key.count(".") == 1]
-    for key in ("norm", *inside, *cells.varying):
+    for key in ("norm", *inside, *groups.varying):
         values = dict.fromkeys(show(first.get(key)) for first in firsts)
         wanted = key in over or (best and key == "lr") or ("norm" in over and key.partition(".")[0] == "norm")
         if len(values) > 1 and not wanted:
             raise NoAnswer(f"{said(only)} leaves {key} open: {', '.join(values)}. Name one, or average (mean_over)")
-    return [choose(key[1:], key[0], by_lr).shown for key, by_lr in groups.items()]
+    return [choose(key[1:], key[0], by_lr).shown for key, by_lr in chosen_groups.items()]
 
 
 def _mean(numbers: Sequence[Number]) -> Number:
-    """Over the groups of a seed; without one of them there is none."""
+    """Over the chosen_groups of a seed; without one of them there is none."""
     if lost := [each for each in numbers if each.value is None]:
         return lost[0]
     bounds = {each.bound for each in numbers} - {0}

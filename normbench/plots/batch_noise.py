@@ -9,24 +9,24 @@ import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullFormatter, ScalarFormatter
 
-from normbench.analysis.entries import Entry
-from normbench.analysis.groups import Cells, label, order
+from normbench.analysis.groups import Groups, label, order
 from normbench.analysis.measured import by_batch_size, rows
 from normbench.plots.by_layer import evenly
 from normbench.plots.drawing import Figure, finish, omitted, panels, plain_ticks
+from normbench.runs import Run
 
 NAME, TITLE = "batch_noise", "How much mini-batches differ"
 SCHEMES, LAYERS = 5, 6
 LOWER = {"population": "lower layers on exact statistics", "training": "lower layers on the batch's own"}
 
 
-def draw(cells: Cells) -> list[Figure]:
+def draw(groups: Groups) -> list[Figure]:
     """A column per scheme, a row per way that the lower layers work."""
     by_scheme: dict[str, list[pd.DataFrame]] = defaultdict(list)
-    rest, runs = by_batch_size(cells, "batch_noise", "lower", "noise_mean")
-    for entry in (entry for entries in runs.values() for group in entries.values() for entry in group):
-        if (table := _noise(entry)) is not None:
-            by_scheme[entry.scheme].append(table)
+    rest, runs = by_batch_size(groups, "batch_noise", "lower", "noise_mean")
+    for run in (run for members in runs.values() for several in members.values() for run in several):
+        if (table := _noise(run)) is not None:
+            by_scheme[groups.scheme_of(run)].append(table)
     found = {scheme: pd.concat(tables) for scheme, tables in by_scheme.items()}
     sizes = sorted({int(size) for table in found.values() for size in table.batch_size})
     if len(sizes) < 2:
@@ -72,14 +72,14 @@ def draw(cells: Cells) -> list[Figure]:
         omitted(SCHEMES, found, "schemes"),
     ]
     title = TITLE if not rest else f"{TITLE}: {label(rest)}"
-    return [finish(NAME, title, " ".join(filter(None, parts)), canvas, cells.synthetic)]
+    return [finish(NAME, title, " ".join(filter(None, parts)), canvas, groups.synthetic)]
 
 
-def _noise(entry: Entry) -> pd.DataFrame | None:
+def _noise(run: Run) -> pd.DataFrame | None:
     """The last measurement of a run: of the input of each norm."""
-    table = rows(entry, "batch_noise", "step", "noise_mean")
+    table = rows(run, "batch_noise", "step", "noise_mean")
     if "lower" not in table.columns:
         return None
     table = table[(table.tensor == "linear") & (table.step == table.step.max())]
-    table = table.assign(batch_size=entry.settings["batch_size"])
+    table = table.assign(batch_size=run.values["batch_size"])
     return table[table.noise_mean > 0] if len(table) else None

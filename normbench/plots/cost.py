@@ -8,45 +8,45 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from normbench.analysis.entries import Entry
-from normbench.analysis.groups import Cell, Cells, Setting, label
+from normbench.analysis.groups import Group, Groups, Setting, label
 from normbench.analysis.measured import rows, without
 from normbench.analysis.statistics import estimate
 from normbench.plots.drawing import Figure, finish, legend, omitted, panels, plain_ticks, say
 from normbench.plots.errors import errors
 from normbench.plots.palette import Style, palette
+from normbench.runs import Run
 
 NAME, TITLE = "cost", "Cost: time per update, memory, error for the time spent"
 ROWS = 3
-Sizes = dict[int, list[Cell]]  # batch size -> the cells of one scheme, which differ in lr alone
+Sizes = dict[int, list[Group]]  # batch size -> the groups of one scheme, which differ in lr alone
 
 
-def draw(cells: Cells) -> list[Figure]:
+def draw(groups: Groups) -> list[Figure]:
     """A row per setting (without lr and batch size)."""
     found: dict[Setting, dict[str, Sizes]] = {}
-    for setting, by_scheme in cells.settings.items():
-        for scheme, cell in by_scheme.items():
-            if any(map(milliseconds, cell.entries)):
-                size = int(cell.entries[0].settings.get("batch_size") or 0)
+    for setting, by_scheme in groups.settings.items():
+        for scheme, group in by_scheme.items():
+            if any(map(milliseconds, group.members)):
+                size = int(group.members[0].values.get("batch_size") or 0)
                 by_size = found.setdefault(without(setting, "lr", "batch_size"), {}).setdefault(scheme, {})
-                by_size.setdefault(size, []).append(cell)
+                by_size.setdefault(size, []).append(group)
     if not found:
         return [Figure(NAME, TITLE, "Not drawn: no run is complete, or none says how long it trained.")]
     shown = list(found)[:ROWS]
     canvas, axes = panels(len(shown), 3, 3.7, 3.0)
-    styles, memory, runs = palette(cells.schemes), False, 0
+    styles, memory, runs = palette(groups.schemes), False, 0
     for row, rest in zip(axes, shown, strict=True):
         for place, (scheme, sizes) in enumerate(found[rest].items()):
             dodge = 2 ** (0.08 * (place - (len(found[rest]) - 1) / 2))
-            times = {size: [ms for c in by for e in c.entries if (ms := milliseconds(e))] for size, by in sizes.items()}
+            times = {size: [ms for c in by for e in c.members if (ms := milliseconds(e))] for size, by in sizes.items()}
             runs += sum(map(len, times.values()))
-            kept = {size: [kb] for size, group in sizes.items() if (kb := kilobytes(group))}
+            kept = {size: [kb] for size, candidates in sizes.items() if (kb := kilobytes(candidates))}
             memory |= bool(kept)
             _draw_against_size(row[0], times, styles[scheme], dodge)
             _draw_against_size(row[1], kept, styles[scheme], dodge)
             _draw_tradeoff(row[2], sizes, styles[scheme])
         _label(row, label(rest, ""), sorted({size for sizes in found[rest].values() for size in sizes}))
-    legend(canvas, {s: styles[s] for s in cells.schemes if any(s in found[rest] for rest in shown)})
+    legend(canvas, {s: styles[s] for s in groups.schemes if any(s in found[rest] for rest in shown)})
     parts = [
         f"From {runs} complete runs. Left: training time per update, without evaluating and measuring; dots: runs",
         "(seeds, and learning rates, which make no difference to it), line: their medians. Times are of this",
@@ -59,28 +59,28 @@ def draw(cells: Cells) -> list[Figure]:
         "beside them). Down and to the left is better.",
         omitted(ROWS, found, "settings"),
     ]
-    return [finish(NAME, TITLE, " ".join(filter(None, parts)), canvas, cells.synthetic)]
+    return [finish(NAME, TITLE, " ".join(filter(None, parts)), canvas, groups.synthetic)]
 
 
-def milliseconds(entry: Entry) -> float:
+def milliseconds(run: Run) -> float:
     """Training time per update of a complete run; 0 where it is not known."""
-    seconds, steps = (entry.summary.get("seconds") or {}).get("training"), entry.summary.get("steps")
-    return 1000 * seconds / steps if entry.status == "complete" and seconds and steps else 0.0
+    seconds, steps = (run.summary.get("seconds") or {}).get("training"), run.summary.get("steps")
+    return 1000 * seconds / steps if run.status == "complete" and seconds and steps else 0.0
 
 
-def kilobytes(group: Sequence[Cell]) -> float:
+def kilobytes(candidates: Sequence[Group]) -> float:
     """Kept for the backward pass of a batch: the same in all runs of a scheme and batch size, so one is read."""
-    for cell in group:
-        for entry in cell.having("complete"):
-            saved = rows(entry, "memory_time", "saved").saved.dropna()
+    for group in candidates:
+        for run in group.having("complete"):
+            saved = rows(run, "memory_time", "saved").saved.dropna()
             if len(saved):
                 return float(saved.iloc[-1]) / 1000
     return 0.0
 
 
-def best_cell(group: Sequence[Cell]) -> Cell:
+def best_group(candidates: Sequence[Group]) -> Group:
     """The one with the best mean validation accuracy; at equality the first."""
-    return min(group, key=lambda cell: float(np.mean(errors(cell, "validation") or [np.inf])))
+    return min(candidates, key=lambda group: float(np.mean(errors(group, "validation") or [np.inf])))
 
 
 def _draw_against_size(ax: Axes, values: Mapping[int, Sequence[float]], style: Style, dodge: float) -> None:
@@ -93,9 +93,9 @@ def _draw_against_size(ax: Axes, values: Mapping[int, Sequence[float]], style: S
 
 def _draw_tradeoff(ax: Axes, sizes: Sizes, style: Style) -> None:
     means = []
-    for size, group in sorted(sizes.items()):
-        cell = best_cell(group)
-        runs = [e for e in cell.having("complete") if milliseconds(e) and e.summary.get("test_accuracy") is not None]
+    for size, candidates in sorted(sizes.items()):
+        group = best_group(candidates)
+        runs = [e for e in group.having("complete") if milliseconds(e) and e.summary.get("test_accuracy") is not None]
         seconds = [e.summary["seconds"]["training"] for e in runs]
         missed = [max(100 * (1 - e.summary["test_accuracy"]), 0.01) for e in runs]
         if error := estimate(missed):

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
-from normbench.analysis.entries import Entry
-from normbench.analysis.groups import Cells, label
+from normbench.analysis.groups import Groups, label
 from normbench.analysis.measured import choose, rows
 from normbench.plots.by_layer import draw_by_layer, in_order, layer_axis
 from normbench.plots.drawing import Figure, finish, legend, panels, plain_ticks
 from normbench.plots.palette import palette
+from normbench.runs import Run
 
 NAME, TITLE = "depth", "Gradients and silent units by depth"
 MOMENTS = {"first": "before the first update", "last": "at the end"}
@@ -20,25 +20,25 @@ WORDS = {
     "saturated": "Saturated: share of activations near the bounds of a sigmoid or tanh.",
     "zero": "Zero: share of activations that are 0.",
 }
-Column = tuple[str, Callable[[Entry, str], "pd.Series"], bool]  # title, (entry, moment) -> by layer, logarithmic?
+Column = tuple[str, Callable[[Run, str], "pd.Series"], bool]  # title, (run, moment) -> by layer, logarithmic?
 
 
-def draw(cells: Cells) -> list[Figure]:
+def draw(groups: Groups) -> list[Figure]:
     """A column per quantity, a row per moment."""
-    chosen = choose(cells, "gradients", "gradient", "update_ratio") or choose(cells, "units", "dead")
+    chosen = choose(groups, "gradients", "gradient", "update_ratio") or choose(groups, "units", "dead")
     if chosen is None:
         return [Figure(NAME, TITLE, "Not drawn: the instruments gradients and units supply it (instruments=standard).")]
     columns: list[Column] = [("|gradient| of the weights", gradient, True), ("|update| / |weights|", update, True)]
     kinds = _shares(chosen.runs)
     columns += [(f"{what} units" if what == "dead" else f"{what} values", share(what), False) for what in kinds]
     found = {
-        (i, j, scheme): [run for entry in entries if len(run := take(entry, moment))]
+        (i, j, scheme): [series for run in members if len(series := take(run, moment))]
         for i, moment in enumerate(MOMENTS)
         for j, (_, take, _) in enumerate(columns)
-        for scheme, entries in chosen.runs.items()
+        for scheme, members in chosen.runs.items()
     }
-    layers = in_order(run.index for runs in found.values() for run in runs)
-    styles = palette(cells.schemes)
+    layers = in_order(series.index for several in found.values() for series in several)
+    styles = palette(groups.schemes)
     canvas, axes = panels(len(MOMENTS), len(columns), 11.5 / len(columns), 2.3, sharex=True, sharey="col")
     for (i, j, scheme), runs in found.items():
         draw_by_layer(axes[i][j], layers, runs, styles[scheme])
@@ -64,39 +64,39 @@ def draw(cells: Cells) -> list[Figure]:
         "the tensor activation, in the way probe.",
         chosen.words,
     ]
-    return [finish(NAME, title, " ".join(filter(None, parts)), canvas, cells.synthetic)]
+    return [finish(NAME, title, " ".join(filter(None, parts)), canvas, groups.synthetic)]
 
 
-def gradient(entry: Entry, moment: str) -> pd.Series:
-    """Layer -> norm of the gradient of all its weights: of a recurrent cell's two matrices the root of the squares."""
-    table = _weights(entry, "gradient")
+def gradient(run: Run, moment: str) -> pd.Series:
+    """Layer -> norm of the gradient of all its weights: of a recurrent group's two matrices the root of the squares."""
+    table = _weights(run, "gradient")
     return _at(table, moment).groupby("layer", sort=False).gradient.apply(lambda g: float(np.sqrt((g**2).sum())))
 
 
-def update(entry: Entry, moment: str) -> pd.Series:
-    """Layer -> |update| / |weights|, over a recurrent cell's matrices the mean."""
-    return _at(_weights(entry, "update_ratio"), moment).groupby("layer", sort=False).update_ratio.mean()
+def update(run: Run, moment: str) -> pd.Series:
+    """Layer -> |update| / |weights|, over a recurrent group's matrices the mean."""
+    return _at(_weights(run, "update_ratio"), moment).groupby("layer", sort=False).update_ratio.mean()
 
 
-def share(what: str) -> Callable[[Entry, str], pd.Series]:
+def share(what: str) -> Callable[[Run, str], pd.Series]:
     column = {"zero": "zeros"}.get(what, what)
 
-    def take(entry: Entry, moment: str) -> pd.Series:
-        table = rows(entry, "units", "step", column)
+    def take(run: Run, moment: str) -> pd.Series:
+        table = rows(run, "units", "step", column)
         return _at(table[table[column].notna()], moment).groupby("layer", sort=False)[column].mean()
 
     return take
 
 
-def _shares(runs: dict[str, list[Entry]]) -> list[str]:
+def _shares(runs: Mapping[str, Sequence[Run]]) -> list[str]:
     """`dead`, and `saturated` where the non-linearity can saturate, `zero` where it can't."""
-    entries = [entry for group in runs.values() for entry in group]
-    return ["dead", "saturated" if any(len(share("saturated")(entry, "last")) for entry in entries) else "zero"]
+    members = [run for several in runs.values() for run in several]
+    return ["dead", "saturated" if any(len(share("saturated")(run, "last")) for run in members) else "zero"]
 
 
-def _weights(entry: Entry, column: str) -> pd.DataFrame:
+def _weights(run: Run, column: str) -> pd.DataFrame:
     """The rows of weights, not of `linear`, that have a number."""
-    table = rows(entry, "gradients", "step", column)
+    table = rows(run, "gradients", "step", column)
     return table[table[column].notna() & ~table.tensor.astype(str).str.endswith("linear")]
 
 

@@ -1,4 +1,4 @@
-"""What all figures share: their look, their files, panels in a grid, a legend with one entry per scheme."""
+"""What all figures share: their look, their files, panels in a grid, a legend with one run per scheme."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def threads(ax: Axes, lines: Sequence[tuple[Any, Any]], color: str, width: float
 
 
 def legend(canvas: Canvas, styles: dict[str, Style], extra: Sequence[Line2D] = (), marks: bool = True) -> None:
-    """One entry per scheme above the panels."""
+    """One run per scheme above the panels."""
     handles = [
         Line2D([], [], **(style.drawn if marks else style.drawn | {"marker": ""}), label=name)
         for name, style in styles.items()
@@ -131,7 +131,7 @@ def plain_ticks(axis: Axis) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def bend(ax: Axes, axis: str, values: Iterable[float]) -> str:
+def symlog_axis(ax: Axes, axis: str, values: Iterable[float]) -> str:
     """Make the axis "x" or "y" logarithmic beyond 2, where an excursion would flatten all else; words for the caption.
 
     A unit without spread at the start, such as in a network of tiny weights, moves by hundreds of standard deviations.

@@ -7,34 +7,34 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from normbench.analysis.groups import Cell, Cells, Setting
+from normbench.analysis.groups import Group, Groups, Setting
 from normbench.analysis.measured import without
 from normbench.analysis.statistics import estimate
 from normbench.plots.drawing import plain_ticks, threads
 from normbench.plots.palette import Style
 
-Lines = dict[Setting, dict[str, dict[float, Cell]]]  # the other settings -> scheme -> value -> cell
-GONE = {"diverged": "x", "unsupported": "|"}  # marks on the upper edge
+Lines = dict[Setting, dict[str, dict[float, Group]]]  # the other settings -> scheme -> value -> group
+FAILURES = {"diverged": "x", "unsupported": "|"}  # marks on the upper edge
 
 
-def lines_of(cells: Cells, name: str) -> Lines:
-    """The cells by the value of one setting, where it has two values or more."""
+def lines_of(groups: Groups, name: str) -> Lines:
+    """The groups by the value of one setting, where it has two values or more."""
     lines: Lines = {}
-    for setting, by_scheme in cells.settings.items():
-        for scheme, cell in by_scheme.items():
-            value = cell.entries[0].settings.get(name)
+    for setting, by_scheme in groups.settings.items():
+        for scheme, group in by_scheme.items():
+            value = group.members[0].values.get(name)
             if isinstance(value, int | float) and value > 0:
-                lines.setdefault(without(setting, name), {}).setdefault(scheme, {})[value] = cell
+                lines.setdefault(without(setting, name), {}).setdefault(scheme, {})[value] = group
     return {rest: line for rest, line in lines.items() if len(values_of(line)) > 1}
 
 
-def values_of(by_scheme: Mapping[str, Mapping[float, Cell]]) -> list[float]:
+def values_of(by_scheme: Mapping[str, Mapping[float, Group]]) -> list[float]:
     return sorted({value for line in by_scheme.values() for value in line})
 
 
-def errors(cell: Cell, which: str = "test") -> list[float]:
+def errors(group: Group, which: str = "test") -> list[float]:
     """Error of each complete run, in percent; `which` of the sets, "test" or "validation"."""
-    values = [entry.summary.get(f"{which}_accuracy") for entry in cell.having("complete")]
+    values = [run.summary.get(f"{which}_accuracy") for run in group.having("complete")]
     return [100 * (1 - value) for value in values if value is not None]
 
 
@@ -52,14 +52,14 @@ def error_axis(ax: Axes, bounds: tuple[float, float]) -> None:
 
 def draw_line(
     ax: Axes,
-    line: Mapping[float, Cell],
+    line: Mapping[float, Group],
     style: Style,
     dodge: float,
     bounds: tuple[float, float],
     which: str = "test",
 ) -> set[str]:
     """Draw one scheme; says which marks it used for runs without a result."""
-    known = {value * dodge: [max(e, bounds[0]) for e in errors(cell, which)] for value, cell in sorted(line.items())}
+    known = {value * dodge: [max(e, bounds[0]) for e in errors(group, which)] for value, group in sorted(line.items())}
     known = {at: seeds for at, seeds in known.items() if seeds}
     dots = [(at, seed) for at, seeds in known.items() for seed in seeds]
     ax.plot([x for x, _ in dots], [y for _, y in dots], ".", color=style.color, markersize=3.5, alpha=0.6)
@@ -67,24 +67,25 @@ def draw_line(
     bars = [((at, at), (max(v.low, bounds[0] / 2), v.high)) for at, v in found.items() if v.low is not None]
     threads(ax, bars, style.color, width=0.9, alpha=0.8)
     ax.plot(list(found), [value.mean for value in found.values()], **style.drawn)
-    gone = {v * dodge: next((s for s in GONE if cell.having(s)), "") for v, cell in line.items()}
-    for at, why in gone.items():
+    failures = {v * dodge: next((s for s in FAILURES if group.having(s)), "") for v, group in line.items()}
+    for at, why in failures.items():
         if why:
             edge = ax.get_xaxis_transform()
-            ax.plot([at], [0.97], GONE[why], color=style.color, transform=edge, markersize=7, clip_on=False)
-    return {why for why in gone.values() if why}
+            ax.plot([at], [0.97], FAILURES[why], color=style.color, transform=edge, markersize=7, clip_on=False)
+    return {why for why in failures.values() if why}
 
 
-def gone_marks(gone: set[str]) -> list[Line2D]:
+def failure_marks(failures: set[str]) -> list[Line2D]:
     """For the legend."""
     return [
-        Line2D([], [], color="#555555", marker=GONE[why], linestyle="", markersize=7, label=why) for why in sorted(gone)
+        Line2D([], [], color="#555555", marker=FAILURES[why], linestyle="", markersize=7, label=why)
+        for why in sorted(failures)
     ]
 
 
-def gone_words(gone: set[str]) -> str:
-    marks = "Marks on the upper edge: a run there has no result, because it diverged or the cell is unsupported;"
-    return f"{marks} means are over the others." if gone else ""
+def failure_words(failures: set[str]) -> str:
+    marks = "Marks on the upper edge: a run there has no result, because it diverged or the group is unsupported;"
+    return f"{marks} means are over the others." if failures else ""
 
 
 def sideways(place: int, count: int) -> float:

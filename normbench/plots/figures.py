@@ -1,4 +1,4 @@
-"""The list of figures. A new one is a module with `draw(cells) -> list[Figure]` and one line here."""
+"""The list of figures. A new one is a module with `draw(groups) -> list[Figure]` and one line here."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
-from normbench.analysis.groups import Cells
+from normbench.analysis.groups import Groups
 from normbench.plots import (
     along_option,
     batch_noise,
@@ -35,7 +35,7 @@ FIGURES: tuple[ModuleType, ...] = (
 )  # fmt: skip
 
 
-def draw_all(cells: Cells, against: tuple[str, float] = ("none", 0.5), part: slice = slice(None)) -> list[Figure]:
+def draw_all(groups: Groups, against: tuple[str, float] = ("none", 0.5), part: slice = slice(None)) -> list[Figure]:
     """Every figure; in place of one that fails, a note: a study of hours must not lose its tables to a picture.
 
     Args:
@@ -45,7 +45,7 @@ def draw_all(cells: Cells, against: tuple[str, float] = ("none", 0.5), part: sli
     with look(), _no_garbage_collection():
         for module in FIGURES[part]:
             try:
-                figures += module.draw(cells, *against) if module is forest else module.draw(cells)
+                figures += module.draw(groups, *against) if module is forest else module.draw(groups)
             except Exception as error:
                 logging.getLogger(__name__).exception("%s could not be drawn", module.NAME)
                 why = f"Could not be drawn: {type(error).__name__}: {error}"

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from normbench.analysis.groups import Cell, Cells, label
+from normbench.analysis.groups import Group, Groups, label
 from normbench.analysis.measured import best_settings
 from normbench.analysis.statistics import estimate
 from normbench.plots.drawing import Figure, finish, grid, omitted, panels, plural
@@ -17,32 +17,32 @@ PANELS = 12
 LINEAR = 2.0  # points: beyond, the axis is logarithmic, so that a scheme that fails does not hide all others
 
 
-def draw(cells: Cells, reference: str = "none", margin: float = 0.5) -> list[Figure]:
+def draw(groups: Groups, reference: str = "none", margin: float = 0.5) -> list[Figure]:
     """A panel per setting, a row per scheme.
 
     Args:
         reference: the scheme to compare with; where it was not run, the first of the study.
         margin: differences up to so many points count as none.
     """
-    against = reference if reference in cells.schemes else cells.schemes[0]
-    found = {setting: _differences(by_scheme, against) for setting, by_scheme in cells.settings.items()}
+    against = reference if reference in groups.schemes else groups.schemes[0]
+    found = {setting: _differences(by_scheme, against) for setting, by_scheme in groups.settings.items()}
     found = {setting: by_scheme for setting, by_scheme in found.items() if any(by_scheme.values())}
     if not found:
         missing = (
             f"Not drawn: no scheme has a complete run with the setting and seed of one of {against}, the reference."
         )
         return [Figure(NAME, TITLE, missing)]
-    shown = best_settings(cells, found, PANELS)
-    schemes = [s for s in cells.schemes if s != against and any(found[setting].get(s) for setting in shown)]
+    shown = best_settings(groups, found, PANELS)
+    schemes = [s for s in groups.schemes if s != against and any(found[setting].get(s) for setting in shown)]
     rows, columns = grid(len(shown))
     wide, tall = (7.0 if columns == 1 else max(2.6, 11 / columns)), 0.8 + 0.26 * len(schemes)
     canvas, axes = panels(rows, columns, wide, tall, sharex=True, sharey=True)
-    flat, styles = [ax for row in axes for ax in row], palette(cells.schemes)
+    flat, styles = [ax for row in axes for ax in row], palette(groups.schemes)
     for ax, setting in zip(flat, shown, strict=False):
         ax.axvspan(-margin, margin, color="#DDDDDD", linewidth=0)
         ax.axvline(0, color="#555555", linewidth=0.8)
         for y, scheme in enumerate(schemes):
-            _draw_row(ax, y, found[setting].get(scheme, []), cells.settings[setting].get(scheme), styles[scheme])
+            _draw_row(ax, y, found[setting].get(scheme, []), groups.settings[setting].get(scheme), styles[scheme])
         ax.set_title(label(setting, ""))
     for ax in flat[len(shown) :]:
         ax.set_visible(False)
@@ -55,7 +55,7 @@ def draw(cells: Cells, reference: str = "none", margin: float = 0.5) -> list[Fig
     bar = Line2D([], [], color="#555555", marker="s", label="mean, 95% interval")
     canvas.legend(handles=[dots, bar], loc="outside upper center", ncols=2)
     pairs = sum(len(values) for s in shown for values in found[s].values())
-    lost = len(cells.settings) - len(found)
+    lost = len(groups.settings) - len(found)
     log = f" The axis is linear up to {LINEAR:g} points, logarithmic beyond." if far > 3 * LINEAR else ""
     parts = [
         f"Test accuracy at the end of training minus that of {against} with the same seed and setting, from {pairs}",
@@ -66,31 +66,31 @@ def draw(cells: Cells, reference: str = "none", margin: float = 0.5) -> list[Fig
         f"Left out: {plural(lost, 'setting')} without such a pair." if lost else "",
         omitted(PANELS, found, "settings"),
     ]
-    return [finish(NAME, TITLE, " ".join(filter(None, parts)), canvas, cells.synthetic)]
+    return [finish(NAME, TITLE, " ".join(filter(None, parts)), canvas, groups.synthetic)]
 
 
-def paired(cell: Cell, reference: Cell) -> list[float]:
+def paired(group: Group, reference: Group) -> list[float]:
     """Differences in test accuracy, in points, of the seeds that have finished in both; in order of seed."""
-    other = {entry.seed: entry.summary.get("test_accuracy") for entry in reference.having("complete")}
-    pairs = [(e.summary.get("test_accuracy"), other.get(e.seed)) for e in cell.having("complete")]
+    other = {run.seed: run.summary.get("test_accuracy") for run in reference.having("complete")}
+    pairs = [(e.summary.get("test_accuracy"), other.get(e.seed)) for e in group.having("complete")]
     return [100 * (own - its) for own, its in pairs if own is not None and its is not None]
 
 
-def _differences(by_scheme: dict[str, Cell], against: str) -> dict[str, list[float]]:
+def _differences(by_scheme: dict[str, Group], against: str) -> dict[str, list[float]]:
     if against not in by_scheme:
         return {}
-    return {s: paired(cell, by_scheme[against]) for s, cell in by_scheme.items() if s != against}
+    return {s: paired(group, by_scheme[against]) for s, group in by_scheme.items() if s != against}
 
 
-def _draw_row(ax: Axes, y: int, values: list[float], cell: Cell | None, style: Style) -> None:
+def _draw_row(ax: Axes, y: int, values: list[float], group: Group | None, style: Style) -> None:
     if found := estimate(values):
         ax.plot(values, [y + 0.18] * len(values), ".", color=style.color, markersize=3.5, alpha=0.7)
         if found.low is not None and found.high is not None:
             ax.plot([found.low, found.high], [y, y], color=style.color, linewidth=1.2)
         ax.plot([found.mean], [y], marker=style.marker, color=style.color)
-    if cell and len(values) < len(cell.entries):
-        why = next((s for s in ("diverged", "unsupported", "failed") if cell.having(s)), "no pair")
-        text = f"{len(values)}/{len(cell.entries)}" if values else why
+    if group and len(values) < len(group.members):
+        why = next((s for s in ("diverged", "unsupported", "failed") if group.having(s)), "no pair")
+        text = f"{len(values)}/{len(group.members)}" if values else why
         ax.text(0.99, y, text, transform=ax.get_yaxis_transform(), ha="right", va="center", fontsize=7, color="#555555")
 
 

@@ -4,38 +4,38 @@ from __future__ import annotations
 
 import pandas as pd
 
-from normbench.analysis.entries import Entry
-from normbench.analysis.groups import Cells, label
+from normbench.analysis.groups import Groups, label
 from normbench.analysis.measured import choose, rows
 from normbench.plots.by_layer import draw_runs
 from normbench.plots.drawing import Figure, finish, panels, plain_ticks
 from normbench.plots.palette import palette
 from normbench.plots.ribbons import step_axis
+from normbench.runs import Run
 
 NAME, TITLE = "landscape", "The loss along the gradient"
 BANDS = {"loss": "loss", "change": "change of the gradient"}  # of columns ..._min and ..._max
 NUMBERS = ("step", "loss_min", "loss_max", "change_min", "change_max", "lr_smoothness")
 
 
-def draw(cells: Cells) -> list[Figure]:
+def draw(groups: Groups) -> list[Figure]:
     """A column per scheme; two rows of bands, and a row of smoothness."""
-    chosen = choose(cells, "landscape", "kind", *NUMBERS)
+    chosen = choose(groups, "landscape", "kind", *NUMBERS)
     if chosen is None:
         return [Figure(NAME, TITLE, "Not drawn: the instrument landscape supplies it (instruments=full).")]
-    styles = palette(cells.schemes)
+    styles = palette(groups.schemes)
     canvas, axes = panels(
         3, len(chosen.runs), max(1.9, 11.5 / max(3, len(chosen.runs))), 1.9, sharex=True, sharey="row"
     )
     last = 1
-    for j, (scheme, entries) in enumerate(chosen.runs.items()):
+    for j, (scheme, members) in enumerate(chosen.runs.items()):
         color = styles[scheme].color
         for i, name in enumerate(BANDS):
-            for table in map(_absolute, entries):
+            for table in map(_absolute, members):
                 low, high = table[f"{name}_min"], table[f"{name}_max"]
-                axes[i][j].fill_between(table.step, low, high, color=color, alpha=0.6 / len(entries), linewidth=0)
+                axes[i][j].fill_between(table.step, low, high, color=color, alpha=0.6 / len(members), linewidth=0)
                 axes[i][j].plot(table.step, high, color=color, linewidth=0.7)
                 last = max([last, *table.step.astype(int)])
-        smooth = [table.set_index("step").lr_smoothness for table in (_kind(e, "relative") for e in entries)]
+        smooth = [table.set_index("step").lr_smoothness for table in (_kind(e, "relative") for e in members)]
         draw_runs(axes[2][j], smooth, styles[scheme])
         axes[0][j].set_title(scheme, fontweight="bold")
     for row, words in zip(axes, (*BANDS.values(), "lr × smoothness"), strict=True):
@@ -57,16 +57,16 @@ def draw(cells: Cells) -> list[Figure]:
         "row.",
         chosen.words,
     ]
-    return [finish(NAME, title, " ".join(parts), canvas, cells.synthetic)]
+    return [finish(NAME, title, " ".join(parts), canvas, groups.synthetic)]
 
 
-def _absolute(entry: Entry) -> pd.DataFrame:
-    return _kind(entry, "absolute")
+def _absolute(run: Run) -> pd.DataFrame:
+    return _kind(run, "absolute")
 
 
-def _kind(entry: Entry, kind: str) -> pd.DataFrame:
+def _kind(run: Run, kind: str) -> pd.DataFrame:
     """Rows of one kind of steps; numbers that are not positive have no place on a logarithmic axis."""
-    table = rows(entry, "landscape", *NUMBERS)
+    table = rows(run, "landscape", *NUMBERS)
     if "kind" not in table.columns:
         return table[list(NUMBERS)]
     found = table[table.kind == kind][list(NUMBERS)].astype(float)

@@ -9,11 +9,11 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 
-from normbench.analysis.entries import Entry
-from normbench.analysis.groups import Cell, Cells, Setting, label
+from normbench.analysis.groups import Group, Groups, Setting, label
 from normbench.analysis.measured import best_settings, rows
 from normbench.plots.drawing import Figure, finish, grid, legend, omitted, panels, plain_ticks, plural, threads
 from normbench.plots.palette import Style, palette
+from normbench.runs import Run
 
 NAME, TITLE = "learning_curves", "Learning curves"
 PANELS = 8
@@ -21,27 +21,27 @@ DRAWN = ("complete", "diverged")
 AXES = {"samples": "training images seen", "train_seconds": "seconds of training"}
 
 
-def draw(cells: Cells) -> list[Figure]:
-    able = [s for s, by_scheme in cells.settings.items() if any(cell.having(*DRAWN) for cell in by_scheme.values())]
+def draw(groups: Groups) -> list[Figure]:
+    able = [s for s, by_scheme in groups.settings.items() if any(group.having(*DRAWN) for group in by_scheme.values())]
     shown: list[Setting] = []
-    curves: dict[Entry, pd.DataFrame] = {}
-    for setting in best_settings(cells, able, PANELS):
-        entries = [entry for cell in cells.settings[setting].values() for entry in cell.having(*DRAWN)]
-        found = {entry: curve for entry in entries if len(curve := _curve(entry)) > 1}
+    curves: dict[Run, pd.DataFrame] = {}
+    for setting in best_settings(groups, able, PANELS):
+        members: list[Run] = [run for g in groups.settings[setting].values() for run in g.having(*DRAWN)]
+        found = {run: curve for run in members if len(curve := _curve(run)) > 1}
         curves |= found
         shown += [setting] if found else []
     if not curves:
         return [Figure(NAME, TITLE, "Not drawn: no run has evaluated its validation set twice (option evaluations).")]
     canvas, pairs = _panels(len(shown))
-    styles = palette(cells.schemes)
+    styles = palette(groups.schemes)
     positive = [float(curve.error[curve.error > 0].min()) for curve in curves.values() if (curve.error > 0).any()]
     floor = min(positive, default=0.1) / 2
     zero = any((curve.error <= 0).any() for curve in curves.values())
-    curves = {entry: curve.assign(error=curve.error.clip(lower=floor)) for entry, curve in curves.items()}
+    curves = {run: curve.assign(error=curve.error.clip(lower=floor)) for run, curve in curves.items()}
     for pair, setting in zip(pairs, shown, strict=True):
         for ax, (x, words) in zip(pair, AXES.items(), strict=True):
-            for cell in cells.settings[setting].values():
-                _draw_cell(ax, cell, curves, styles[cell.scheme], x)
+            for group in groups.settings[setting].values():
+                _draw_group(ax, group, curves, styles[group.scheme], x)
             ax.set_xlim(left=0)
             ax.set_xlabel(words, fontsize=8)
         pair[0].xaxis.set_major_formatter(EngFormatter(sep=""))
@@ -49,9 +49,10 @@ def draw(cells: Cells) -> list[Figure]:
     pairs[0][0].set_yscale("log")
     plain_ticks(pairs[0][0].yaxis)
     canvas.supylabel("validation error (%)", fontsize=9)
-    complete, diverged = (sum(entry.status == status for entry in curves) for status in DRAWN)
+    complete, diverged = (sum(run.status == status for run in curves) for status in DRAWN)
     cross = Line2D([], [], color="#555555", marker="x", linestyle="", label="diverged")
-    drawn = {scheme: styles[scheme] for scheme in cells.schemes if any(entry.scheme == scheme for entry in curves)}
+    schemes = {groups.scheme_of(run) for run in curves}
+    drawn = {scheme: styles[scheme] for scheme in groups.schemes if scheme in schemes}
     legend(canvas, drawn, [cross] * bool(diverged))
     parts = [
         f"Error on the validation set (percent, logarithmic) while training, from {plural(complete, 'complete run')}:",
@@ -62,7 +63,7 @@ def draw(cells: Cells) -> list[Figure]:
         f"Errors of zero are drawn as {floor:.2g}." if zero else "",
         omitted(PANELS, able, "settings"),
     ]
-    return [finish(NAME, TITLE, " ".join(filter(None, parts)), canvas, cells.synthetic)]
+    return [finish(NAME, TITLE, " ".join(filter(None, parts)), canvas, groups.synthetic)]
 
 
 def _panels(count: int) -> tuple[Canvas, list[list[Axes]]]:
@@ -78,23 +79,23 @@ def _panels(count: int) -> tuple[Canvas, list[list[Axes]]]:
     return canvas, pairs[:count]
 
 
-def _curve(entry: Entry) -> pd.DataFrame:
+def _curve(run: Run) -> pd.DataFrame:
     """Columns samples, train_seconds and error (percent); only evaluations that gave a number."""
-    found = rows(entry, "epochs", *AXES, "validation_accuracy")[[*AXES, "validation_accuracy"]].to_numpy(dtype=float)
+    found = rows(run, "epochs", *AXES, "validation_accuracy")[[*AXES, "validation_accuracy"]].to_numpy(dtype=float)
     found = found[np.isfinite(found).all(axis=1)]
     samples, seconds, accuracy = found[np.unique(found[:, 0], return_index=True)[1]].T
     return pd.DataFrame({"samples": samples, "train_seconds": seconds, "error": 100 * (1 - accuracy)})
 
 
-def _draw_cell(ax: Axes, cell: Cell, curves: dict[Entry, pd.DataFrame], style: Style, x: str) -> None:
-    complete = [curves[entry] for entry in cell.having("complete") if entry in curves]
+def _draw_group(ax: Axes, group: Group, curves: dict[Run, pd.DataFrame], style: Style, x: str) -> None:
+    complete = [curves[run] for run in group.having("complete") if run in curves]
     if len(complete) > 1:
         threads(ax, [(curve[x], curve.error) for curve in complete], style.color)
     if complete:
         common = set.intersection(*(set(curve.samples) for curve in complete))  # a missing seed must not bend the mean
         kept = [curve[curve.samples.isin(common)][[x, "error"]].to_numpy() for curve in complete]
         ax.plot(*np.mean(kept, axis=0).T, markevery=max(1, len(common) // 6), **style.drawn)
-    diverged = [curves[entry] for entry in cell.having("diverged") if entry in curves]
+    diverged = [curves[run] for run in group.having("diverged") if run in curves]
     threads(ax, [(curve[x], curve.error) for curve in diverged], style.color, width=0.8, alpha=1)
     for curve in diverged:
         ax.plot(curve[x].iloc[-1:], curve.error.iloc[-1:], "x", color=style.color, markersize=7)

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.patches import Rectangle
 
-from normbench.analysis.groups import Cell, Cells, Setting, label, show
+from normbench.analysis.groups import Group, Groups, Setting, label, show
 from normbench.analysis.measured import SCHEMES, without
 from normbench.plots.drawing import Figure, finish, grid, omitted, panels
 from normbench.plots.errors import errors
@@ -18,7 +18,7 @@ from normbench.plots.errors import errors
 NAME, TITLE = "lr_batch", "Learning rate and batch size together"
 MAPS = 3
 MARKS = {"diverged": "D", "unsupported": "U"}
-Field = dict[tuple[float, float], Cell]  # (lr, batch size) -> cell
+Field = dict[tuple[float, float], Group]  # (lr, batch size) -> group
 
 
 @dataclass(frozen=True)
@@ -29,18 +29,18 @@ class Square:
     text: str
 
 
-def draw(cells: Cells) -> list[Figure]:
+def draw(groups: Groups) -> list[Figure]:
     fields: dict[Setting, dict[str, Field]] = defaultdict(lambda: defaultdict(dict))
-    for setting, by_scheme in cells.settings.items():
-        for scheme, cell in by_scheme.items():
-            place = cell.entries[0].settings.get("lr") or 0, cell.entries[0].settings.get("batch_size") or 0
-            fields[without(setting, "lr", "batch_size")][scheme][place] = cell
+    for setting, by_scheme in groups.settings.items():
+        for scheme, group in by_scheme.items():
+            place = group.members[0].values.get("lr") or 0, group.members[0].values.get("batch_size") or 0
+            fields[without(setting, "lr", "batch_size")][scheme][place] = group
     wide = {rest: field for rest, field in fields.items() if all(len(values) > 1 for values in _axes(field))}
     if not wide:
         missing = "Not drawn: it takes runs at two learning rates and two batch sizes or more (of the same setting)."
         return [Figure(NAME, TITLE, missing)]
     shown = list(wide)[:MAPS]
-    maps = [(rest, scheme) for rest in shown for scheme in [s for s in cells.schemes if s in wide[rest]][:SCHEMES]]
+    maps = [(rest, scheme) for rest in shown for scheme in [s for s in groups.schemes if s in wide[rest]][:SCHEMES]]
     rows, columns = grid(len(maps))
     lrs, sizes = (max(len(_axes(wide[rest])[i]) for rest in shown) for i in (0, 1))
     width, height = max(2.0, min(0.5 + 0.5 * sizes, 11 / columns)), 0.75 + 0.36 * lrs
@@ -56,7 +56,7 @@ def draw(cells: Cells) -> list[Figure]:
         ax.set_visible(False)
     canvas.supxlabel("batch size", fontsize=9)
     canvas.supylabel("learning rate", fontsize=9)
-    runs = sum(len(errors(cell)) for rest in shown for field in wide[rest].values() for cell in field.values())
+    runs = sum(len(errors(group)) for rest in shown for field in wide[rest].values() for group in field.values())
     parts = [
         f"Test error in percent at the end of training: means over seeds, from {runs} runs. The darker, the higher",
         "(logarithmic; one scale for all maps). Framed: the lowest of each batch size. D: all runs diverged.",
@@ -65,17 +65,17 @@ def draw(cells: Cells) -> list[Figure]:
         omitted(MAPS, wide, "settings"),
         omitted(SCHEMES, {s for rest in shown for s in wide[rest]}, "schemes"),
     ]
-    return [finish(NAME, TITLE, " ".join(filter(None, parts)), canvas, cells.synthetic)]
+    return [finish(NAME, TITLE, " ".join(filter(None, parts)), canvas, groups.synthetic)]
 
 
-def square(cell: Cell) -> Square:
-    found, gone = errors(cell), [mark for status, mark in MARKS.items() if cell.having(status)]
+def square(group: Group) -> Square:
+    found, marks = errors(group), [mark for status, mark in MARKS.items() if group.having(status)]
     if not found:
-        return Square(None, gone[0] if gone else "")
+        return Square(None, marks[0] if marks else "")
     mean = sum(found) / len(found)
     text = f"{mean:.3g}" if mean < 99.95 else "100"
-    text += " C" if any(entry.summary.get("at_chance") for entry in cell.having("complete")) else ""
-    return Square(mean, text if len(found) == len(cell.entries) else f"{text}\n{len(found)}/{len(cell.entries)}")
+    text += " C" if any(run.summary.get("at_chance") for run in group.having("complete")) else ""
+    return Square(mean, text if len(found) == len(group.members) else f"{text}\n{len(found)}/{len(group.members)}")
 
 
 def _axes(field: dict[str, Field]) -> tuple[list[float], list[float]]:

@@ -11,12 +11,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from normbench.analysis.entries import Entry
-from normbench.analysis.groups import Cell, Cells, Setting, label, order
-from normbench.analysis.measured import merit, rows
+from normbench.analysis.groups import Group, Groups, Setting, label, order
+from normbench.analysis.measured import mean_validation_accuracy, rows
 from normbench.plots.by_layer import entering, evenly
 from normbench.plots.drawing import Figure, finish, omitted, panels
 from normbench.plots.palette import palette
+from normbench.runs import Run
 
 NAME, TITLE = "ribbons", "Distribution of each layer over training"
 PERCENTILES = ["p01", "p15", "p50", "p85", "p99"]
@@ -65,28 +65,28 @@ class Units:
         return int(np.argsort(self.excursion, kind="stable")[(len(self.excursion) - 1) // 2])
 
 
-def draw(cells: Cells) -> list[Figure]:
-    """One figure per model: of its settings where the most schemes were measured, the one of the greatest merit."""
+def draw(groups: Groups) -> list[Figure]:
+    """One figure per model: of its settings where the most schemes were measured, the best on average."""
     by_model: dict[str, list[Setting]] = defaultdict(list)
-    for setting, by_scheme in cells.settings.items():
-        by_model[next(iter(by_scheme.values())).entries[0].settings["model"]].append(setting)
+    for setting, by_scheme in groups.settings.items():
+        by_model[next(iter(by_scheme.values())).members[0].values["model"]].append(setting)
     figures = []
     for model in list(by_model)[:FIGURES]:
-        setting = most_telling(cells, by_model[model])
-        figures += _draw(cells, setting, NAME if len(by_model) == 1 else re.sub(r"\W", "_", f"{NAME}_{model}"))
+        setting = most_telling(groups, by_model[model])
+        figures += _draw(groups, setting, NAME if len(by_model) == 1 else re.sub(r"\W", "_", f"{NAME}_{model}"))
     missing = "Not drawn: no finished run has percentiles of its layers. The instrument activations supplies them."
-    return [*figures, *_draw_typical_units(cells)] if figures else [Figure(NAME, TITLE, missing)]
+    return [*figures, *_draw_typical_units(groups)] if figures else [Figure(NAME, TITLE, missing)]
 
 
-def _draw_typical_units(cells: Cells) -> list[Figure]:
+def _draw_typical_units(groups: Groups) -> list[Figure]:
     """Ioffe & Szegedy's own figure: one unit per scheme. None where `instruments.units` was 0, or below `FEWEST`."""
-    setting = most_telling(cells, list(cells.settings))
-    found = {s: u for s, e in one_seed(list(cells.settings[setting].values())).items() if (u := tracked_units(e))}
+    setting = most_telling(groups, list(groups.settings))
+    found = {s: u for s, e in one_seed(list(groups.settings[setting].values())).items() if (u := tracked_units(e))}
     tracked = {scheme: found[scheme] for scheme in order(found) if len(found[scheme].names) >= FEWEST}
     schemes = list(tracked)[:LAYERS]
     if not schemes:
         return []
-    styles = palette(cells.schemes)
+    styles = palette(groups.schemes)
     canvas, axes = panels(1, len(schemes), max(2.4, 11 / len(schemes)), 3.0, sharey=True)
     reach = max(float(np.abs(tracked[scheme].bands[tracked[scheme].typical]).max()) for scheme in schemes)
     parts = [
@@ -105,12 +105,12 @@ def _draw_typical_units(cells: Cells) -> list[Figure]:
             f" (from {low:.2f} to {high:.2f}), {relative:.2f} of the band's width."
         )
     caption = " ".join([*parts, omitted(LAYERS, tracked, "schemes")]).strip()
-    return [finish(f"{NAME}_unit", "The input of one typical unit over training", caption, canvas, cells.synthetic)]
+    return [finish(f"{NAME}_unit", "The input of one typical unit over training", caption, canvas, groups.synthetic)]
 
 
-def _draw(cells: Cells, setting: Setting, name: str) -> list[Figure]:
-    chosen = one_seed(list(cells.settings[setting].values()))
-    measured = {scheme: found for scheme, entry in chosen.items() if (found := _ribbons(entry))}
+def _draw(groups: Groups, setting: Setting, name: str) -> list[Figure]:
+    chosen = one_seed(list(groups.settings[setting].values()))
+    measured = {scheme: found for scheme, run in chosen.items() if (found := _ribbons(run))}
     if not measured:
         return []
     schemes = order(measured)[:SCHEMES]
@@ -120,7 +120,7 @@ def _draw(cells: Cells, setting: Setting, name: str) -> list[Figure]:
     shape = (len(layers), len(schemes)) if across else (len(schemes), len(layers))
     width = min(5.0, 11 / shape[1])
     canvas, axes = panels(*shape, width, 1.75 if shape[0] > 1 else 2.6, sharex=True, sharey="row" if across else "col")
-    styles = palette(cells.schemes)
+    styles = palette(groups.schemes)
     cut = False
     for j, layer in enumerate(layers):
         row = [axes[j][i] if across else axes[i][j] for i in range(len(schemes))]
@@ -137,12 +137,12 @@ def _draw(cells: Cells, setting: Setting, name: str) -> list[Figure]:
     step_axis(axes[0][0], max(int(r.steps.max()) for s in schemes for r in measured[s].values()))
     canvas.supxlabel("training step", fontsize=9)
     title = TITLE if not setting else f"{TITLE}: {label(setting)}"
-    return [finish(name, title, _caption(chosen, measured, schemes, layers, every, cut), canvas, cells.synthetic)]
+    return [finish(name, title, _caption(chosen, measured, schemes, layers, every, cut), canvas, groups.synthetic)]
 
 
-def tracked_units(entry: Entry) -> Units | None:
+def tracked_units(run: Run) -> Units | None:
     """The units that were tracked in the last layer before the output; of their non-linearity's input."""
-    table = rows(entry, "activations", "step", *BAND)
+    table = rows(run, "activations", "step", *BAND)
     if not {"way", "unit"} <= set(table.columns):
         return None
     table = table[table.unit.notna() & (table.way == "probe") & table.tensor.isin(["normalized", "linear"])]
@@ -169,14 +169,14 @@ def _draw_unit(ax: Axes, units: Units, color: str) -> None:
 
 
 def _caption(
-    chosen: dict[str, Entry],
+    chosen: dict[str, Run],
     measured: dict[str, dict[str, Ribbon]],
     schemes: Sequence[str],
     layers: Sequence[str],
     every: Sequence[str],
     cut: bool,
 ) -> str:
-    settings = chosen[schemes[0]].settings
+    settings = chosen[schemes[0]].values
     seeds = {scheme: chosen[scheme].seed for scheme in schemes}
     which = {f"seed {seed}" if len(set(seeds.values())) == 1 else f"{s} seed {seed}": None for s, seed in seeds.items()}
     linear = {(s, layer) for s in schemes for layer, ribbon in measured[s].items() if ribbon.tensor == "linear"}
@@ -205,40 +205,41 @@ def _caption(
     return " ".join(filter(None, parts))
 
 
-def most_telling(cells: Cells, settings: Sequence[Setting]) -> Setting:
+def most_telling(groups: Groups, settings: Sequence[Setting]) -> Setting:
     """As `measured.choose`, but a diverged run counts too: here it is looked at by itself, not averaged."""
 
     def rank(setting: Setting) -> tuple[int, float]:
-        by_scheme = cells.settings[setting]
-        return sum(any(map(has_layers, cell.entries)) for cell in by_scheme.values()), merit(by_scheme)
+        by_scheme = groups.settings[setting]
+        accuracy = mean_validation_accuracy(by_scheme)
+        return sum(any(map(has_layers, group.members)) for group in by_scheme.values()), accuracy
 
     return max(settings, key=rank)
 
 
-def has_layers(entry: Entry) -> bool:
-    path = entry.run.folder / "measured" / "activations.csv"
-    return entry.status in ("complete", "diverged") and path.exists() and path.stat().st_size > 0
+def has_layers(run: Run) -> bool:
+    path = run.folder / "measured" / "activations.csv"
+    return run.status in ("complete", "diverged") and path.exists() and path.stat().st_size > 0
 
 
-def one_seed(cells: Sequence[Cell]) -> dict[str, Entry]:
+def one_seed(groups: Sequence[Group]) -> dict[str, Run]:
     """A finished run of each scheme, of the seed that most schemes share; the first of its own where it lacks that."""
-    finished = {c.scheme: found for c in cells if (found := [e for e in c.entries if has_layers(e)])}
-    seeds = [entry.seed for entries in finished.values() for entry in entries]
+    finished = {c.scheme: found for c in groups if (found := [e for e in c.members if has_layers(e)])}
+    seeds = [run.seed for members in finished.values() for run in members]
     common = max(dict.fromkeys(seeds), key=seeds.count, default=None)
-    return {s: next((e for e in entries if e.seed == common), entries[0]) for s, entries in finished.items()}
+    return {s: next((e for e in members if e.seed == common), members[0]) for s, members in finished.items()}
 
 
-def _ribbons(entry: Entry) -> dict[str, Ribbon]:
+def _ribbons(run: Run) -> dict[str, Ribbon]:
     """Layer -> its ribbon, in network order; `linear` where a layer has no `normalized` rows, the two being equal."""
-    table = rows(entry, "activations", "step", *PERCENTILES)
+    table = rows(run, "activations", "step", *PERCENTILES)
     if not {"way", "unit"} <= set(table.columns):
         return {}
     result = {}
-    for layer, group in entering(table[(table.way == "probe") & table.unit.isna()]).groupby("layer", sort=False):
-        group = group.sort_values("step", kind="stable")
-        values = group[PERCENTILES].to_numpy(dtype=float)
+    for layer, part in entering(table[(table.way == "probe") & table.unit.isna()]).groupby("layer", sort=False):
+        part = part.sort_values("step", kind="stable")
+        values = part[PERCENTILES].to_numpy(dtype=float)
         if np.isfinite(values).any():
-            result[str(layer)] = Ribbon(group.step.to_numpy(dtype=float), values, str(group.tensor.iloc[0]))
+            result[str(layer)] = Ribbon(part.step.to_numpy(dtype=float), values, str(part.tensor.iloc[0]))
     return result
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pandas as pd
 
-from normbench.analysis.entries import Entry
-from normbench.analysis.groups import Cells, label
+from normbench.analysis.groups import Groups, label
 from normbench.analysis.measured import choose, rows
 from normbench.plots.by_layer import draw_runs, entering, evenly, in_order, mean_over_seeds
-from normbench.plots.drawing import Figure, bend, finish, legend, omitted, panels
+from normbench.plots.drawing import Figure, finish, legend, omitted, panels, symlog_axis
 from normbench.plots.palette import palette
 from normbench.plots.ribbons import step_axis
+from normbench.runs import Run
 
 NAME, TITLE = "shift", "Internal covariate shift: how far each layer's values have moved since the start"
 LAYERS = 5
@@ -18,15 +18,15 @@ ROWS = {"w1_scaled_mean": "distribution (W1)", "moved_scaled_mean": "image by im
 Curves = dict[str, pd.DataFrame]  # layer -> step, ROWS, floor
 
 
-def draw(cells: Cells) -> list[Figure]:
+def draw(groups: Groups) -> list[Figure]:
     """A row per view, a column per layer."""
-    chosen = choose(cells, "shift", "way", "since", *ROWS)
-    measured = {s: [c for e in entries if (c := curves(e))] for s, entries in chosen.runs.items()} if chosen else {}
+    chosen = choose(groups, "shift", "way", "since", *ROWS)
+    measured = {s: [c for e in members if (c := curves(e))] for s, members in chosen.runs.items()} if chosen else {}
     measured = {scheme: runs for scheme, runs in measured.items() if runs}
     if not chosen or not measured:
         return [Figure(NAME, TITLE, "Not drawn: no complete run has measured it. The instrument shift supplies it.")]
     every = in_order(run for runs in measured.values() for run in runs)
-    layers, styles = evenly(every, LAYERS), palette(cells.schemes)
+    layers, styles = evenly(every, LAYERS), palette(groups.schemes)
     canvas, axes = panels(len(ROWS), len(layers), max(2.2, 11 / len(layers)), 1.9, sharex=True, sharey="row")
     for j, layer in enumerate(layers):
         for scheme, runs in measured.items():
@@ -41,7 +41,7 @@ def draw(cells: Cells) -> list[Figure]:
     for row, (column, title) in zip(axes, ROWS.items(), strict=True):
         row[0].set_ylabel(title)
         drawn = (run[layer] for runs in measured.values() for run in runs for layer in layers if layer in run)
-        bent = bend(row[0], "y", pd.concat([table[column] for table in drawn])) or bent
+        bent = symlog_axis(row[0], "y", pd.concat([table[column] for table in drawn])) or bent
         row[0].set_ylim(bottom=0)
     steps = pd.concat([table.step for runs in measured.values() for run in runs for table in run.values()])
     if steps[steps > 0].min() < 0.01 * steps.max():  # snapshots that are denser at the start
@@ -50,18 +50,18 @@ def draw(cells: Cells) -> list[Figure]:
     legend(canvas, {scheme: styles[scheme] for scheme in measured})
     title = TITLE if not chosen.setting else f"{TITLE}: {label(chosen.setting)}"
     caption = _caption(bent, chosen.words, omitted(LAYERS, every, "layers"))
-    return [finish(NAME, title, caption, canvas, cells.synthetic)]
+    return [finish(NAME, title, caption, canvas, groups.synthetic)]
 
 
-def curves(entry: Entry) -> Curves:
+def curves(run: Run) -> Curves:
     """Layer -> its shift since the start in the way "probe", of what enters its activation; in network order."""
-    table = rows(entry, "shift", "step", *ROWS)
+    table = rows(run, "shift", "step", *ROWS)
     if not {"way", "since"} <= set(table.columns):
         return {}
     result = {}
-    for layer, group in entering(table[table.way == "probe"]).groupby("layer", sort=False):
-        floor = group[group.since == "halves"].set_index("step").w1_scaled_mean.rename("floor")
-        since = group[group.since == "start"][["step", *ROWS]].join(floor, on="step")
+    for layer, part in entering(table[table.way == "probe"]).groupby("layer", sort=False):
+        floor = part[part.since == "halves"].set_index("step").w1_scaled_mean.rename("floor")
+        since = part[part.since == "start"][["step", *ROWS]].join(floor, on="step")
         if len(since):
             result[str(layer)] = since
     return result

@@ -9,13 +9,13 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 
-from normbench.analysis.groups import Cells
+from normbench.analysis.groups import Groups
 from normbench.plots.drawing import Figure
 from normbench.plots.figures import FIGURES, draw_all
 
 FEW = 40  # runs, up to which a process starts for longer than it helps
 Against = tuple[str, float]  # as for `draw_all`
-_asked: list[tuple[Cells, Against]] = []  # of a worker: sent once, not with each figure
+_asked: list[tuple[Groups, Against]] = []  # of a worker: sent once, not with each figure
 
 
 def cores() -> int:
@@ -25,18 +25,18 @@ def cores() -> int:
 
 
 @contextmanager
-def drawing(cells: Cells, against: Against, jobs: int | None) -> Iterator[Callable[[], list[Figure]]]:
+def drawing(groups: Groups, against: Against, jobs: int | None) -> Iterator[Callable[[], list[Figure]]]:
     """Start to draw; the function that is yielded waits for the figures, all of them and in their order."""
     jobs = cores() if jobs is None else jobs
-    if jobs < 2 or len(cells.entries) <= FEW:
-        yield lambda: draw_all(cells, against)
+    if jobs < 2 or len(groups.members) <= FEW:
+        yield lambda: draw_all(groups, against)
         return
     # Not fork, which copies locks that other threads hold; the server imports matplotlib once for all workers.
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(method)
     if method == "forkserver":
         context.set_forkserver_preload([__name__])
-    with ProcessPoolExecutor(jobs, context, _remember, (cells, against)) as pool:
+    with ProcessPoolExecutor(jobs, context, _remember, (groups, against)) as pool:
         futures: list[Future[list[Figure]]] = []
         with suppress(BrokenProcessPool):
             futures += [pool.submit(_draw, place) for place in range(len(FIGURES))]
@@ -47,7 +47,7 @@ def drawing(cells: Cells, against: Against, jobs: int | None) -> Iterator[Callab
                     return [figure for future in futures for figure in future.result()]
             except BrokenProcessPool:
                 pass
-            return draw_all(cells, against)  # a worker was killed, such as for its memory: one alone needs less
+            return draw_all(groups, against)  # a worker was killed, such as for its memory: one alone needs less
 
         try:
             yield wait
@@ -55,8 +55,8 @@ def drawing(cells: Cells, against: Against, jobs: int | None) -> Iterator[Callab
             pool.shutdown(cancel_futures=True)
 
 
-def _remember(cells: Cells, against: Against) -> None:
-    _asked[:] = [(cells, against)]
+def _remember(groups: Groups, against: Against) -> None:
+    _asked[:] = [(groups, against)]
 
 
 def _draw(place: int) -> list[Figure]:

@@ -4,32 +4,32 @@ from __future__ import annotations
 
 import pandas as pd
 
-from normbench.analysis.entries import Entry
-from normbench.analysis.groups import Cells, label
+from normbench.analysis.groups import Groups, label
 from normbench.analysis.measured import choose, rows
 from normbench.plots.by_layer import draw_runs, evenly, in_order
 from normbench.plots.drawing import Figure, finish, legend, omitted, panels
 from normbench.plots.palette import palette
+from normbench.runs import Run
 
 NAME, TITLE = "time_steps", "Along the sequence"
 TENSORS = ("linear", "normalized", "activation")
 LAYERS = 2
 
 
-def draw(cells: Cells) -> list[Figure]:
+def draw(groups: Groups) -> list[Figure]:
     """A column per tensor; rows of standard deviation and mean, for each layer."""
-    chosen = choose(cells, "time_steps", "way", "time", "mean", "std")
+    chosen = choose(groups, "time_steps", "way", "time", "mean", "std")
     if chosen is None:
         missing = "Not drawn: no complete run is of a recurrent network (model=rnn) with the instrument time_steps."
         return [Figure(NAME, TITLE, missing)]
-    every = in_order(_last(entry).layer for entries in chosen.runs.values() for entry in entries)
-    layers, styles = evenly(every, LAYERS), palette(cells.schemes)
+    every = in_order(_last(run).layer for members in chosen.runs.values() for run in members)
+    layers, styles = evenly(every, LAYERS), palette(groups.schemes)
     lines = [(layer, number) for layer in layers for number in ("std", "mean")]
     canvas, axes = panels(len(lines), len(TENSORS), 3.8, 2.2, sharex=True, sharey="row")
     for row, (layer, number) in zip(axes, lines, strict=True):
         for ax, tensor in zip(row, TENSORS, strict=True):
-            for scheme, entries in chosen.runs.items():
-                found = [run for entry in entries if len(run := along(entry, layer, tensor, number))]
+            for scheme, members in chosen.runs.items():
+                found = [series for run in members if len(series := along(run, layer, tensor, number))]
                 draw_runs(ax, found, styles[scheme])
         where = f"{layer}: " if len(every) > 1 else ""
         row[0].set_ylabel(where + {"std": "standard deviation", "mean": "mean"}[number])
@@ -47,17 +47,17 @@ def draw(cells: Cells) -> list[Figure]:
         chosen.words,
         omitted(LAYERS, every, "layers"),
     ]
-    return [finish(NAME, title, " ".join(filter(None, parts)), canvas, cells.synthetic)]
+    return [finish(NAME, title, " ".join(filter(None, parts)), canvas, groups.synthetic)]
 
 
-def along(entry: Entry, layer: str, tensor: str, number: str) -> pd.Series:
+def along(run: Run, layer: str, tensor: str, number: str) -> pd.Series:
     """Time step -> `number`, "mean" or "std", at the last snapshot."""
-    table = _last(entry)
+    table = _last(run)
     table = table[(table.layer == layer) & (table.tensor == tensor) & table[number].notna()]
     return table.set_index("time")[number].sort_index()
 
 
-def _last(entry: Entry) -> pd.DataFrame:
-    table = rows(entry, "time_steps", "step", "time", "mean", "std")
+def _last(run: Run) -> pd.DataFrame:
+    table = rows(run, "time_steps", "step", "time", "mean", "std")
     table = table[table.way == "probe"] if "way" in table.columns else table
     return table[table.step == table.step.max()]

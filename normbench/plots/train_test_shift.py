@@ -11,23 +11,23 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from normbench.analysis.entries import Entry
-from normbench.analysis.groups import Cells, label
+from normbench.analysis.groups import Groups, label
 from normbench.analysis.measured import choose, rows
 from normbench.plots.by_layer import in_order, layer_axis, mean_over_seeds, once
 from normbench.plots.drawing import Figure, finish, omitted, panels, plain_ticks
 from normbench.plots.palette import Style, palette
+from normbench.runs import Run
 
 NAME, TITLE = "train_test_shift", "Two shifts: internal, over training, and between training and test images"
 SCHEMES, SHIFT = 5, "w1_scaled_mean"
 INTERNAL: dict[str, Any] = {"color": "black", "marker": "o", "markersize": 6, "linewidth": 2.4}
 CONTROL: dict[str, Any] = {"color": "#7F7F7F", "linestyle": ":"}
-Runs = Sequence[Entry]
+Runs = Sequence[Run]
 
 
-def draw(cells: Cells) -> list[Figure]:
+def draw(groups: Groups) -> list[Figure]:
     """A column per scheme; above, both shifts by layer; below, accuracy against severity."""
-    chosen = choose(cells, NAME, "corruption", "severity", "statistics", "tensor", "accuracy", SHIFT)
+    chosen = choose(groups, NAME, "corruption", "severity", "statistics", "tensor", "accuracy", SHIFT)
     tables = {s: [t for e in es if len(t := network_rows(e))] for s, es in chosen.runs.items()} if chosen else {}
     severities = sorted({int(n) for runs in tables.values() for table in runs for n in table.severity if n > 0})
     if not chosen or not severities:
@@ -36,7 +36,9 @@ def draw(cells: Cells) -> list[Figure]:
     corruptions = list(dict.fromkeys(n for runs in tables.values() for t in runs for n in t.corruption[t.severity > 0]))
     styles = {name: style for name, style in palette(["none", *corruptions]).items() if name in corruptions}
     canvas, axes = panels(2, len(schemes), max(2.3, 9.6 / len(schemes)), 2.6, sharey="row")
-    found = {s: {e: layer_rows(e, severity) for e in chosen.runs[s]} for s in schemes}
+    found: dict[str, dict[Run, pd.DataFrame]] = {}
+    for scheme in schemes:
+        found[scheme] = {run: layer_rows(run, severity) for run in chosen.runs[scheme]}
     layers = in_order(table.layer for runs in found.values() for table in runs.values())
     for scheme, above, below in zip(schemes, axes[0], axes[1], strict=True):
         _draw_shifts(above, layers, found[scheme], styles)
@@ -68,34 +70,34 @@ def draw(cells: Cells) -> list[Figure]:
         chosen.words,
         omitted(len(schemes), [s for s in tables if tables[s]], "schemes"),
     ]
-    return [finish(NAME, title, " ".join(filter(None, parts)), canvas, cells.synthetic)]
+    return [finish(NAME, title, " ".join(filter(None, parts)), canvas, groups.synthetic)]
 
 
-def network_rows(entry: Entry) -> pd.DataFrame:
+def network_rows(run: Run) -> pd.DataFrame:
     """Accuracies: corruption, severity, statistics, images, accuracy."""
-    table = rows(entry, NAME, "severity", "images", "accuracy")
+    table = rows(run, NAME, "severity", "images", "accuracy")
     if not {"corruption", "statistics"} <= set(table.columns):
         return table[:0]
     return table[table.layer.isna() & table.accuracy.notna() & table.severity.notna() & table.corruption.notna()]
 
 
-def layer_rows(entry: Entry, severity: int) -> pd.DataFrame:
+def layer_rows(run: Run, severity: int) -> pd.DataFrame:
     """corruption, layer, SHIFT of each layer's input, at one severity and of the uncorrupted images."""
-    table = rows(entry, NAME, "severity", SHIFT)
+    table = rows(run, NAME, "severity", SHIFT)
     if not {"corruption", "statistics", "tensor"} <= set(table.columns):
         return pd.DataFrame(columns=["corruption", "layer", "severity", SHIFT])
     inputs = table[(table.tensor == "input") & (table.statistics == "training") & table.layer.notna()]
     return inputs[inputs.severity.isin([0, severity]) & inputs[SHIFT].notna()]
 
 
-def internal(entry: Entry, layers: Sequence[str]) -> pd.Series | None:
+def internal(run: Run, layers: Sequence[str]) -> pd.Series | None:
     """Layer -> how far its input has moved from the start to the end, as the run's summary says; None: not measured."""
-    found = (entry.summary.get("measured") or {}).get("shift")
+    found = (run.summary.get("measured") or {}).get("shift")
     known = {layer: found[layer] for layer in layers if layer in found} if isinstance(found, Mapping) else {}
     return pd.Series(known, dtype=float) if known else None
 
 
-def _draw_shifts(ax: Axes, layers: Sequence[str], runs: Mapping[Entry, pd.DataFrame], styles: dict[str, Style]) -> None:
+def _draw_shifts(ax: Axes, layers: Sequence[str], runs: Mapping[Run, pd.DataFrame], styles: dict[str, Style]) -> None:
     def line(parts: Iterable[pd.Series | None], **look: Any) -> None:
         if known := [once(part).reindex(layers) for part in parts if part is not None and len(part)]:
             ax.plot(range(len(layers)), mean_over_seeds(known), **look)
@@ -104,7 +106,7 @@ def _draw_shifts(ax: Axes, layers: Sequence[str], runs: Mapping[Entry, pd.DataFr
         of_it = [t[(t.corruption == name) & (t.severity > 0)].set_index("layer")[SHIFT] for t in runs.values()]
         line(of_it, color=style.color, marker=style.marker, linestyle="--", linewidth=1.0, markerfacecolor="white")
     line((t[t.severity == 0].set_index("layer")[SHIFT] for t in runs.values()), **CONTROL)
-    line(moved := [internal(entry, layers) for entry in runs], **INTERNAL)
+    line(moved := [internal(run, layers) for run in runs], **INTERNAL)
     if any(part is not None for part in moved):  # zero, which is not on a logarithmic axis
         ax.text(-0.35, 0.03, "internal: 0", transform=ax.get_xaxis_transform(), fontsize=7, fontweight="bold")
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from normbench.analysis import answer as analysis  # whole: its `tables` is not our module of that name
 from normbench.analysis.answer import Options
-from normbench.analysis.groups import Cells, read
+from normbench.analysis.groups import Groups, read
 from normbench.analysis.leaderboard import Leaderboard, leaderboard, print_leaderboard
 from normbench.analysis.notes import differences
 from normbench.analysis.selection import Filter, ReportError, format_filter, parse, select
@@ -40,7 +40,7 @@ def build(
     only: Filter | None = None,
     question: str = "",
     jobs: int | None = 1,
-    extra: Callable[[Cells], Extra] | None = None,
+    extra: Callable[[Groups], Extra] | None = None,
 ) -> Report:
     """Write `report/` into a study's folder: page, tables, figures. The same runs give the same bytes.
 
@@ -72,7 +72,7 @@ def compile_content(
     only: Filter,
     question: str,
     jobs: int | None,
-    extra: Callable[[Cells], Extra] | None = None,
+    extra: Callable[[Groups], Extra] | None = None,
 ) -> Content:
     """Read, count, draw: everything but writing. Arguments and errors are those of `build`."""
     from normbench.analysis.reproduce import every_run
@@ -81,26 +81,28 @@ def compile_content(
 
     everything = load(folder)
     chosen = select(everything, only)
-    cells = read(chosen)
+    groups = read(chosen)
     try:
-        reference, _ = analysis.check(cells, options)
+        reference, _ = analysis.check(groups, options)
     except ValueError as error:
         raise ReportError(str(error)) from error
     filtered = ""
     if only:
-        filtered = f"Filtered: {format_filter(only)}. {len(cells.entries)} of the study's {len(list(everything))} runs."
-    first = extra(cells) if extra is not None and not only else Extra()
-    with drawing(cells, (reference, options.margin), jobs) as figures:
+        filtered = (
+            f"Filtered: {format_filter(only)}. {len(groups.members)} of the study's {len(list(everything))} runs."
+        )
+    first = extra(groups) if extra is not None and not only else Extra()
+    with drawing(groups, (reference, options.margin), jobs) as figures:
         return Content(
-            board=leaderboard(cells),
-            tables=[*first.tables, *analysis.tables(cells, options)],
-            runs=every_run(cells),
-            question=next((str(q) for e in cells.entries if (q := e.run.config.get("question"))), question),
-            answer=[*analysis.answer(cells, options), *first.answer],
-            differences=differences(cells),
+            board=leaderboard(groups),
+            tables=[*first.tables, *analysis.tables(groups, options)],
+            runs=every_run(groups),
+            question=next((str(q) for e in groups.members if (q := e.config.get("question"))), question),
+            answer=[*analysis.answer(groups, options), *first.answer],
+            differences=differences(groups),
             filtered=filtered,
             command=_command(folder, options, only),
-            unread={**cells.foreign, **_strangers(folder)},
+            unread={**groups.unreadable, **_strangers(folder)},
             figures=[*first.figures, *figures()],  # last: drawn while the rest is counted
         )
 
@@ -123,7 +125,7 @@ def _strangers(folder: Path) -> Mapping[str, str]:
 
 
 __all__ = [
-    "Cells",
+    "Groups",
     "Leaderboard",
     "Options",
     "Report",

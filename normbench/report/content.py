@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 
-from normbench.analysis.groups import Cells
+from normbench.analysis.groups import Groups
 from normbench.analysis.leaderboard import Leaderboard, leaderboard_table, to_markdown
 from normbench.analysis.notes import constants
 from normbench.analysis.tables import Table, escape
@@ -48,7 +48,7 @@ class Content:
     unread: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def cells(self) -> Cells:
+    def groups(self) -> Groups:
         return self.board.cells
 
     @property
@@ -87,6 +87,6 @@ class Content:
         """What the page says above its tables, and all of them but that of the runs."""
         said = [self.question, *self.answer]
         warned = [f"> {escape(words)}" for words in (self.filtered, *self.differences) if words]
-        lines = [f"# {escape(self.cells.folder.name)}", *map(escape, filter(None, said)), *warned]
-        lines.append("All runs: `" + constants(self.cells).replace("`", "'") + "`")
+        lines = [f"# {escape(self.groups.folder.name)}", *map(escape, filter(None, said)), *warned]
+        lines.append("All runs: `" + constants(self.groups).replace("`", "'") + "`")
         return "\n\n".join([*lines, *(table.to_markdown() for table in self.tables)]).rstrip("\n") + "\n"

@@ -14,7 +14,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from normbench.analysis.groups import Cells, show
+from normbench.analysis.groups import Groups, show
 from normbench.analysis.leaderboard import HEADINGS
 from normbench.analysis.notes import constants
 from normbench.analysis.reproduce import commands
@@ -30,7 +30,7 @@ FOLDED = 60  # runs, above which their table is folded away
 
 def render(content: Content) -> str:
     """The page. All of it comes from the runs' files, without the time of building: the same runs, the same bytes."""
-    board, cells = content.board, content.cells
+    board, groups = content.board, content.groups
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
     environment.trim_blocks = environment.lstrip_blocks = True
     environment.filters |= {"picture": picture, "prose": prose, "rows": page_tables.rows}
@@ -39,27 +39,27 @@ def render(content: Content) -> str:
         "page.html"
     ).render(
         content=content,
-        study=cells.folder.resolve().name,
+        study=groups.folder.resolve().name,
         style=Markup(style),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        counts=sources.counts(cells),
-        synthetic=", synthetic data" if cells.synthetic and "dataset" not in cells.varying else "",
+        counts=sources.counts(groups),
+        synthetic=", synthetic data" if groups.synthetic and "dataset" not in groups.varying else "",
         answer=[words for words in content.answer if not words.startswith("SYNTHETIC")],
         warned=_warned(content),
-        shared=constants(cells),
-        constant={key: show(value) for key, value in cells.constant.items()},
-        options=sources.scheme_options(cells),
+        shared=constants(groups),
+        constant={key: show(value) for key, value in groups.constant.items()},
+        options=sources.scheme_options(groups),
         notes=[note for note in board.notes if not note.startswith(("Not read: ", "SYNTHETIC"))],  # said elsewhere
-        colors=_colors(cells),
-        filters=page_tables.filters(cells),
+        colors=_colors(groups),
+        filters=page_tables.filters(groups),
         headings=HEADINGS if any(row.remarks for row in board.rows) else HEADINGS[:-1],
-        groups=page_tables.groups(board),
+        groups=page_tables.by_setting(board),
         glance=page_tables.glance(board),
-        troubles=page_tables.troubles(cells),
-        tracebacks=sources.tracebacks(cells),
-        facts=sources.facts(cells),
-        commands=commands(cells),
+        troubles=page_tables.troubles(groups),
+        tracebacks=sources.tracebacks(groups),
+        facts=sources.facts(groups),
+        commands=commands(groups),
         folded=FOLDED,
     )
 
@@ -86,6 +86,6 @@ def _warned(content: Content) -> list[str]:
     return [*synthetic, *filtered, *content.differences, *unread]
 
 
-def _colors(cells: Cells) -> dict[str, str]:
+def _colors(groups: Groups) -> dict[str, str]:
     """Black would be lost on a dark page."""
-    return {name: style.color.replace("#000000", "currentColor") for name, style in palette(cells.schemes).items()}
+    return {name: style.color.replace("#000000", "currentColor") for name, style in palette(groups.schemes).items()}

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from normbench.analysis.groups import Cells, label, order, show
+from normbench.analysis.groups import Groups, label, order, show
 from normbench.analysis.leaderboard import HEADINGS, Leaderboard, Row, percent, synopsis, texts
 from normbench.analysis.notes import heading
 from normbench.analysis.tables import Column, Table
@@ -26,10 +26,10 @@ class Item:
     kind: str = ""
 
 
-def filters(cells: Cells) -> list[tuple[str, str, list[str]]]:
+def filters(groups: Groups) -> list[tuple[str, str, list[str]]]:
     """What there is to choose between: (key, legend, values), without keys that have one value only."""
-    values = {key: {show(v) for e in cells.entries if (v := e.settings.get(key)) is not None} for key in FILTERS}
-    found = {**{key: sorted(values[key], key=_size) for key in FILTERS}, "scheme": order(cells.schemes)}
+    values = {key: {show(v) for e in groups.members if (v := e.values.get(key)) is not None} for key in FILTERS}
+    found = {**{key: sorted(values[key], key=_size) for key in FILTERS}, "scheme": order(groups.schemes)}
     return [(key, legend, found[key]) for key, legend in FILTERS.items() if len(found[key]) > 1]
 
 
@@ -63,7 +63,7 @@ def sortable(value: Any) -> str:
     return str(value)
 
 
-def groups(board: Leaderboard) -> list[dict[str, Any]]:
+def by_setting(board: Leaderboard) -> list[dict[str, Any]]:
     """The leaderboard: per setting a heading, a sentence, and rows with a mark of mean and interval each."""
     return [
         {
@@ -77,8 +77,8 @@ def groups(board: Leaderboard) -> list[dict[str, Any]]:
     ]
 
 
-def _row_keys(row: Row, cells: Cells) -> dict[str, str]:
-    return keys({**cells.constant, **dict(row.group.setting), "scheme": row.group.scheme})
+def _row_keys(row: Row, groups: Groups) -> dict[str, str]:
+    return keys({**groups.constant, **dict(row.group.setting), "scheme": row.group.scheme})
 
 
 def _items(row: Row) -> list[Item]:
@@ -128,7 +128,7 @@ def glance(board: Leaderboard) -> dict[str, Any] | None:
     return {"columns": [heading(board.cells, setting) for setting in settings], "lines": lines}
 
 
-def troubles(cells: Cells) -> Table:
+def troubles(groups: Groups) -> Table:
     """Runs without a result, each with the reason in its own words."""
     columns = [
         Column("scheme", "norm", numeric=False),
@@ -138,18 +138,18 @@ def troubles(cells: Cells) -> Table:
         Column("reason", "message", numeric=False),
         Column("run", "folder", numeric=False),
     ]
-    found = [entry for entry in cells.entries if entry.status != "complete"]
+    found = [run for run in groups.members if run.status != "complete"]
     lines = [
         {
-            **{key: entry.settings.get(key) for key in FILTERS},
-            "scheme": entry.scheme,
-            "setting": label(tuple((key, entry.settings.get(key)) for key in cells.varying), ""),
-            "seed": entry.seed,
-            "status": entry.status,
-            "reason": entry.reason,
-            "run": entry.name,
+            **{key: run.values.get(key) for key in FILTERS},
+            "scheme": groups.scheme_of(run),
+            "setting": label(tuple((key, run.values.get(key)) for key in groups.varying), ""),
+            "seed": run.seed,
+            "status": run.status,
+            "reason": run.reason,
+            "run": run.name,
         }
-        for entry in found
+        for run in found
     ]
     return Table("troubles", "Runs without a result", "", columns, lines)
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from measured_study import measure_everything
 
 from normbench.analysis.answer import Options, answer, tables
 from normbench.analysis.groups import Cells, read
 from normbench.analysis.notes import differences
 from normbench.runs import load
+from tests.study_files import measure_everything
 
 Add = Callable[..., Path]
 NAMES = [

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from measured_study import measure
 
 from normbench.analysis.groups import read
 from normbench.analysis.inference_statistics import inference_table
 from normbench.analysis.statistics import estimate
 from normbench.runs import load
+from tests.study_files import measure
 
 Add = Callable[..., Path]
 

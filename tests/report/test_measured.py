@@ -10,7 +10,7 @@ import pytest
 from normbench.analysis import measured
 from normbench.analysis.groups import read
 from normbench.runs import load
-from tests.report.measured_study import measure
+from tests.study_files import measure
 
 Add = Callable[..., Path]
 ROWS = [{"step": 0, "layer": "a", "tensor": "w", "gradient": 1}]

@@ -22,8 +22,8 @@ def test_a_layers_curve_is_of_what_enters_its_activation(study: Path, add: Add) 
         file.write(
             "10,,,,a,linear,running,start,9,9,9\n10,,,,a,linear,probe,path,9,9,9\n10,,,,a,activation,probe,start,9,9,9\n"
         )
-    (entry,) = read(load(study)).entries
-    found = shift.curves(entry)
+    (run,) = read(load(study)).members
+    found = shift.curves(run)
     assert list(found) == ["b", "a"]
     assert found["b"].step.tolist() == [0, 1]
     assert found["a"].step.tolist() == [0, 1, 10]

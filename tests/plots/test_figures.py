@@ -84,7 +84,7 @@ def test_a_figure_without_data_says_what_supplies_them(study: Path, add: Add) ->
 def test_a_figure_that_fails_leaves_the_others(
     full: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(batch_sizes, "draw", lambda cells: 1 / 0)
+    monkeypatch.setattr(batch_sizes, "draw", lambda groups: 1 / 0)
     figures = {figure.name: figure for figure in draw_all(read(load(full)))}
     sizes = figures.pop("batch_sizes")
     assert figures["learning_curves"].svg
@@ -128,13 +128,13 @@ def test_a_missing_seed_does_not_bend_the_mean(study: Path, add: Add) -> None:
     path = add(seed=1, curve=(0.1, 0.5, 0.9))
     text = (path / "epochs.csv").read_text().splitlines(keepends=True)
     (path / "epochs.csv").write_text("".join(text[:-1]) + text[-1][:5])  # a torn last row
-    cells = read(load(study))
-    curves = {entry: learning_curves._curve(entry) for entry in cells.entries}
+    groups = read(load(study))
+    curves = {run: learning_curves._curve(run) for run in groups.members}
     assert sorted(len(curve) for curve in curves.values()) == [2, 3]
     with drawing.look():
         _, axes = drawing.panels(1, 1, 3, 3)
-        cell = cells.settings[()]["batch"]
-        learning_curves._draw_cell(axes[0][0], cell, curves, palette(["batch"])["batch"], "samples")
+        cell = groups.settings[()]["batch"]
+        learning_curves._draw_group(axes[0][0], cell, curves, palette(["batch"])["batch"], "samples")
     np.testing.assert_allclose(axes[0][0].lines[-1].get_xydata(), [[0, 90], [1000, 50]])
 
 
@@ -163,8 +163,8 @@ def test_ribbons_read_what_is_there(study: Path, add: Add) -> None:
     """Infinite values become gaps, `linear` stands in where there is no `normalized`, `activation` is not drawn."""
     broken = [BAND[0], (-np.inf, -1.0, 0.0, 1.0, np.inf)]
     add(norm="none", layers={"b/linear": broken, "a/activation": BAND, "a/linear": BAND})
-    (entry,) = read(load(study)).entries
-    found = ribbons._ribbons(entry)
+    (run,) = read(load(study)).members
+    found = ribbons._ribbons(run)
     assert list(found) == ["b", "a"]  # in network order, not by name
     assert found["b"].tensor == "linear"
     assert found["b"].steps.tolist() == [0, 1]
@@ -179,8 +179,8 @@ def test_other_ways_single_units_and_missing_columns_do_no_harm(study: Path, add
     file = path / "measured" / "activations.csv"
     table = file.read_text()
     file.write_text(table + "5,,,,a,linear,running,,,,,,9,9,9,9,9\n5,,,,a,linear,probe,3,,,,,9,9,9,9,9\n")
-    (entry,) = read(load(study)).entries
-    assert ribbons._ribbons(entry)["a"].reach == 4.0
+    (run,) = read(load(study)).members
+    assert ribbons._ribbons(run)["a"].reach == 4.0
     file.write_text(re.sub("p01|p99", "other", table))
     assert not draw(study)["ribbons"].svg
 
@@ -190,7 +190,10 @@ def test_one_ribbon_figure_per_model(study: Path, add: Add) -> None:
     for model in ("mlp", "rnn"):
         for norm in ("none", "batch", "layer"):
             add(norm=norm, model=model, layers={"cell/linear": BAND})
-    assert [name for name in draw(study) if "ribbons" in name] == ["ribbons_mlp", "ribbons_rnn"]
+    assert [name for name in draw(study) if name.startswith("ribbons") and not name.endswith("unit")] == [
+        "ribbons_mlp",
+        "ribbons_rnn",
+    ]
 
 
 @pytest.mark.usefixtures("undrawn")

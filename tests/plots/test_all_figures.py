@@ -15,7 +15,7 @@ from normbench.plots import lr_batch, ribbons
 from normbench.plots.drawing import Figure, finish, look, panels
 from normbench.plots.figures import FIGURES
 from normbench.runs import load
-from tests.report.measured_study import measure_everything
+from tests.study_files import measure_everything
 
 Add = Callable[..., Path]
 SUPPLIED_BY = {  # figures that need more than a plain run: what the note without data must name
@@ -140,13 +140,13 @@ def test_the_synthetic_mark_and_empty_panels_are_saved() -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_reading_is_once_per_table(measured: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from normbench.analysis.entries import Entry
+    from normbench.runs import Run
 
     seen: list[tuple[str, str]] = []
-    table = Entry.table
-    monkeypatch.setattr(Entry, "table", lambda entry, name: seen.append((entry.name, name)) or table(entry, name))
-    cells = read(load(measured))
+    table = Run.table
+    monkeypatch.setattr(Run, "table", lambda run, name: seen.append((run.name, name)) or table(run, name))
+    groups = read(load(measured))
     with look():
         for module in FIGURES:
-            module.draw(cells)
+            module.draw(groups)
     assert len(seen) == len(set(seen))

@@ -39,7 +39,7 @@ def two_schemes(study: Path, add: Add) -> Path:
 
 
 def test_the_unit_drawn_is_the_one_with_the_median_excursion(two_schemes: Path) -> None:
-    batch, none = (ribbons.tracked_units(entry) for entry in read(load(two_schemes)).entries)
+    batch, none = (ribbons.tracked_units(run) for run in read(load(two_schemes)).members)
     assert none is not None
     assert batch is not None
     assert (none.layer, none.tensor, batch.tensor) == ("hidden1", "linear", "normalized")

@@ -13,7 +13,7 @@ from normbench.analysis.groups import read
 from normbench.plots import train_test_shift
 from normbench.plots.drawing import Figure, look
 from normbench.runs import load
-from tests.report.measured_study import measure_everything
+from tests.study_files import measure_everything
 
 Add = Callable[..., Path]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from normbench.analysis.groups import Cells
+from normbench.analysis.groups import Groups
 from normbench.analysis.groups import read as read_cells
 from normbench.claims.claim import Claim, ClaimError, claims, find, read
 from normbench.claims.grammar import kind, words
@@ -25,8 +25,8 @@ assert len(FILES) >= 3
 
 
 @cache
-def grid(experiment: str) -> Cells:
-    """The cells of an experiment, as its study will have them."""
+def grid(experiment: str) -> Groups:
+    """The groups of an experiment, as its study will have them."""
     runs = [
         SimpleNamespace(
             folder=cell.folder, config=cell.config, choices=cell.choices, summary={}, status="interrupted",

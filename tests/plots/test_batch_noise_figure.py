@@ -28,8 +28,8 @@ def noisy(add: Add, batch_size: int, norm: str = "batch") -> None:
 
 def test_it_takes_the_last_rows_of_the_norms_input(study: Path, add: Add) -> None:
     noisy(add, 4)
-    (entry,) = read(load(study)).entries
-    table = batch_noise._noise(entry)
+    (run,) = read(load(study)).members
+    table = batch_noise._noise(run)
     assert table is not None
     assert sorted(table.noise_mean) == pytest.approx([0.01, 0.5, 0.5])
     assert set(table.batch_size) == {4}

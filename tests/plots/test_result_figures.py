@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from normbench.analysis.groups import Cells, read
+from normbench.analysis.groups import Groups, read
 from normbench.plots import cost, forest, lr_batch, lr_sensitivity
 from normbench.plots.drawing import look
 from normbench.plots.errors import errors, lines_of
 from normbench.runs import load
-from tests.report.measured_study import measure
+from tests.study_files import measure
 
 Add = Callable[..., Path]
 
 
-def cells(study: Path) -> Cells:
+def groups(study: Path) -> Groups:
     return read(load(study))
 
 
@@ -29,13 +29,13 @@ def test_the_band_is_of_the_best_of_all_schemes(study: Path, add: Add) -> None:
             add(norm="batch", lr=lr, seed=seed, accuracy=batch)
     add(norm="layer", lr=0.1, seed=0, accuracy=0.9)
     add(norm="layer", lr=0.1, seed=1, status="diverged")  # one seed short: its mean says nothing of the other
-    (line,) = lines_of(cells(study), "lr").values()
+    (line,) = lines_of(groups(study), "lr").values()
     found = lr_sensitivity.stable(line)
     assert {s: [f"{lr:g}" for lr in lrs] for s, lrs in found.items()} == {
         "none": ["0.01", "0.1"], "batch": ["0.1", "1"], "layer": []
     }  # fmt: skip
     with look():
-        (figure,) = lr_sensitivity.draw(cells(study))
+        (figure,) = lr_sensitivity.draw(groups(study))
     assert "from 13 runs" in figure.caption
     assert "Marks on the upper edge" in figure.caption
 
@@ -48,7 +48,7 @@ def test_a_line_has_its_means_seeds_and_marks(study: Path, add: Add) -> None:
     for seed, accuracy in ((0, 0.9), (1, 0.8)):
         add(norm="none", lr=0.1, seed=seed, accuracy=accuracy)
     add(norm="none", lr=1.0, status="diverged")
-    (line,) = lines_of(cells(study), "lr").values()
+    (line,) = lines_of(groups(study), "lr").values()
     assert errors(line["none"][0.1], "validation") == pytest.approx([11, 21])
     with look():
         _, axes = panels(1, 1, 2, 2)
@@ -71,7 +71,7 @@ def test_squares_of_the_map(study: Path, add: Add) -> None:
         (cell,) = read(load(folder)).settings[()].values()
         return lr_batch.square(cell)
 
-    from tests.report.conftest import write_run as write
+    from tests.study_files import write_run as write
 
     assert square().text == "10"
     assert square(status="diverged") == lr_batch.Square(None, "D")
@@ -87,11 +87,11 @@ def test_differences_are_paired_by_seed(study: Path, add: Add) -> None:
             if accuracy:
                 add(norm=norm, seed=seed, accuracy=accuracy)
     add(norm="batch", seed=2, status="diverged")
-    by_scheme = cells(study).settings[()]
+    by_scheme = groups(study).settings[()]
     assert forest.paired(by_scheme["batch"], by_scheme["none"]) == pytest.approx([2, 3])
     with look():
-        (figure,) = forest.draw(cells(study))
-        (turned,) = forest.draw(cells(study), reference="batch", margin=1)
+        (figure,) = forest.draw(groups(study))
+        (turned,) = forest.draw(groups(study), reference="batch", margin=1)
     assert "minus that of none" in figure.caption
     assert "from 2 pairs" in figure.caption
     assert "minus that of batch" in turned.caption
@@ -102,20 +102,20 @@ def test_without_the_reference_the_first_scheme_stands_in(study: Path, add: Add)
     for norm in ("batch", "layer"):
         add(norm=norm)
     with look():
-        assert "minus that of batch" in forest.draw(cells(study))[0].caption
+        assert "minus that of batch" in forest.draw(groups(study))[0].caption
 
 
 def test_cost_by_hand(study: Path, add: Add) -> None:
     path = add(norm="none", lr=0.1, accuracy=0.8)
     better = add(norm="none", lr=1.0, accuracy=0.9)
     measure(path, "memory_time", [{"step": 0, "saved": 500}, {"step": 9, "saved": 2500}])
-    found = cells(study)
+    found = groups(study)
     group = [by_scheme["none"] for by_scheme in found.settings.values()]
-    assert cost.milliseconds(found.entries[0]) == pytest.approx(100)  # 10 s in 100 steps
+    assert cost.milliseconds(found.members[0]) == pytest.approx(100)  # 10 s in 100 steps
     assert cost.kilobytes(group) == 2.5
-    assert cost.best_cell(group).entries[0].name == better.name
+    assert cost.best_group(group).members[0].name == better.name
     assert cost.kilobytes(group[1:]) == 0
     with look():
         (figure,) = cost.draw(found)
     assert "From 2 complete runs" in figure.caption
-    assert math.isclose(errors(cost.best_cell(group))[0], 10)
+    assert math.isclose(errors(cost.best_group(group))[0], 10)

@@ -9,16 +9,15 @@ from typing import Any
 
 import pytest
 
-from normbench.analysis.entries import read_run
 from normbench.claims.metrics import NEVER, Number, number
 from normbench.runs import Run
-from tests.report.measured_study import Row, measure
+from tests.study_files import Row, measure
 
 Add = Callable[..., Path]
 
 
 def of(run: Path, metric: Any) -> Number:
-    return number(metric, read_run(Run(run)))
+    return number(metric, Run(run))
 
 
 def test_numbers_of_the_summary(add: Add) -> None:

@@ -9,27 +9,26 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from normbench.analysis.entries import Entry
 from normbench.analysis.groups import read
 from normbench.plots import by_layer, depth, running_statistics
 from normbench.plots.drawing import look, panels
 from normbench.plots.palette import palette
-from normbench.runs import load
-from tests.report.measured_study import Row, measure
+from normbench.runs import Run, load
+from tests.study_files import Row, measure
 
 Add = Callable[..., Path]
 
 
-def entry(study: Path, add: Add, instrument: str, rows: list[Row]) -> Entry:
+def run(study: Path, add: Add, instrument: str, rows: list[Row]) -> Run:
     measure(add(), instrument, rows)
-    return read(load(study)).entries[0]
+    return read(load(study)).members[0]
 
 
 def test_gradients_of_a_cells_matrices_are_joined(study: Path, add: Add) -> None:
     rows = [{"step": s, "layer": "cell", "tensor": t, "gradient": g, "update_ratio": u}
             for s, t, g, u in ((0, "input.w", 3, 0.1), (0, "hidden.w", 4, 0.3), (0, "input.linear", 9, ""),
                                (5, "input.w", 6, ""), (5, "hidden.w", 8, ""))]  # fmt: skip
-    found = entry(study, add, "gradients", rows)
+    found = run(study, add, "gradients", rows)
     assert depth.gradient(found, "first").to_dict() == {"cell": 5}
     assert depth.gradient(found, "last").to_dict() == {"cell": 10}
     assert depth.update(found, "last").to_dict() == {"cell": pytest.approx(0.2)}  # the last step has no next update
@@ -37,7 +36,7 @@ def test_gradients_of_a_cells_matrices_are_joined(study: Path, add: Add) -> None
 
 def test_saturated_only_where_something_can_saturate(study: Path, add: Add) -> None:
     rows = [{"step": 0, "layer": "a", "tensor": "activation", "dead": 0.25, "zeros": 0.5, "saturated": ""}]
-    found = entry(study, add, "units", rows)
+    found = run(study, add, "units", rows)
     assert depth._shares({"batch": [found]}) == ["dead", "zero"]
     assert depth.share("dead")(found, "last").to_dict() == {"a": 0.25}
     assert depth.share("zero")(found, "last").to_dict() == {"a": 0.5}
@@ -51,7 +50,7 @@ def test_errors_of_running_statistics(study: Path, add: Add) -> None:
     rows = [row("a", "norm", "ema", 0.1), row("a", "norm", "averages", 9), row("a", "norm", "ema", 9, step=0)]
     rows += [row("cell", "input_norm", "ema", 0.2), row("cell", "input_norm", "ema", 9, time="3")]
     rows += [{"step": 9, "statistics": kind, "accuracy": a} for kind, a in (("ema", 0.9), ("precise", 0.95))]
-    found = entry(study, add, "statistics", rows)
+    found = run(study, add, "statistics", rows)
     assert running_statistics.norm_errors(found, "mean_error").to_dict() == {"a": 0.1, "cell.input_norm": 0.2}
     assert running_statistics.norm_errors(found, "var_error").to_dict() == {"a": 0.2, "cell.input_norm": 0.4}
     assert running_statistics.by_kind(found).to_dict() == pytest.approx({"ema": 10, "precise": 5})

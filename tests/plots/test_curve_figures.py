@@ -10,7 +10,7 @@ import pytest
 
 from normbench.analysis.groups import read
 from normbench.plots import learning_curves
-from normbench.plots.drawing import bend, look, panels
+from normbench.plots.drawing import look, panels, symlog_axis
 from normbench.plots.palette import palette
 from normbench.runs import load
 
@@ -21,11 +21,11 @@ Add = Callable[..., Path]
 def test_curves_against_images_and_seconds(study: Path, add: Add, x: str, expected: list[float]) -> None:
     for seed, last in ((0, 0.9), (1, 0.7)):
         add(seed=seed, curve=(0.1, 0.5, last))
-    cells = read(load(study))
-    curves = {entry: learning_curves._curve(entry) for entry in cells.entries}
+    groups = read(load(study))
+    curves = {run: learning_curves._curve(run) for run in groups.members}
     with look():
         _, axes = panels(1, 1, 3, 3)
-        learning_curves._draw_cell(axes[0][0], cells.settings[()]["batch"], curves, palette(["batch"])["batch"], x)
+        learning_curves._draw_group(axes[0][0], groups.settings[()]["batch"], curves, palette(["batch"])["batch"], x)
     seeds, mean = axes[0][0].lines
     np.testing.assert_allclose(mean.get_xydata(), np.transpose([expected, [90, 50, 20]]))
     np.testing.assert_allclose(seeds.get_ydata(), [90, 50, 10, np.nan, 90, 50, 30, np.nan])
@@ -49,5 +49,5 @@ def test_the_settings_that_learn_most_are_kept(study: Path, add: Add, monkeypatc
 def test_one_excursion_does_not_flatten_the_rest(values: list[float], bent: bool) -> None:
     with look():
         _, axes = panels(1, 1, 2, 2)
-        assert bool(bend(axes[0][0], "y", values)) is bent
+        assert bool(symlog_axis(axes[0][0], "y", values)) is bent
     assert axes[0][0].get_yscale() == ("symlog" if bent else "linear")
