@@ -92,7 +92,7 @@ def chosen(groups: Groups, only: Filter, over: Collection[str] = ()) -> list[Gro
 
 
 def _mean(numbers: Sequence[Number]) -> Number:
-    """Over the chosen_groups of a seed; without one of them there is none."""
+    """Over the groups of a seed; without one of them there is none."""
     if lost := [each for each in numbers if each.value is None]:
         return lost[0]
     bounds = {each.bound for each in numbers} - {0}

@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from normbench.analysis.groups import Groups
-from normbench.analysis.groups import read as read_cells
+from normbench.analysis.groups import read as read_groups
 from normbench.claims.claim import Claim, ClaimError, claims, find, read
 from normbench.claims.grammar import kind, words
 from normbench.claims.sides import chosen
 from normbench.config import app
 from normbench.config.options import choices, config_dir
 from normbench.plots import figures
-from normbench.runs import SCHEMA_VERSION, Study
+from normbench.runs import SCHEMA_VERSION, Run, Study
 
 FILES = sorted((config_dir() / "claims").glob("*.yaml"))
 assert len(FILES) >= 3
@@ -27,14 +26,13 @@ assert len(FILES) >= 3
 @cache
 def grid(experiment: str) -> Groups:
     """The groups of an experiment, as its study will have them."""
-    runs = [
-        SimpleNamespace(
-            folder=cell.folder, config=cell.config, choices=cell.choices, summary={}, status="interrupted",
-            record={"schema_version": SCHEMA_VERSION},
-        )
-        for cell in app.cells("run", [f"experiment={experiment}"])[0]
-    ]  # fmt: skip
-    return read_cells(Study(Path(experiment), tuple(runs)))  # type: ignore[arg-type]
+    runs = []
+    for composed in app.cells("run", [f"experiment={experiment}"])[0]:
+        run = Run(composed.folder)
+        record = {"schema_version": SCHEMA_VERSION, "choices": composed.choices, "config": composed.config}
+        run.__dict__.update(record=record, summary={})
+        runs.append(run)
+    return read_groups(Study(Path(experiment), tuple(runs)))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
