@@ -36,7 +36,7 @@ WORDS += ["checkpoint_seconds=0.1", "evaluations=20", "jobs=2", "study=s", "mode
 CELLS = 6
 KINDS = ("kill-worker", "kill-sweep", "interrupt", "interrupt-twice", "fill-disk", "delete", "second-sweep")
 TIMES = {"train_seconds", "training_ms", "evaluating_ms", "measuring_ms"}
-PATIENCE = 120.0  # seconds that a sweep may take to end
+PATIENCE = 600.0  # seconds that a sweep may take to end: the machine may be busy
 
 
 class Lost(AssertionError):
@@ -130,6 +130,8 @@ def end(process: subprocess.Popen[bytes], codes: set[int]) -> int:
     try:
         code = process.wait(PATIENCE)
     except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
         raise Lost(f"a sweep has not ended within {PATIENCE:g} s") from None
     wait_until(lambda: not family & processes().keys(), 10, f"orphans are left after exit code {code}")
     if code not in codes:
