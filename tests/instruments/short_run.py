@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from normbench.instruments import Instrument, Probe, Setting
+from normbench.noise import seed_noise
 from normbench.training.loop import Batch, Step, Update, steps
 from normbench.training.optimizers import make_optimizer
 
@@ -66,6 +67,7 @@ def short_run(
         return x.to(device), y.to(device)
 
     made = make_optimizer(optimizer, model.to(device), lr=lr, **options)
+    seed_noise(model, 0)
     batches = [images(batch_size * update.accumulate, seed) for seed in range(updates + 1)]
     torch.manual_seed(0)
     step = next(step for step in steps(model, batches, made, update=update) if step.index == updates)
