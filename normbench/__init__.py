@@ -27,8 +27,7 @@ def run(words: Iterable[str] = (), on_progress: Callable[..., None] = lambda pro
 
     Raises: ConfigError, Unsupported (nothing was written), Locked, or whatever went wrong in training.
     """
-    from normbench.config.compose import compose
-    from normbench.experiment import execute
+    from normbench.experiment import compose, execute
 
     return execute(compose(words), on_progress)
 

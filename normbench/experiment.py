@@ -6,7 +6,7 @@ import json
 import math
 import os
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -17,17 +17,17 @@ import torch
 from torch import Tensor, nn
 
 from normbench import seeding
-from normbench.config import compose
-from normbench.config.compose import COMMON
-from normbench.config.run_config import Parts, RunConfig
+from normbench.config import compose as composing
+from normbench.config.compose import COMMON, Expanded
+from normbench.config.run_config import RunConfig
 from normbench.config.schema import check_layers
-from normbench.data import DataError, Dataset, default_data_dir, prepare
+from normbench.data import DataError, Dataset, Source, default_data_dir, prepare
 from normbench.errors import ConfigError, Stopped, Unsupported
-from normbench.instruments import Instruments, evenly_spaced
+from normbench.instruments import Instrument, Instruments, evenly_spaced
 from normbench.instruments.instrument import make_instruments
 from normbench.models import initialize, require_method
 from normbench.noise import Key, key_of, seed_noise
-from normbench.norms import blocks, uses_batch
+from normbench.norms import NormScheme, blocks, uses_batch
 from normbench.norms.schemes import make_scheme
 from normbench.runs import SCHEMA_VERSION, Locked, Run, RunFolder, Unwritable, is_finished
 from normbench.training.callbacks import (
@@ -42,6 +42,7 @@ from normbench.training.callbacks import (
     Validation,
     to_bytes,
 )
+from normbench.training.device import resolve_device
 from normbench.training.evaluation import evaluate_with_kind
 from normbench.training.loop import Batch, Examples, Update, mini_batches, steps
 from normbench.training.memory import saved_for_backward, size
@@ -53,9 +54,29 @@ KEPT = 2  # data sets stay loaded for the next run in this process: a sweep has 
 _datasets: dict[str, Dataset] = {}
 
 
+@dataclass(frozen=True)
+class Parts:
+    """The objects that a configuration names, built."""
+
+    scheme: NormScheme
+    model: Callable[[NormScheme, tuple[int, int, int], int], nn.Module]
+    source: Callable[[Path], Source]
+    instruments: list[Instrument]
+
+
+def compose(words: Iterable[str]) -> RunConfig:
+    """The run that `normbench run WORDS` would train on this machine. Raises ConfigError."""
+    return composing.compose(words, resolve_device)
+
+
+def expand(words: Iterable[str], *, launchers: bool = False) -> Expanded:
+    """The runs that `words` stand for on this machine: one, or those of a sweep. As `config.compose.expand`."""
+    return composing.expand(words, resolve_device, launchers=launchers)
+
+
 def build(config: Mapping[str, Any]) -> Parts:
     """The objects that a configuration names. Raises ConfigError if one can't be built."""
-    found = compose.build(config)
+    found = composing.build(config)
     common = {key: value for key, value in config["norm"].items() if key in COMMON["norm"]}
     try:
         return Parts(

@@ -18,8 +18,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from normbench import seeding
-from normbench.config.compose import compose
-from normbench.experiment import build, load_dataset
+from normbench.experiment import build, compose, load_dataset
 from normbench.training.loop import mini_batches, steps
 from normbench.training.optimizers import make_optimizer
 

@@ -28,9 +28,8 @@ def fall(cell: RunConfig, steps_to_do: int) -> float | str:
     import torch.nn.functional as F
 
     from normbench import seeding
-    from normbench.config.compose import compose
     from normbench.errors import Unsupported, UserError
-    from normbench.experiment import prepare_run
+    from normbench.experiment import compose, prepare_run
     from normbench.models import initialize
     from normbench.training.loop import steps
     from normbench.training.optimizers import make_optimizer

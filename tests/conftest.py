@@ -21,11 +21,10 @@ from torch import Tensor, nn
 
 from normbench import seeding
 from normbench.cli import main
-from normbench.config.compose import compose
 from normbench.config.options import config_dir
-from normbench.config.run_config import Parts, RunConfig
+from normbench.config.run_config import RunConfig
 from normbench.errors import Unsupported
-from normbench.experiment import build
+from normbench.experiment import Parts, build, compose
 from normbench.instruments import Probe
 from normbench.models import initialize
 from normbench.norms import NormScheme

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from normbench.config.compose import compose
+from normbench.experiment import compose
 from normbench.training.loop import Update, steps
 from normbench.training.optimizers import OPTIMIZERS, SCHEDULES, first_lr, lr_by_step, make_optimizer, schedule
 

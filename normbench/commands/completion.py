@@ -31,13 +31,13 @@ SCRIPTS = {"bash": _BASH, "zsh": "autoload -Uz bashcompinit && bashcompinit\n" +
 
 
 def complete(words: list[str], commands: Collection[str], with_words: Collection[str]) -> int:
-    """Print what the line may go on with: a command, or behind one of `with_words` what Hydra proposes."""
+    """Print what the line may go on with: a command, or behind one of `with_words` an option."""
     line = os.environ.get("COMP_LINE", "")
     before = line.split() if line.endswith(" ") else line.split()[:-1]
     if len(before) <= 1:
         print(" ".join(commands))
     elif before[1] in with_words:
-        from normbench.config import app
+        from normbench.config.options import complete as options
 
-        return app.complete(words)
+        print("\n".join(options(line)))
     return 0

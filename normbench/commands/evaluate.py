@@ -90,15 +90,14 @@ def _parse(words: Sequence[str]) -> tuple[Path, dict[str, str]]:
 
 def _dataset(trained: Trained, given: Mapping[str, str], config_dir: str | None) -> Dataset:
     """The run's, or what the words name: another one, or the run's with other options. Raises UserError."""
-    from normbench.config import app
-    from normbench.experiment import build, load_dataset
+    from normbench.experiment import build, compose, load_dataset
 
     words = [f"{key}={value}" for key, value in given.items() if key.startswith("dataset")]
     if not words:
         return trained.dataset
     if "dataset" not in given:
         words = [word for word in trained.run.record["overrides"] if word.startswith("dataset")] + words
-    [run_config], _ = app.cells("evaluate", [*words, *(["--config-dir", config_dir] if config_dir else [])])
+    run_config = compose([*words, *(["--config-dir", config_dir] if config_dir else [])])
     config = {**run_config.config, **{key: trained.config[key] for key in ("data_dir", "device")}}
     found, wanted = load_dataset(config, build(config)), trained.dataset
     if (found.shape, len(found.classes)) != (wanted.shape, len(wanted.classes)):

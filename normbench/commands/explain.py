@@ -68,21 +68,21 @@ def run(options: argparse.Namespace) -> int:
 def _fresh(words: Sequence[str]) -> Subject | None:
     """The network of `words`, trained for 200 steps as a run in a folder that is removed again.
 
-    None where Hydra has printed what was asked for. Raises UserError.
+    None where only the configuration was asked for, which is printed. Raises UserError.
     """
     from normbench.commands.run import prepare
-    from normbench.config import app
-    from normbench.experiment import train
+    from normbench.experiment import expand, train
 
     words = [*(word for word in words if not word.startswith("instruments")), "instruments=none"]
     if not any(word.startswith(("batch_size=", "experiment=")) for word in words):
         words += [USUAL]
-    run_configs, is_sweep = app.cells("explain", words)
-    if is_sweep:
-        raise ConfigError("explain looks at one network: leave out -m, and give each option one value.")
-    if not run_configs:
+    found = expand(words)
+    if found.printed is not None:
+        print(found.printed, end="")
         return None
-    [run_config] = run_configs
+    if found.is_sweep:
+        raise ConfigError("explain looks at one network: leave out -m, and give each option one value.")
+    [run_config] = found.run_configs
     with TemporaryDirectory() as results:
         steps = run_config.config["max_steps"] or STEPS
         own = {"max_steps": steps, "evaluations": 1, "save_model": True, "results_dir": results}

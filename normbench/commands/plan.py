@@ -24,11 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """What `normbench run -m WORDS` would do. Writes nothing. Returns 0. Raises ConfigError."""
-    from normbench.config import app
+    from normbench.experiment import expand
     from normbench.sweep.plan import make_plan, shard
 
-    words = options.words if {"-m", "--multirun"} & set(options.words) else ["-m", *options.words]
-    run_configs, _ = app.cells("plan", words, lambda *_: None)
+    run_configs = expand(["-m", *options.words], launchers=True).run_configs
     if run_configs:  # none after --cfg
         plan = make_plan(shard(run_configs, run_configs[0].config["shard"]))
         (_print_json if options.json else _print)(plan)

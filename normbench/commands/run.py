@@ -12,7 +12,7 @@ from normbench.errors import ConfigError, Stopped, Unsupported, UserError
 from normbench.runs import Locked, Run, Unwritable, is_finished, load, make_folder
 
 if TYPE_CHECKING:
-    from normbench.config.grid import Launch
+    from normbench.config.compose import HydraSweep
     from normbench.experiment import Prepared
     from normbench.sweep.runner import Outcome
 
@@ -36,17 +36,20 @@ def run_words(words: list[str]) -> int:
 
     Raises: ConfigError with a message for the user, or whatever went wrong in a single run.
     """
-    from normbench.config import app
+    from normbench.experiment import expand
 
-    codes: list[int] = []
-    run_configs, is_sweep = app.cells("run", words, lambda found, launch: codes.append(_sweep(found, launch)))
-    if codes:
-        return codes[0]
-    if is_sweep:
-        return _sweep(run_configs)
-    if others := app.cells_executed:  # by a sweeper of others
-        return _report(others[0], 0 if all(is_finished(one.folder) for one in others) else 1)
-    return _single(run_configs[0]) if run_configs else 0  # none after --cfg and the like: what was asked for is printed
+    found = expand(words, launchers=True)
+    if found.printed is not None:
+        print(found.printed, end="")
+        return 0
+    if not found.is_sweep:
+        return _single(found.run_configs[0])
+    if found.launcher is None or found.launcher.arguments is None:
+        return _sweep(found.run_configs, found.launcher)
+    from normbench.sweep.launcher import run_sweeper
+
+    others = run_sweeper(found.launcher)
+    return _report(others[0], 0 if all(is_finished(one.folder) for one in others) else 1) if others else 0
 
 
 def prepare(run_config: RunConfig) -> Prepared:
@@ -85,8 +88,8 @@ def _single(run_config: RunConfig) -> int:
     return 0
 
 
-def _sweep(run_configs: list[RunConfig], launch: Launch | None = None) -> int:
-    """Run a sweep here, or through `launch`, one of Hydra's launchers."""
+def _sweep(run_configs: list[RunConfig], launcher: HydraSweep | None = None) -> int:
+    """Run a sweep here, or through one of Hydra's launchers."""
     from normbench.sweep.launcher import run_through_launcher
     from normbench.sweep.plan import make_plan, shard
     from normbench.sweep.pool import start_server
@@ -95,7 +98,7 @@ def _sweep(run_configs: list[RunConfig], launch: Launch | None = None) -> int:
     run_configs = shard(run_configs, run_configs[0].config["shard"])
     if not run_configs:
         raise ConfigError("this shard holds no run: the sweep has fewer runs than parts. Use fewer parts.")
-    if launch is None and not all(is_finished(one.folder) for one in run_configs):
+    if launcher is None and not all(is_finished(one.folder) for one in run_configs):
         start_server()  # imports torch meanwhile
     plan = make_plan(run_configs)
     try:
@@ -105,7 +108,7 @@ def _sweep(run_configs: list[RunConfig], launch: Launch | None = None) -> int:
     console.say(console.heading(plan))
     try:
         with console.SweepView(plan) as view:
-            outcome = run_plan(plan, view) if launch is None else run_through_launcher(plan, view, launch)
+            outcome = run_plan(plan, view) if launcher is None else run_through_launcher(plan, view, launcher)
     except KeyboardInterrupt:
         _report(run_configs[0], 130)
         raise

@@ -44,8 +44,8 @@ def load_trained(folder: Path, changes: Mapping[str, Any] | None = None, own_sta
     run = require_complete(folder)
     import torch
 
-    from normbench.config.schema import resolve_device
     from normbench.experiment import build, load_dataset
+    from normbench.training.device import resolve_device
     from normbench.training.evaluation import load_kind
 
     trained_on = run.config["device"]

@@ -25,17 +25,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Verify the schemes that the words name, all if none. Returns 1 if a check failed. Raises UserError."""
-    from normbench.config import app
     from normbench.config.options import choices
     from normbench.errors import ConfigError
-    from normbench.experiment import build
+    from normbench.experiment import build, expand
     from normbench.verify import verify
 
     words = [word for word in options.words if word not in ("-m", "--multirun")]
     if not any(re.match(r"\+*norm=", word) for word in words):
         words = [f"norm={','.join(choices('norm'))}", *words]
     found: dict[str, list[Result]] = {}
-    for run_config in app.cells("verify", ["-m", *words])[0]:
+    for run_config in expand(["-m", *words]).run_configs:
         name = " ".join(word for word in run_config.words if word.startswith("norm"))
         if name in found:  # the words also list what no scheme knows, such as seeds
             continue

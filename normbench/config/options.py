@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 GROUPS = {
     "norm": "schemes",
@@ -22,17 +28,15 @@ def config_dir() -> Path:
     raise FileNotFoundError(f"normbench is not completely installed: {here / 'configs'} is missing.")
 
 
-def choices(group: str) -> dict[str, str]:
+def choices(group: str, folder: Path | None = None) -> dict[str, str]:
     """The options of a group with their one-line descriptions: {"batch": "batch normalization ...", ...}."""
-    root = config_dir() / group
+    root = (folder or config_dir()) / group
     files = sorted(root.rglob("*.yaml"))
     return {path.relative_to(root).with_suffix("").as_posix(): description(path) for path in files}
 
 
 def question(study: str) -> str:
     """What the experiment asks that puts its runs into this study: the description of its file; "" if there is none."""
-    import yaml
-
     root = config_dir() / "experiment"
     for path in sorted(root.rglob("*.yaml")):
         if (yaml.safe_load(path.read_bytes()) or {}).get("study") == study:
@@ -44,3 +48,61 @@ def description(path: Path) -> str:
     """The first comment line of a YAML file."""
     comments = [line.lstrip("# ").strip() for line in path.read_text().splitlines()[:2] if line.startswith("#")]
     return next((line for line in comments if not line.startswith("@package")), "")
+
+
+@cache
+def _main_file() -> dict[str, Any]:
+    return yaml.safe_load((config_dir() / "config.yaml").read_bytes())
+
+
+def top_level() -> list[str]:
+    """Every option that belongs to no group, in the order of configs/config.yaml."""
+    return [key for key in _main_file() if key not in ("defaults", "hydra")]
+
+
+def usual_choices() -> dict[str, str]:
+    """What is chosen of each group if nothing is said: {"norm": "batch", ...}."""
+    named = [entry for entry in _main_file()["defaults"] if isinstance(entry, dict)]
+    return {group: choice for entry in named for group, choice in entry.items() if group in GROUPS and choice}
+
+
+def group_options(group: str, chosen: Iterable[str] = (), folders: Sequence[Path] = ()) -> list[str]:
+    """The options in a group's files, `norm.eps`: in those that are `chosen`, or in all."""
+    found = [
+        f"{group}.{key}"
+        for folder in (config_dir(), *folders)
+        for path in sorted((folder / group).glob("*.yaml"))
+        if not chosen or path.stem in chosen
+        for key in yaml.safe_load(path.read_bytes()) or {}
+        if key not in ("_target_", "defaults")
+    ]
+    return list(dict.fromkeys(found))
+
+
+def complete(line: str) -> list[str]:
+    """What the last word of a command line can become, for the shell: options, groups and their choices, files."""
+    from normbench.config.schema import OPTIONS
+
+    words = line.split()
+    current = "" if line.endswith(" ") else words.pop()
+    folders = [Path(word) for flag, word in pairwise(words) if flag == "--config-dir"]
+    key, equals, value = current.partition("=")
+    if not equals and "." in current:
+        group = current.partition(".")[0]
+        chosen = usual_choices() | dict(word.split("=", 1) for word in words if "=" in word)
+        found = [f"{key}=" for key in group_options(group, chosen.get(group, "").split(","), folders)]
+    elif not equals:
+        found = [f"{key}=" for key in (*GROUPS, *top_level())]
+    elif value.startswith((".", "/", "~")):
+        folder = value.rpartition("/")[0] + "/"
+        found = [f"{key}={folder}{path.name}{'/' * path.is_dir()}" for path in Path(folder).expanduser().glob("*")]
+    else:
+        if key in GROUPS:
+            values = [name for folder in (config_dir(), *folders) for name in choices(key, folder)]
+        else:
+            option = OPTIONS.get(key)
+            values = [*option.choices] if option else []
+            values += ["true", "false"] if option and option.kind is bool else []
+        before = value.rpartition(",")
+        found = [f"{key}={before[0]}{before[1]}{name}" for name in values]
+    return [word for word in found if word.startswith(current)]

@@ -1,18 +1,19 @@
-"""One run to be, as plain values, and the objects that it is made of."""
+"""One run to be, as plain values, and what it is called."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from torch import nn
-
-    from normbench.data import Source
-    from normbench.instruments import Instrument
-    from normbench.norms import NormScheme
+GROUPS = ("norm", "model", "dataset", "instruments")
+# Where things go and how a sweep runs: they change nothing that a run computes, so they are no part of its identity.
+NOT_IDENTITY = {"study", "results_dir", "data_dir", "save_model", "checkpoint_seconds", "device"}
+NOT_IDENTITY |= {"jobs", "cell_timeout", "rerun", "shard"}
 
 
 @dataclass(frozen=True)
@@ -22,9 +23,10 @@ class RunConfig:
     Args:
         name: of its folder: readable, and ending in a hash of its identity.
         choices: which option of each group: {"norm": "batch", ...}.
-        config: every value, resolved; the parts of a group still as `_target_` dictionaries.
+        config: every value, resolved; the groups' `_target_`s as names.
         identity: what makes it this run and no other: choices, values that differ from the defaults, threads, device.
         words: the shortest command line that repeats it.
+        written: values that were given as an expression, {"seed": "${oc.env:SEED}"}; `config` holds what it came to.
     """
 
     name: str
@@ -32,17 +34,77 @@ class RunConfig:
     config: dict[str, Any]
     identity: dict[str, Any]
     words: list[str]
+    written: dict[str, str] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
         return Path(self.config["results_dir"]).expanduser().absolute() / self.config["study"] / self.name
 
 
-@dataclass(frozen=True)
-class Parts:
-    """The objects that a configuration names, built."""
+def make_run_config(
+    config: dict[str, Any],
+    choices: dict[str, str],
+    defaults: Mapping[str, Any],
+    usual: Mapping[str, str],
+    written: dict[str, str],
+) -> RunConfig:
+    """Name a configuration by what is special about it.
 
-    scheme: NormScheme
-    model: Callable[[NormScheme, tuple[int, int, int], int], nn.Module]
-    source: Callable[[Path], Source]
-    instruments: list[Instrument]
+    Args:
+        config: every value, checked; `device` is the one that the run will use.
+        defaults: option -> value where these choices are made and nothing is changed.
+        usual: the choices that need not be made.
+    """
+    values = sorted((k, v) for k, v in leaves(config) if k.split(".")[0] not in NOT_IDENTITY)
+    changed = {key: value for key, value in values if key not in defaults or defaults[key] != value}
+    identity = {
+        "choices": choices,
+        "values": changed,
+        "threads": config["threads"],
+        "device": config["device"].split(":")[0],
+    }
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+    words = [f"{group}={choice}" for group, choice in choices.items() if choice != usual[group] or group == "norm"]
+    words += [f"{'' if key in defaults else '+'}{key}={quoted(value)}" for key, value in changed.items()]
+    readable = [choices["norm"], choices["model"], choices["dataset"]]
+    readable += [f"{key.split('.')[-1]}{as_word(value)}" for key, value in changed.items()]
+    name = re.sub(r"[^\w.+-]+", "_", "-".join(readable))[:96].strip("_-.")
+    return RunConfig(f"{name}-{digest}", choices, config, identity, words, written)
+
+
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """("model.hidden", [100, 100]) and so on."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def replaced(tree: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """`tree` with another value at "model.hidden"; what does not change is shared, not copied."""
+    name, _, below = key.partition(".")
+    return {**tree, name: replaced(tree[name], below, value) if below else value}
+
+
+def as_word(value: Any) -> str:
+    """A value as one reads it: null, true, [100,100], 0.001."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return "[" + ",".join(map(as_word, value)) + "]"
+    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
+
+
+def quoted(value: Any) -> str:
+    """A value as one types it: text that would be read as something else is in quotes."""
+    if isinstance(value, list):
+        return "[" + ",".join(map(quoted, value)) + "]"
+    if not isinstance(value, str) or (
+        re.fullmatch(r"[A-Za-z_./][\w./:+-]*", value) and value.lower() not in ("true", "false", "null", "nan", "inf")
+    ):
+        return as_word(value)
+    escaped = re.sub(r"""(\\*)(")""", r"\1\1\\\2", value)
+    return f'"{escaped}"'

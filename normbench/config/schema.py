@@ -1,84 +1,206 @@
-"""What a configuration must fulfil, beyond the types of its top-level options."""
+"""What each option accepts: its type and its range. The options' meanings and defaults are in the YAML files."""
 
 from __future__ import annotations
 
 import fnmatch
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from normbench.config.run_config import as_word
 from normbench.errors import ConfigError
 
-
-def check(config: Mapping[str, Any]) -> None:
-    """Refuse values of the right type that make no sense. Raises ConfigError."""
-    from normbench.training.optimizers import LR_SCALINGS, OPTIMIZERS, SCHEDULES
-
-    def rule(ok: bool, key: str, text: str) -> None:
-        if not ok:
-            raise ConfigError(f"{key} must be {text}: got {as_word(config[key])}.")
-
-    rule(config["optimizer"] in OPTIMIZERS, "optimizer", f"one of {', '.join(OPTIMIZERS)}")
-    rule(config["schedule"] in SCHEDULES, "schedule", f"one of {', '.join(SCHEDULES)}")
-    rule(config["lr_scaling"] in LR_SCALINGS, "lr_scaling", f"one of {', '.join(LR_SCALINGS)}")
-    rule(0 < config["warmup"] < 1, "warmup", "between 0 and 1, a share of the run")
-    rule(all(0 < at < 1 for at in config["steps_at"]), "steps_at", "a list of shares of the run, between 0 and 1")
-    rule(math.isfinite(config["growth"]) and config["growth"] > 0, "growth", "a positive number")
-    for key in ("accumulate", "reference_batch_size"):
-        rule(config[key] >= 1, key, "1 or more")
-    rule(config["clip_norm"] is None or config["clip_norm"] > 0, "clip_norm", "a positive number, or null")
-    rule(math.isfinite(config["lr"]) and config["lr"] > 0, "lr", "a positive number")
-    rule(0 <= config["momentum"] < 1, "momentum", "at least 0 and below 1")
-    rule(math.isfinite(config["weight_decay"]) and config["weight_decay"] >= 0, "weight_decay", "0 or more")
-    rule(config["batch_size"] >= 1, "batch_size", "1 or more")
-    rule(math.isfinite(config["epochs"]) and config["epochs"] > 0, "epochs", "a positive number")
-    for key in ("max_steps", "max_samples"):
-        rule(config[key] is None or config[key] >= 1, key, "1 or more, or null")
-    if config["max_steps"] is not None and config["max_samples"] is not None:
-        raise ConfigError("max_steps and max_samples both say how long to train. Give one of them.")
-    samples = config["max_samples"]
-    rule(samples is None or samples >= config["batch_size"] * config["accumulate"], "max_samples",
-         "at least the images of one update")  # fmt: skip
-    rule(config["perturb_step"] is None or config["perturb_step"] >= 0, "perturb_step", "0 or more, or null")
-    rule(
-        math.isfinite(config["perturb_factor"]) and config["perturb_factor"] > 0, "perturb_factor", "a positive number"
-    )
-    rule(config["perturb_block"] >= 0, "perturb_block", "0 or more")
-    rule(config["seed"] >= 0, "seed", "0 or more")
-    rule(config["evaluations"] >= 1, "evaluations", "1 or more")
-    rule(config["log_every"] >= 1, "log_every", "1 or more")
-    rule(config["checkpoint_seconds"] >= 0, "checkpoint_seconds", "0 or more")
-    rule(config["threads"] >= 1, "threads", "1 or more")
-    rule(re.fullmatch(r"[\w.+-]+", config["study"]) is not None and config["study"].strip(".") != "", "study",
-         "a plain folder name (letters, digits, _ . + -)")  # fmt: skip
-    jobs = config["jobs"]
-    rule(jobs == "auto" or (isinstance(jobs, int) and jobs >= 1), "jobs", "auto, or 1 or more")
-    limit, part = config["cell_timeout"], config["shard"]
-    rule(limit is None or limit > 0, "cell_timeout", "a positive number of seconds, or null")
-    rule(config["rerun"] in ("failed", "diverged", "all"), "rerun", "one of failed, diverged, all")
-    match = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", part or "1/1")
-    rule(match is not None and int(match[1]) <= int(match[2]), "shard", "PART/PARTS, such as 2/8, or null")
-    if config["instruments"]["measure"]:
-        check_instruments(config["instruments"])
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a word", list: "a list"}
 
 
-def check_instruments(options: Mapping[str, Any]) -> None:
-    """Raise ConfigError unless the options that all instruments share make sense."""
+@dataclass(frozen=True)
+class Option:
+    """What an option accepts.
+
+    Args:
+        kind: type of its values; None: any.
+        rule: after "must be", where a value of the right type is not right.
+        holds: is a value of that type right?
+        null: may it be null, too?
+        choices: all that it may be, where these are few.
+    """
+
+    kind: type | None
+    rule: str = ""
+    holds: Callable[[Any], bool] = lambda value: True
+    null: bool = False
+    choices: tuple[str, ...] = ()
+
+    def text(self, default: Any) -> str:
+        """All of it in words, for a value of another type."""
+        kind = KINDS[self.kind or str]
+        if not self.rule:
+            return kind if self.kind is bool else f"{kind} such as {as_word(default)}"
+        if self.rule.startswith("a ") or self.choices or self.kind in (None, str):
+            return self.rule
+        return f"{kind}, {self.rule}"
+
+
+def whole(least: int, null: bool = False) -> Option:
+    return Option(int, f"{least} or more" + ", or null" * null, lambda value: value >= least, null)
+
+
+def number(rule: str, holds: Callable[[float], bool], null: bool = False) -> Option:
+    return Option(float, rule + ", or null" * null, lambda value: math.isfinite(value) and holds(value), null)
+
+
+def positive(null: bool = False, of: str = "") -> Option:
+    return number(f"a positive number{of}", lambda value: value > 0, null)
+
+
+def one_of(*choices: str) -> Option:
+    return Option(str, f"one of {', '.join(choices)}", lambda value: value in choices, choices=choices)
+
+
+def matching(pattern: str, rule: str, null: bool = False) -> Option:
+    return Option(str, rule, lambda value: re.fullmatch(pattern, value) is not None, null)
+
+
+def words(rule: str, known: Iterable[str] = ()) -> Option:
+    """A list of words, of `known` if there are any, or null."""
+
+    def holds(value: list[Any]) -> bool:
+        return bool(value) and all(isinstance(v, str) and (not known or v in known) for v in value)
+
+    return Option(list, rule, holds, null=True)
+
+
+flag = Option(bool)
+sizes = Option(list, holds=lambda value: all(size >= 1 for size in value))
+at_least_zero = number("0 or more", lambda value: value >= 0)
+share = number("at least 0 and below 1", lambda value: 0 <= value < 1)
+share_of_run = number("between 0 and 1, a share of the run", lambda value: 0 < value < 1)
+
+OPTIONS: dict[str, Option] = {
+    "optimizer": one_of("sgd", "momentum", "nesterov", "adam", "adamw", "rmsprop"),
+    "lr": positive(),
+    "momentum": share,
+    "weight_decay": at_least_zero,
+    "decay_norm_parameters": flag,
+    "schedule": one_of("constant", "linear", "cosine", "step", "warmup_cosine", "exponential_up"),
+    "warmup": share_of_run,
+    "steps_at": Option(list, "a list of shares of the run, between 0 and 1", lambda at: all(0 < a < 1 for a in at)),
+    "growth": positive(),
+    "lr_scaling": one_of("none", "linear", "sqrt"),
+    "reference_batch_size": whole(1),
+    "clip_norm": positive(null=True),
+    "batch_size": whole(1),
+    "accumulate": whole(1),
+    "epochs": positive(),
+    "max_steps": whole(1, null=True),
+    "max_samples": whole(1, null=True),
+    "perturb_step": whole(0, null=True),
+    "perturb_factor": positive(),
+    "perturb_block": whole(0),
+    "seed": whole(0),
+    "evaluations": whole(1),
+    "log_every": whole(1),
+    "checkpoint_seconds": at_least_zero,
+    "save_model": flag,
+    "study": matching(r"(?!\.+$)[\w.+-]+", "a plain folder name (letters, digits, _ . + -)"),
+    "results_dir": Option(str, "a folder"),
+    "data_dir": Option(str, "a folder, or null", null=True),
+    "device": Option(str, "auto, cpu, cuda or cuda:1 ..."),
+    "threads": whole(1),
+    "jobs": Option(None, "auto, or 1 or more", lambda n: n == "auto" or (type(n) is int and n >= 1)),
+    "cell_timeout": positive(null=True, of=" of seconds"),
+    "rerun": one_of("failed", "diverged", "all"),
+    "shard": matching(r"[1-9]\d*/[1-9]\d*", "PART/PARTS, such as 2/8, or null", null=True),
+    "norm.eps": at_least_zero,
+    "norm.momentum": number("above 0 and at most 1", lambda value: 0 < value <= 1, null=True),
+    "norm.placement": one_of("before", "after"),
+    "norm.virtual": whole(1),
+    "norm.groups": whole(1),
+    "norm.channels_per_group": whole(1, null=True),
+    "model.activation": one_of("relu", "sigmoid", "tanh", "leaky_relu", "elu", "gelu", "selu"),
+    "model.dropout": share,
+    "model.init": one_of("auto", "he", "lecun", "glorot", "orthogonal", "torch", "normal"),
+    "model.init_std": positive(),
+    "model.init_scale": positive(),
+    "model.hidden": sizes,
+    "model.channels": sizes,
+    "model.width": positive(),
+    "model.depth": whole(1),
+    "model.units": whole(1),
+    "model.cell": one_of("lstm", "gru", "tanh"),
+    "model.sequence": one_of("rows", "pixels", "permuted_pixels"),
+    "model.pool": whole(1),
+    "model.permutation_seed": whole(0),
+    "model.initial_state_noise": at_least_zero,
+    "model.noise": at_least_zero,
+    "dataset.validation": whole(1),
+    "dataset.split_seed": whole(0),
+    "dataset.train_fraction": number("above 0 and at most 1", lambda value: 0 < value <= 1),
+    "dataset.scale": one_of("standard", "unit", "raw"),
+    "dataset.augment": one_of("none", "flip_crop", "translate"),
+    "dataset.whiten": one_of("none", "zca"),
+    "dataset.label_noise": share,
+    "dataset.path": Option(None, null=True),
+    "dataset.size": whole(1, null=True),
+    "dataset.test_share": number("above 0 and below 1", lambda value: 0 < value < 1),
     # batch norm can't work with the statistics of one image; a shift needs a start and an end
-    for key, least in (("probe", 2), ("snapshots", 2), ("positions", 1), ("images", 2)):
-        value = options[key]
-        if not (isinstance(value, int) and value >= least) and not (key == "images" and value is None):
-            raise ConfigError(f"instruments.{key} must be a whole number, {least} or more: got {as_word(value)}.")
-    if options["schedule"] not in ("log", "every"):
-        raise ConfigError(f"instruments.schedule must be one of log, every: got {as_word(options['schedule'])}.")
-    tensors = ("linear", "normalized", "activation")
-    for key, known in (("layers", None), ("tensors", tensors)):
-        value = options[key]
-        right = value is None or (isinstance(value, list) and value and all(isinstance(v, str) for v in value))
-        if not right or (known and value and set(value) - set(known)):
-            example = f"of {', '.join(known)}" if known else "of names or patterns such as [hidden1]"
-            raise ConfigError(f"instruments.{key} must be a list {example}, or null: got {as_word(value)}.")
+    "instruments.probe": whole(2),
+    "instruments.snapshots": whole(2),
+    "instruments.schedule": one_of("log", "every"),
+    "instruments.layers": words("a list of names or patterns such as [hidden1], or null"),
+    "instruments.tensors": words(
+        "a list of linear, normalized, activation, or null", ("linear", "normalized", "activation")
+    ),
+    "instruments.positions": whole(1),
+    "instruments.images": whole(2, null=True),
+    "instruments.units": whole(0),
+}
+
+
+def accepted(key: str, value: Any, default: Any) -> Any:
+    """`value` as option `key` holds it: where numbers are expected, whole ones become floats.
+
+    Args:
+        default: what a file says it is if nothing is changed; an option that is not in `OPTIONS`, such as those of a
+            user's own scheme, accepts values of that type.
+
+    Raises: ConfigError for a value of another type or out of range.
+    """
+    option = OPTIONS.get(key)
+    if option is None or not (default is None or _is_a(option.kind, default)):  # another's option of the same name
+        option = Option(type(default) if type(default) in KINDS else None, null=default is None)
+    if value is None and option.null:
+        return None
+    kind = type(default) if option.kind is float and type(default) in (int, float) else option.kind
+    if kind is str and type(value) in (int, float):  # study=2024
+        value = as_word(value)
+    if not _is_a(kind, value):
+        raise ConfigError(f"{key} must be {option.text(default)}: got {as_word(value)}.")
+    if kind is list and default and not isinstance(default[0], Mapping):
+        value = [accepted(f"each of {key}", item, default[0]) for item in value]
+    if not option.holds(value):
+        raise ConfigError(f"{key} must be {option.rule or '1 or more'}: got {as_word(value)}.")
+    return float(value) if kind is float else value
+
+
+def _is_a(kind: type | None, value: Any) -> bool:
+    if kind in (int, float):
+        return isinstance(value, (int, float) if kind is float else int) and not isinstance(value, bool)
+    return kind is None or isinstance(value, kind)
+
+
+def check_together(config: Mapping[str, Any]) -> None:
+    """Refuse values that are right by themselves, but not together. Raises ConfigError."""
+    samples, least = config["max_samples"], config["batch_size"] * config["accumulate"]
+    if config["max_steps"] is not None and samples is not None:
+        raise ConfigError("max_steps and max_samples both say how long to train. Give one of them.")
+    if samples is not None and samples < least:
+        raise ConfigError(f"max_samples must be at least the images of one update: got {samples}.")
+    part, _, parts = (config["shard"] or "1/1").partition("/")
+    if int(part) > int(parts):
+        raise ConfigError(f"shard must be {OPTIONS['shard'].rule}: got {config['shard']}.")
 
 
 def check_layers(patterns: Sequence[str] | None, names: Sequence[str]) -> None:
@@ -86,45 +208,3 @@ def check_layers(patterns: Sequence[str] | None, names: Sequence[str]) -> None:
     for pattern in patterns or ():
         if not fnmatch.filter(names, pattern):
             raise ConfigError(f"instruments.layers must be of {', '.join(names)}, or patterns of these: got {pattern}.")
-
-
-def check_type(key: str, value: Any, default: Any) -> None:
-    """Refuse a group's option of another type than its default (top-level ones have a schema). Raises ConfigError."""
-    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a word", list: "a list"}
-    kind = type(default)
-    if key == "norm.momentum" and value is None:  # a plain average over training
-        return
-    if kind not in kinds or "." not in key or any(isinstance(v, str) and "${" in v for v in (value, default)):
-        return
-    accepted = (int, float) if kind is float else kind
-    ok = isinstance(value, accepted) and (kind is bool or not isinstance(value, bool))
-    if ok and kind is list and default and not isinstance(default[0], Mapping):
-        for item in value:
-            check_type(f"each of {key}", item, default[0])
-    if not ok:
-        example = "" if kind is bool else f" such as {as_word(default)}"
-        raise ConfigError(f"{key} must be {kinds[kind]}{example}: got {as_word(value)}.")
-
-
-def resolve_device(name: str) -> str:
-    """ "auto" -> "cuda" or "cpu". Raises ConfigError if there is no such device here."""
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError):
-        raise ConfigError(f"device must be one that this machine has: got {name}. Use device=auto.") from None
-    return str(device)
-
-
-def as_word(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return "[" + ",".join(map(as_word, value)) + "]"
-    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)

@@ -14,7 +14,7 @@ from normbench.analysis.groups import read as read_groups
 from normbench.claims.claim import Claim, ClaimError, claims, find, read
 from normbench.claims.grammar import kind, words
 from normbench.claims.sides import chosen
-from normbench.config import app
+from normbench.config.compose import expand
 from normbench.config.options import choices, config_dir
 from normbench.plots import figures
 from normbench.runs import SCHEMA_VERSION, Run, Study
@@ -27,7 +27,7 @@ assert len(FILES) >= 3
 def grid(experiment: str) -> Groups:
     """The groups of an experiment, as its study will have them."""
     runs = []
-    for composed in app.cells("run", [f"experiment={experiment}"])[0]:
+    for composed in expand([f"experiment={experiment}"], lambda device: "cpu").run_configs:
         run = Run(composed.folder)
         record = {"schema_version": SCHEMA_VERSION, "choices": composed.choices, "config": composed.config}
         run.__dict__.update(record=record, summary={})

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from normbench.config.compose import compose
-from normbench.experiment import execute
+from normbench.experiment import compose, execute
 
 MNIST = Path(os.environ.get("NORMBENCH_DATA", "/nowhere"))
 pytestmark = [

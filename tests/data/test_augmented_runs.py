@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from normbench.config.compose import compose
-from normbench.experiment import execute
+from normbench.experiment import compose, execute
 
 
 def test_a_resumed_run_sees_the_same_augmented_images(tmp_path: Path) -> None:

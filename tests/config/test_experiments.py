@@ -7,10 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from normbench.config import app
-from normbench.config.compose import compose
+from normbench.config.compose import expand
 from normbench.config.options import choices, config_dir
-from normbench.experiment import execute
+from normbench.experiment import compose, execute
 
 EXPERIMENTS = sorted(choices("experiment"))
 SMALL = ["dataset=synthetic", "dataset.examples=700", "dataset.validation=100"]
@@ -23,19 +22,20 @@ def test_there_are_experiments():
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_cell_is_one_of_a_study_of_its_name(name):
-    cells, swept = app.cells("run", [f"experiment={name}"])
-    assert swept
+    found = expand([f"experiment={name}"], lambda device: "cpu")
+    cells = found.run_configs
+    assert found.is_sweep
     assert len(cells) > 1
     assert {cell.config["study"] for cell in cells} == {name.replace("/", "_")}
     for cell in (cells[0], cells[-1]):
-        assert compose(cell.words).name == cell.name, "its words repeat it without the file"
+        assert compose([*cell.words, "device=cpu"]).name == cell.name, "its words repeat it without the file"
     if told := RUNS.search((config_dir() / "experiment" / f"{name}.yaml").read_text()):
         assert int(told[1].replace(",", "")) == len(cells)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_one_cell_is_trained_for_three_steps(name, tmp_path, small_options):
-    cells, _ = app.cells("run", [f"experiment={name}"])
+    cells = expand([f"experiment={name}"], lambda device: "cpu").run_configs
     cell = min(cells, key=lambda c: (c.choices["norm"] != "batch", c.config["batch_size"] == 1, c.config["batch_size"]))
     own = ("dataset", "dataset.train_fraction", "max_samples", "max_steps", "perturb_step")
     words = [word for word in cell.words if word.partition("=")[0] not in own]
@@ -43,7 +43,7 @@ def test_one_cell_is_trained_for_three_steps(name, tmp_path, small_options):
         sizes = small_options(cell.config["model"])
         words += [f"model.{key}={value}".replace(" ", "") for key, value in sizes.items()]
     words += [f"perturb_step={2 if cell.config['perturb_step'] else 'null'}", "max_steps=3", *SMALL]
-    short = compose(words)
+    short = compose([*words, "device=cpu"])
     run = execute(replace(short, config={**short.config, "results_dir": str(tmp_path)}))
     assert run.status == "complete"
     assert run.summary["steps"] == 3

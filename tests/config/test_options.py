@@ -1,4 +1,4 @@
-"""From words to cells: identity, folder names, types."""
+"""The options: each has a type and a range, is read by something, and says what it is."""
 
 from __future__ import annotations
 
@@ -10,11 +10,18 @@ import pytest
 import yaml
 
 from normbench.config import compose as compose_module
-from normbench.config.compose import COMMON, compose
-from normbench.config.options import GROUPS, choices, config_dir
-from normbench.config.run_config import RunConfig
+from normbench.config.compose import COMMON
+from normbench.config.options import GROUPS, choices, complete, config_dir, top_level, usual_choices
+from normbench.config.run_config import RunConfig, leaves
+from normbench.config.schema import OPTIONS, accepted
+from normbench.data.augment import AUGMENTATIONS
+from normbench.data.dataset import SCALES, WHITENINGS
 from normbench.errors import ConfigError
-from normbench.experiment import build
+from normbench.experiment import build, compose
+from normbench.models.init import INITS
+from normbench.models.options import ACTIVATIONS
+from normbench.models.rnn import CELLS, SEQUENCES
+from normbench.training.optimizers import LR_SCALINGS, OPTIMIZERS, SCHEDULES
 
 CellOf = Callable[..., RunConfig]
 
@@ -27,45 +34,6 @@ def test_the_defaults_that_the_documentation_promises(cell_of: CellOf) -> None:
     assert config["model"]["hidden"] == [100, 100, 100]
     assert (config["model"]["activation"], config["model"]["init"], config["model"]["dropout"]) == ("relu", "auto", 0)
     assert (config["study"], config["threads"], config["dataset"]["validation"]) == ("scratch", 1, 5000)
-
-
-def test_a_run_has_one_name_however_it_is_asked_for() -> None:
-    names = {
-        compose(words).name
-        for words in (
-            ["norm=batch", "batch_size=4"],
-            ["batch_size=4"],
-            ["batch_size=4", "lr=0.001", "norm.eps=1e-5"],  # values that are the defaults anyway
-            ["batch_size=4", "study=other", "jobs=3", "save_model=false", "checkpoint_seconds=1"],
-        )
-    }
-    assert len(names) == 1
-
-
-def test_two_configurations_never_share_a_folder() -> None:
-    asked = [
-        *([f"norm={name}"] for name in choices("norm")),
-        *([f"model={name}"] for name in choices("model")),
-        ["dataset=synthetic"], ["instruments=none"], ["lr=0.01"], ["batch_size=4"], ["seed=1"], ["threads=2"],
-        ["optimizer=sgd"], ["norm.eps=0.01"], ["model.hidden=[100,100]"], ["epochs=2"],
-        ["max_steps=859"], ["max_samples=55000"], ["dataset.scale=unit"], ["instruments.snapshots=5"],
-        ["evaluations=5"], ["log_every=10"], ["model.hidden=[100,100,100,100]"], ["momentum=0.8"],
-    ]  # fmt: skip
-    cells = {compose(words).folder for words in asked}
-    assert len(cells) == len(asked) - 1  # norm=batch and model=mlp are both the default cell
-
-
-def test_folder_names_are_plain_and_end_in_a_hash() -> None:
-    name = compose(["model.hidden=[300,300]", "lr=0.01", "batch_size=4"]).name
-    assert re.fullmatch(r"batch-mlp-mnist-batch_size4-lr0\.01-hidden_300_300_?-[0-9a-f]{8}", name), name
-    long = compose([f"model.hidden=[{','.join(['100'] * 90)}]"]).name
-    assert len(long) <= 105
-
-
-def test_the_words_of_a_cell_make_the_cell() -> None:
-    for asked in (["model=rnn", "model.units=50", "lr=0.01"], ["norm=layer", "max_samples=1000", "seed=3"], []):
-        cell = compose(asked)
-        assert compose(cell.words).identity == cell.identity
 
 
 def test_options_reach_the_parts() -> None:
@@ -122,13 +90,18 @@ def test_a_scheme_is_a_file_of_at_most_a_dozen_lines_named_as_it_is(name: str) -
         (["device=nowhere"], "device must be one that this machine has: got nowhere"),
         (["model.hidden=5"], r"model.hidden must be a list such as \[100,100,100\]: got 5"),
         (["model.hidden=[a]"], "each of model.hidden must be a whole number such as 100: got a"),
-        (["norm.momentum=abc"], "norm.momentum must be a number such as 0.1: got abc"),
+        (["norm.momentum=abc"], "norm.momentum must be a number, above 0 and at most 1, or null: got abc"),
         (["norm.affine=3"], "norm.affine must be true or false: got 3"),
         (["instruments.probe=x"], "instruments.probe must be a whole number, 2 or more: got x"),
-        (["instruments.snapshots=1"], "instruments.snapshots must be a whole number, 2 or more: got 1"),
+        (["instruments.snapshots=1"], "instruments.snapshots must be 2 or more: got 1"),
         (["instruments.schedule=linear"], "instruments.schedule must be one of log, every: got linear"),
         (["instruments.tensors=[gates]"], "instruments.tensors must be a list of linear, normalized, activation"),
         (["instruments.layers=hidden1"], r"instruments.layers must be a list of names .*: got hidden1"),
+        (["save_model=yes"], "save_model must be true or false: got yes"),
+        (["model.dropout=1"], "model.dropout must be at least 0 and below 1: got 1"),
+        (["model.hidden=[3,0]"], r"model.hidden must be 1 or more: got \[3,0\]"),
+        (["dataset.train_fraction=2"], "dataset.train_fraction must be above 0 and at most 1: got 2"),
+        (["instruments.measure=null"], "instruments.measure is a group of options, not one"),
         (["+foo=1"], "options can be changed, not added or deleted: foo"),
         (["~lr"], "options can be changed, not added or deleted: lr"),
     ],
@@ -136,3 +109,58 @@ def test_a_scheme_is_a_file_of_at_most_a_dozen_lines_named_as_it_is(name: str) -
 def test_values_that_make_no_sense_are_refused(words: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         compose(words)
+
+
+def test_every_option_of_the_top_level_has_a_type_and_a_range() -> None:
+    assert set(top_level()) == {key for key in OPTIONS if "." not in key}
+
+
+@pytest.mark.parametrize("group", ["", *usual_choices()])
+def test_every_default_is_one_that_is_accepted(group: str) -> None:
+    for name in choices(group) if group else [""]:
+        config = compose([f"{group}={name}", "device=cpu"] if group else ["device=cpu"]).config
+        for key, value in leaves(config):
+            if key.startswith(f"{group}.") if group else "." not in key:
+                assert accepted(key, value, value) == value, (name, key)
+
+
+def test_an_option_of_a_users_own_accepts_values_of_its_defaults_type() -> None:
+    assert accepted("norm.floor", 1, 0.5) == 1.0
+    assert accepted("model.width", [5, 6], [3, 4]) == [5, 6]  # not the width of our models, though of that name
+    with pytest.raises(ConfigError, match=r"norm.floor must be a number such as 0.5: got x\."):
+        accepted("norm.floor", "x", 0.5)
+
+
+def test_the_choices_are_those_that_the_library_knows() -> None:
+    known = {
+        "optimizer": OPTIMIZERS, "schedule": SCHEDULES, "lr_scaling": LR_SCALINGS, "dataset.scale": SCALES,
+        "dataset.augment": AUGMENTATIONS, "dataset.whiten": WHITENINGS, "model.cell": CELLS,
+        "model.sequence": SEQUENCES,        "model.init": ["auto", *INITS], "model.activation": ACTIVATIONS,
+    }  # fmt: skip
+    for key, names in known.items():
+        assert set(OPTIONS[key].choices) == set(names), key
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("normbench run norm=", ["norm=batch", "norm=layer"]),
+        ("normbench run norm=batch,lay", ["norm=batch,layer", "norm=batch,layer2d"]),
+        ("normbench run experiment=depth", ["experiment=depth", "experiment=depth/full"]),
+        ("normbench run norm=batch mod", ["model="]),
+        ("normbench run model=cnn model.c", ["model.channels="]),
+        ("normbench run batch_s", ["batch_size="]),
+        ("normbench run optimizer=ada", ["optimizer=adam", "optimizer=adamw"]),
+        ("normbench run save_model=t", ["save_model=true"]),
+        ("normbench run --config-dir mine norm=my", ["norm=mydogs"]),
+        ("normbench run --config-dir mine norm=mydogs norm.b", ["norm.bark="]),
+        ("normbench run data_dir=./mi", ["data_dir=./mine/"]),
+    ],
+)
+def test_completion(line: str, expected: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine" / "norm").mkdir(parents=True)
+    (tmp_path / "mine" / "norm" / "mydogs.yaml").write_text("# a scheme\n_target_: x.y\nname: mydogs\nbark: 1\n")
+    found = complete(line)
+    assert set(expected) <= set(found)
+    assert len(found) <= len(expected) or line.endswith("=")
