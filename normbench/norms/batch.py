@@ -69,17 +69,17 @@ class RunningStatistics(_BatchNorm):
         y = F.batch_norm(x, mean, var, self.weight, self.bias, True, 1.0, self.eps)
         return y, mean, var
 
-    @torch.no_grad()
     def update(self, mean: Tensor, var: Tensor | None, t: int | None = None) -> None:
-        """Feed one batch's mean and unbiased variance [C] (for time step `t`, if given)."""
-        row = ... if t is None else t
-        count, running_mean = self.num_batches_tracked[row], self.running_mean[row]
+        """Feed one batch's mean and unbiased variance [C], without gradients (for time step `t`, if given)."""
+        count, running_mean, running_var = self.num_batches_tracked, self.running_mean, self.running_var
+        if t is not None:
+            count, running_mean = count[t], running_mean[t]
+            running_var = None if running_var is None else running_var[t]
         count.add_(1)
         share = self.momentum if self.momentum is not None else count.to(running_mean.dtype).reciprocal()
         # not lerp_, which vmap does slowly, member by member
         running_mean.copy_(torch.lerp(running_mean, mean.to(running_mean.dtype), share))
-        if self.running_var is not None and var is not None:
-            running_var = self.running_var[row]
+        if running_var is not None and var is not None:
             running_var.copy_(torch.lerp(running_var, var, share))
 
 

@@ -81,7 +81,7 @@ def ghost_batch_norm(x: Tensor, virtual: int, by_batch: Callable[[Tensor], Norma
     if ghosts[0].numel() == x.shape[1]:
         raise Unsupported("norm.virtual must be 2 or more where a unit has one value per example: got 1.")
     parts, means, variances = zip(*map(by_batch, ghosts), strict=True)
-    statistics = torch.stack([torch.stack(means), torch.stack(variances)])  # [2, ghost batches, C]
+    statistics = torch.stack([*means, *variances]).view(2, len(ghosts), -1)  # [2, ghost batches, C]
     whole, rest = len(ghosts[0]), len(ghosts[-1])  # all but the last are of the same size
     mean, var = (statistics[:, :-1].sum(1) * whole + statistics[:, -1] * rest) / n
     return torch.cat(parts), mean, var

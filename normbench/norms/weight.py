@@ -99,7 +99,7 @@ class MeanOnlyBatchNorm(RunningStatistics):
         if self.training:
             self._check_input_dim(x)
             mean = x.mean((0, *range(2, x.dim())))
-            self.update(mean, None)
+            self.update(mean.detach(), None)
         shift = mean if self.bias is None else mean - self.bias
         return x - (shift if x.dim() == 2 else shift.view(-1, *[1] * (x.dim() - 2)))
 
@@ -132,7 +132,7 @@ class RecurrentMeanOnlyBatchNorm(RunningStatistics):
             return x - self.running_mean[t]
         self._check_input_dim(x)
         mean = x.mean(0)
-        self.update(mean, None, t)
+        self.update(mean.detach(), None, t)
         return x - mean
 
 
