@@ -68,7 +68,7 @@ def build(folder: Path) -> None:
     report = build(folder, jobs=None)
     seconds = time.perf_counter() - start
     page, files = report.page.stat().st_size, sum(path.stat().st_size for path in report.files)
-    print(f"{len(report.content.cells.entries):,} runs: {seconds:.1f} s, page {page / 1e6:.2f} MB, "
+    print(f"{len(report.content.groups.members):,} runs: {seconds:.1f} s, page {page / 1e6:.2f} MB, "
           f"all files {files / 1e6:.2f} MB")  # fmt: skip
 
 

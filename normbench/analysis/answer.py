@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from normbench.analysis.best_lr import Choice, best_lr_table, choices, compare_at_best_lr, pair, several
+from normbench.analysis.best_lr import (
+    Choice,
+    best_lr_table,
+    choices,
+    compare_at_best_lr,
+    pair,
+    several,
+    smallest_batch_table,
+)
 from normbench.analysis.comparisons import LEVEL, Versus, compare_all, comparisons
 from normbench.analysis.groups import Groups, Setting, label
 from normbench.analysis.inference_statistics import inference_table
 from normbench.analysis.leaderboard import leaderboard, leaderboard_table
 from normbench.analysis.lr_stability import lr_table
 from normbench.analysis.notes import SYNTHETIC
-from normbench.analysis.smallest_batch import smallest_batch_table
 from normbench.analysis.statistics import Comparison, estimate
 from normbench.analysis.tables import Table, format_p
 from normbench.analysis.targets import time_table

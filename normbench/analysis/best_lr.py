@@ -1,4 +1,4 @@
-"""Each scheme at its own best learning rate, chosen on validation accuracy, against a reference at its own."""
+"""Each scheme at its own best learning rate, against a reference at its own; the smallest batch size that works."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 from normbench.analysis.comparisons import COLUMNS, FRESH, Pairing, Versus, compare_all, how_to_read, row
 from normbench.analysis.groups import Group, Groups, Setting, without
 from normbench.analysis.statistics import Comparison, estimate
-from normbench.analysis.tables import SCHEME, Column, Table, number, percent, row_start, setting_columns
+from normbench.analysis.tables import REMARKS, SCHEME, Column, Table, number, percent, row_start, setting_columns
 
 OVER = ("complete", "diverged")
+USABLE = ("usable", "unusable", "inconclusive")
 MISSING = "Every scheme was run at one lr only. Runs at several, such as lr=0.01,0.1,1 after run -m, would supply it."
 
 
@@ -181,3 +182,63 @@ def _seeds(choice: Choice, used: Collection[Any] | None) -> str:
     seeds = sorted(used)
     unbroken = len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1))
     return "fresh: " + (f"{seeds[0]}..{seeds[-1]}" if unbroken else ", ".join(map(str, seeds)))
+
+
+def usable(versus: Versus, margin: float) -> str:
+    """usable: the interval of the difference lies above -margin; unusable: below; inconclusive: -margin is inside.
+
+    A scheme that is unsupported, or diverged in every run, is unusable where the reference has a result.
+    """
+    low, high, pairing = versus.result.low, versus.result.high, versus.pairing
+    if low is not None and low > -margin:
+        return "usable"
+    if high is not None and high < -margin:
+        return "unusable"
+    fails = pairing.group.count("unsupported", "diverged") == len(pairing.group.members)
+    return "unusable" if fails and pairing.reference.count("complete") else "inconclusive"
+
+
+def smallest_batch_table(groups: Groups, found: Sequence[Versus], reference: str, margin: float) -> Table:
+    """From the comparisons of `compare_at_best_lr`, so that fewer updates at large batches count against nobody."""
+    name, title = "smallest_batch", "Smallest usable batch size"
+    columns = [
+        SCHEME,
+        *setting_columns(groups, "lr", "batch_size"),
+        Column("smallest_usable", "smallest usable", number("{:g}")),
+        *(Column(word, word, numeric=False) for word in USABLE),
+        REMARKS,
+    ]
+    if "batch_size" not in groups.varying:
+        note = "All runs have the same batch size. Runs at several, such as batch_size=2,8,32 after run -m, supply it."
+        return Table(name, title, "", columns, [], note)
+    by_size: dict[tuple[Setting, str], dict[int, str]] = defaultdict(dict)
+    for v in found:
+        key = without(v.pairing.setting, "batch_size"), v.pairing.scheme
+        by_size[key][dict(v.pairing.setting)["batch_size"]] = usable(v, margin)
+    rows = [
+        {k: v for k, v in row_start(groups, scheme, setting).items() if k != "batch_size"} | _sizes_row(sizes)
+        for (setting, scheme), sizes in by_size.items()
+    ]
+    caption = (
+        f"From {sum(v.result.n for v in found)} pairs of runs, each scheme and {reference} at its own best lr for that "
+        f"batch size. Usable: the 95% interval of the paired difference in test accuracy lies above -{100 * margin:g} "
+        "points; unusable: below it, or the scheme cannot be trained there; otherwise inconclusive: more seeds would "
+        "tell. Smallest usable: the smallest above all that are unusable. New seeds on this test set, not new images."
+    )
+    note = "" if rows else f"All runs are of {reference}. Runs of another scheme would supply it."
+    return Table(name, title, caption if rows else "", columns, rows, note)
+
+
+def _sizes_row(sizes: dict[int, str]) -> dict[str, Any]:
+    by_word = {word: sorted(s for s in sizes if sizes[s] == word) for word in USABLE}
+    largest_unusable = max(by_word["unusable"], default=None)
+    smallest = min((s for s in by_word["usable"] if s > (largest_unusable or 0)), default=None)
+    remarks = []
+    if smallest is not None and smallest == min(sizes):
+        remarks.append("the smallest tried: it may be usable below")
+    if smallest is None:
+        remarks.append("not shown usable at any size" + (" above" if by_word["usable"] else ""))
+    if smallest is not None and any((largest_unusable or 0) < s < smallest for s in by_word["inconclusive"]):
+        remarks.append("smaller sizes are inconclusive")
+    words: dict[str, Any] = {word: ", ".join(map(str, found)) for word, found in by_word.items()}
+    return {"smallest_usable": smallest, "largest_unusable": largest_unusable} | words | {"remarks": "; ".join(remarks)}

@@ -6,9 +6,8 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
-from normbench.analysis.entries import Entry, as_entry
 from normbench.runs import Run, Study
 from normbench.runs.study import MAIN, is_target, keys, varies
 
@@ -36,14 +35,14 @@ class Group:
     scheme: str
     setting: Setting
     runs: pd.DataFrame
-    members: tuple[Entry, ...]
+    members: tuple[Run, ...]
 
     @property
     def values(self) -> Mapping[str, Any]:
         """What all of them are configured with, by option name; not the seed."""
         return self.members[0].values
 
-    def having(self, *statuses: str) -> list[Entry]:
+    def having(self, *statuses: str) -> list[Run]:
         """The members of these statuses."""
         return [run for run, status in zip(self.members, self.runs["status"], strict=True) if status in statuses]
 
@@ -75,10 +74,6 @@ class Group:
         rows = self.runs[self.runs["status"].isin(statuses or ("complete",))].set_index("seed")
         return pd.to_numeric(rows[column], errors="coerce").dropna() if column in rows else pd.Series(dtype=float)
 
-    @property
-    def entries(self) -> tuple[Entry, ...]:  # until the figures say `members`
-        return self.members
-
 
 @dataclass(frozen=True, eq=False)
 class Groups:
@@ -92,7 +87,7 @@ class Groups:
 
     folder: Path
     runs: pd.DataFrame
-    members: tuple[Entry, ...]
+    members: tuple[Run, ...]
     settings: dict[Setting, dict[str, Group]]
     schemes: tuple[str, ...]
     varying: tuple[str, ...]
@@ -111,18 +106,6 @@ class Groups:
 
     def scheme_of(self, run: Run) -> str:
         return str(self.runs.at[run.name, "scheme"])
-
-    @property
-    def entries(self) -> tuple[Entry, ...]:  # until the figures say `members`
-        return self.members
-
-    @property
-    def foreign(self) -> dict[str, str]:  # until the report says `unreadable`
-        return self.unreadable
-
-
-Cell: TypeAlias = Group  # until all say `Group`
-Cells: TypeAlias = Groups
 
 
 def read(study: Study) -> Groups:
@@ -149,7 +132,7 @@ def read(study: Study) -> Groups:
     for name, values in settings.items():
         places[tuple((key, values.get(key)) for key in varying)][scheme[name]].append(name)
     runs = study.all_columns.assign(scheme=pd.Series(scheme))
-    members = {name: as_entry(run, scheme[name], settings[name]) for name, run in study.members.items()}
+    members = study.members
     repeated: list[str] = []
 
     def group(of: str, setting: Setting, names: Sequence[str]) -> Group:

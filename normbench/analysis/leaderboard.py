@@ -45,7 +45,7 @@ class Row:
 class Leaderboard:
     """`groups` has one list of rows per setting: rows may be compared within a setting, best mean first."""
 
-    cells: Groups
+    study: Groups
     groups: dict[Setting, list[Row]]
     notes: list[str]
 
@@ -165,7 +165,7 @@ def notes(groups: Groups, rows: Sequence[Row]) -> list[str]:
 
 def leaderboard_table(board: Leaderboard) -> Table:
     """One row per group: its settings (even those that all rows share: a line stands alone), then every number."""
-    groups = board.cells
+    groups = board.study
     keys = [key for key in dict.fromkeys([*MAIN, *groups.varying]) if key in groups.constant or key in groups.varying]
     rows = []
     for row in board.rows:
@@ -204,7 +204,7 @@ def leaderboard_table(board: Leaderboard) -> Table:
 
 
 def to_markdown(board: Leaderboard) -> str:
-    groups = board.cells
+    groups = board.study
     lines = [f"# {escape(groups.folder.name)}", "", "All runs: `" + constants(groups).replace("`", "'") + "`", ""]
     headings = [*groups.varying, *HEADINGS]
     lines += [line(headings), line(["---"] * len(headings))]
@@ -216,7 +216,7 @@ def to_markdown(board: Leaderboard) -> str:
 def print_leaderboard(board: Leaderboard, console: Console | None = None) -> None:
     """Print the table: drawn on a terminal, as plain aligned lines elsewhere (wider than 80 columns if it must be)."""
     console = console or Console()
-    headings = [key.rpartition(".")[2] for key in board.cells.varying] + list(HEADINGS)
+    headings = [key.rpartition(".")[2] for key in board.study.varying] + list(HEADINGS)
     by_setting = [[_settings(row) + list(texts(row)) for row in rows] for rows in board.groups.values()]
     lines = [headings, *(texts for rows in by_setting for texts in rows)]
     width = [max(len(texts[i]) for texts in lines) for i in range(len(headings))]
@@ -225,7 +225,7 @@ def print_leaderboard(board: Leaderboard, console: Console | None = None) -> Non
         for name in _EXPENDABLE:
             if sum(width[i] + 3 for i in kept) + 1 > console.width:
                 kept.remove(headings.index(name))
-        table = RichTable(title=Text(board.cells.folder.name), title_justify="left")
+        table = RichTable(title=Text(board.study.folder.name), title_justify="left")
         for i in kept:
             words = headings[i] in ("norm", "model", "dataset", "optimizer")
             table.add_column(headings[i], justify="left" if words else "right", no_wrap=True)
@@ -241,8 +241,8 @@ def print_leaderboard(board: Leaderboard, console: Console | None = None) -> Non
     else:
         for row_texts in lines:
             _plain(console, "  ".join(text.ljust(w) for text, w in zip(row_texts, width, strict=True)).rstrip())
-    _plain(console, f"All runs: {constants(board.cells)}")
-    for note in [*board.notes, *differences(board.cells)]:
+    _plain(console, f"All runs: {constants(board.study)}")
+    for note in [*board.notes, *differences(board.study)]:
         _plain(console, note)
 
 

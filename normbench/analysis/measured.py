@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from normbench.analysis.entries import Entry
 from normbench.analysis.groups import Group, Groups, Setting, label, order, without
 from normbench.runs import Run
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMES = 8  # that a figure shows at most
-Runs = dict[str, list[Entry]]  # scheme -> its complete runs that were measured, in the order of the legend
+Runs = dict[str, list[Run]]  # scheme -> its complete runs that were measured, in the order of the legend
 
 
 @dataclass(frozen=True)
@@ -121,6 +120,3 @@ def by_batch_size(groups: Groups, instrument: str, *columns: str) -> tuple[Setti
 def _measured(by_scheme: Mapping[str, Group], instrument: str, columns: Sequence[str]) -> Runs:
     found = {s: [run for run in group.members if has_rows(run, instrument, *columns)] for s, group in by_scheme.items()}
     return {scheme: runs for scheme, runs in found.items() if runs}
-
-
-merit = mean_validation_accuracy  # until the figures say it

@@ -62,7 +62,7 @@ def build(folder: Path, options: Options | None = None, only: Filter | None = No
     name = folder.resolve().name
     built = report.build(folder, options, only, question(name), jobs=None, extra=answers(name))
     print_leaderboard(built.leaderboard, console.out)
-    for words in [*built.content.answer, *built.content.filtered]:
+    for words in [*built.content.answer, built.content.filtered]:
         if words and not words.startswith("SYNTHETIC"):  # which the leaderboard has said
             console.say(words)
     console.say(f"report: {console.shortened(built.page)}")

@@ -49,7 +49,7 @@ class Content:
 
     @property
     def groups(self) -> Groups:
-        return self.board.cells
+        return self.board.study
 
     @property
     def leaderboard(self) -> Table | None:

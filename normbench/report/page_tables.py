@@ -67,10 +67,10 @@ def by_setting(board: Leaderboard) -> list[dict[str, Any]]:
     """The leaderboard: per setting a heading, a sentence, and rows with a mark of mean and interval each."""
     return [
         {
-            "heading": heading(board.cells, setting),
+            "heading": heading(board.study, setting),
             "synopsis": synopsis(found),
             "rows": [
-                (_row_keys(row, board.cells), _items(row), mark) for row, mark in zip(found, _marks(found), strict=True)
+                (_row_keys(row, board.study), _items(row), mark) for row, mark in zip(found, _marks(found), strict=True)
             ],
         }
         for setting, found in board.groups.items()
@@ -113,7 +113,7 @@ def _marks(found: Sequence[Row]) -> list[dict[str, float] | None]:
 def glance(board: Leaderboard) -> dict[str, Any] | None:
     """Schemes down, settings across: only where there are several of both and they fit."""
     settings = list(board.groups)
-    if not 1 < len(settings) <= GLANCE or len(board.cells.schemes) < 2:
+    if not 1 < len(settings) <= GLANCE or len(board.study.schemes) < 2:
         return None
     found = {(row.group.scheme, row.group.setting): row for row in board.rows}
 
@@ -124,8 +124,8 @@ def glance(board: Leaderboard) -> dict[str, Any] | None:
             return Item(percent(row.test).removesuffix(" (n = 1)"), str(row.test.mean))
         return Item(next((status for status, count in row.counts.items() if count), "–"), "–")
 
-    lines = [(scheme, [item(found.get((scheme, setting))) for setting in settings]) for scheme in board.cells.schemes]
-    return {"columns": [heading(board.cells, setting) for setting in settings], "lines": lines}
+    lines = [(scheme, [item(found.get((scheme, setting))) for setting in settings]) for scheme in board.study.schemes]
+    return {"columns": [heading(board.study, setting) for setting in settings], "lines": lines}
 
 
 def troubles(groups: Groups) -> Table:

@@ -26,14 +26,14 @@ def test_most_schemes_first_then_those_that_learn(study: Path, add: Add) -> None
             add_measured(add, norm=norm, lr=lr, accuracy=accuracy)
     add_measured(add, norm="none", lr=0.4, accuracy=0.99)  # one scheme alone
     add(norm="batch", lr=0.4, accuracy=0.99)
-    cells = read(load(study))
-    chosen = measured.choose(cells, "gradients")
+    groups = read(load(study))
+    chosen = measured.choose(groups, "gradients")
     assert chosen is not None
     assert chosen.setting == (("lr", 0.2),)
     assert {scheme: len(entries) for scheme, entries in chosen.runs.items()} == {"none": 1, "batch": 1}
     assert "none 1, batch 1. Of 4 settings" in chosen.words
-    assert measured.best_settings(cells, cells.settings, 2) == [(("lr", 0.2),), (("lr", 0.4),)]
-    assert measured.choose(cells, "landscape") is None
+    assert measured.best_settings(groups, groups.settings, 2) == [(("lr", 0.2),), (("lr", 0.4),)]
+    assert measured.choose(groups, "landscape") is None
 
 
 def test_what_has_no_rows_or_no_result_is_left_out(study: Path, add: Add) -> None:
@@ -46,7 +46,7 @@ def test_what_has_no_rows_or_no_result_is_left_out(study: Path, add: Add) -> Non
 def test_a_scheme_without_result_counts_as_nothing_learnt(study: Path, add: Add) -> None:
     add(norm="none", accuracy=0.91)
     add(norm="batch", status="diverged")
-    assert measured.merit(read(load(study)).settings[()]) == pytest.approx(0.45)
+    assert measured.mean_validation_accuracy(read(load(study)).settings[()]) == pytest.approx(0.45)
 
 
 def test_by_batch_size_takes_the_fullest_of_the_other_settings(study: Path, add: Add) -> None:
@@ -59,8 +59,8 @@ def test_by_batch_size_takes_the_fullest_of_the_other_settings(study: Path, add:
 
 def test_numbers_are_numbers_or_missing(study: Path, add: Add) -> None:
     measure(add(), "gradients", [{"step": 0, "gradient": v} for v in ("1.5", "inf", "x", "")])
-    (entry,) = read(load(study)).entries
-    found = measured.rows(entry, "gradients", "gradient")
+    (run,) = read(load(study)).members
+    found = measured.rows(run, "gradients", "gradient")
     assert found.gradient.dropna().tolist() == [1.5]
-    assert len(measured.rows(entry, "gradients", "gradient", "other")) == 0
-    assert list(measured.rows(entry, "nothing", "step")) == ["step", "layer", "tensor"]
+    assert len(measured.rows(run, "gradients", "gradient", "other")) == 0
+    assert list(measured.rows(run, "nothing", "step")) == ["step", "layer", "tensor"]

@@ -1,3 +1,5 @@
+"""Which runs make a group, and what a study's groups share and differ in."""
+
 from __future__ import annotations
 
 import shutil
@@ -18,23 +20,23 @@ def test_seeds_share_a_cell_and_settings_split_them(study: Path, add: Add) -> No
         for seed in (0, 1):
             add(norm="none", batch_size=batch_size, seed=seed)
             add(norm="batch", batch_size=batch_size, seed=seed)
-    cells = read(load(study))
-    assert cells.varying == ("batch_size",)
-    assert list(cells.settings) == [(("batch_size", 4),), (("batch_size", 64),)]  # by size, not by spelling
-    assert [list(schemes) for schemes in cells.settings.values()] == [["none", "batch"]] * 2
-    assert all([e.seed for e in c.entries] == [0, 1] for s in cells.settings.values() for c in s.values())
-    assert cells.constant["model"] == "mlp"
-    assert cells.constant["lr"] == 0.001
-    assert not {"seed", "study", "norm", "batch_size", "max_steps"} & set(cells.constant)
+    groups = read(load(study))
+    assert groups.varying == ("batch_size",)
+    assert list(groups.settings) == [(("batch_size", 4),), (("batch_size", 64),)]  # by size, not by spelling
+    assert [list(schemes) for schemes in groups.settings.values()] == [["none", "batch"]] * 2
+    assert all([e.seed for e in c.members] == [0, 1] for s in groups.settings.values() for c in s.values())
+    assert groups.constant["model"] == "mlp"
+    assert groups.constant["lr"] == 0.001
+    assert not {"seed", "study", "norm", "batch_size", "max_steps"} & set(groups.constant)
 
 
 def test_options_of_a_norm_name_the_scheme(study: Path, add: Add) -> None:
     add(norm="group", options={"norm.groups": 2})
     add(norm="group", options={"norm.groups": 4})
     add(norm="batch", options={"norm.eps": 1e-5})  # the only one of its kind: no need to say it
-    cells = read(load(study))
-    assert cells.schemes == ("batch", "group groups=2", "group groups=4")
-    assert list(cells.settings) == [()]
+    groups = read(load(study))
+    assert groups.schemes == ("batch", "group groups=2", "group groups=4")
+    assert list(groups.settings) == [()]
 
 
 def test_options_of_different_models_are_no_settings_of_their_own(study: Path, add: Add) -> None:
@@ -66,17 +68,17 @@ def test_different_data_are_never_in_one_group(study: Path, add: Add) -> None:
     add(norm="none", checksum="a" * 64)
     add(norm="batch", checksum="b" * 64)
     add(norm="layer", status="interrupted")  # has not said which
-    cells = read(load(study))
-    assert cells.varying == ("dataset.checksum",)
-    assert [dict(setting)["dataset.checksum"] for setting in cells.settings] == ["a" * 12, "b" * 12, "unknown"]
+    groups = read(load(study))
+    assert groups.varying == ("dataset.checksum",)
+    assert [dict(setting)["dataset.checksum"] for setting in groups.settings] == ["a" * 12, "b" * 12, "unknown"]
 
 
 def test_a_copied_folder_is_no_second_seed(study: Path, add: Add) -> None:
     path = add(norm="none", seed=0)
     shutil.copytree(path, study / "a-copy")
-    cells = read(load(study))
-    assert [len(cell.entries) for cell in cells.settings[()].values()] == [1]
-    assert cells.repeated == (path.name,)  # the first by name is kept
+    groups = read(load(study))
+    assert [len(cell.members) for cell in groups.settings[()].values()] == [1]
+    assert groups.repeated == (path.name,)  # the first by name is kept
 
 
 def test_foreign_folders_are_named_and_passed_over(study: Path, add: Add) -> None:
@@ -89,10 +91,10 @@ def test_foreign_folders_are_named_and_passed_over(study: Path, add: Add) -> Non
     (old / "config.yaml").write_text(yaml.safe_dump(record))
     broken = add(norm="layer")
     (broken / "summary.json").write_text('{"status": "comp')
-    cells = read(load(study))
-    assert cells.schemes == ("none",)
-    assert set(cells.foreign) == {"x", "y", "z", old.name, broken.name}
-    assert f"schema_version is 0, this normbench reads {SCHEMA_VERSION}" in cells.foreign[old.name]
+    groups = read(load(study))
+    assert groups.schemes == ("none",)
+    assert set(groups.unreadable) == {"x", "y", "z", old.name, broken.name}
+    assert f"schema_version is 0, this normbench reads {SCHEMA_VERSION}" in groups.unreadable[old.name]
 
 
 def test_a_study_of_foreign_folders_alone_holds_no_runs(study: Path) -> None:

@@ -10,11 +10,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from normbench.analysis.best_lr import best_lr_table, choices, compare_at_best_lr
+from normbench.analysis.best_lr import best_lr_table, choices, compare_at_best_lr, smallest_batch_table, usable
 from normbench.analysis.comparisons import Pairing, Versus
-from normbench.analysis.groups import Cells, Group, read
+from normbench.analysis.groups import Group, Groups, read
 from normbench.analysis.lr_stability import lr_table
-from normbench.analysis.smallest_batch import smallest_batch_table, usable
 from normbench.analysis.statistics import Comparison
 from normbench.runs import load
 
@@ -45,7 +44,7 @@ RUNS: dict[tuple[str, int, float], dict[int, tuple[float, float] | None]] = {
 
 
 @pytest.fixture(scope="module")
-def cells(tmp_path_factory: pytest.TempPathFactory, writer: Add) -> Cells:
+def groups(tmp_path_factory: pytest.TempPathFactory, writer: Add) -> Groups:
     study = tmp_path_factory.mktemp("results") / "first"
     study.mkdir()
     for (norm, batch_size, lr), runs in RUNS.items():
@@ -63,8 +62,8 @@ def by_name(table: Any) -> dict[tuple[str, int], dict[str, Any]]:
     return {(row["scheme"], row.get("batch_size")): dict(row) for row in table.rows}
 
 
-def test_the_best_lr_is_chosen_on_validation_and_behind_none_that_diverged(cells: Cells) -> None:
-    found = {(dict(s)["batch_size"], scheme): c for s, by in choices(cells).items() for scheme, c in by.items()}
+def test_the_best_lr_is_chosen_on_validation_and_behind_none_that_diverged(groups: Groups) -> None:
+    found = {(dict(s)["batch_size"], scheme): c for s, by in choices(groups).items() for scheme, c in by.items()}
     assert {key: choice.lr for key, choice in found.items()} == {
         (8, "none"): 0.1, (8, "batch"): 0.1, (32, "none"): 0.1, (32, "batch"): 1.0
     }  # fmt: skip
@@ -72,8 +71,8 @@ def test_the_best_lr_is_chosen_on_validation_and_behind_none_that_diverged(cells
     assert found[32, "none"].means == {0.01: pytest.approx(0.81), 0.1: pytest.approx(0.91), 1.0: None}
 
 
-def test_fresh_seeds_tell_alone(cells: Cells) -> None:
-    rows = by_name(best_lr_table(cells, compare_at_best_lr(cells, "none", 0.005), "none", 0.005))
+def test_fresh_seeds_tell_alone(groups: Groups) -> None:
+    rows = by_name(best_lr_table(groups, compare_at_best_lr(groups, "none", 0.005), "none", 0.005))
     row, sd = rows["batch", 32], 0.01 / math.sqrt(3)  # differences 0.02, 0.03, 0.03
     expected = {
         "test_mean": 0.93, "test_low": 0.93 - T2 * 0.01 / math.sqrt(3), "difference": 0.08 / 3, "sd": sd,
@@ -87,8 +86,8 @@ def test_fresh_seeds_tell_alone(cells: Cells) -> None:
     assert (itself["n"], itself["difference"], itself["verdict"]) == (None, None, None)
 
 
-def test_where_there_are_no_fresh_seeds_it_says_so_and_asks_for_some(cells: Cells) -> None:
-    row = by_name(best_lr_table(cells, compare_at_best_lr(cells, "none", 0.005), "none", 0.005))["batch", 8]
+def test_where_there_are_no_fresh_seeds_it_says_so_and_asks_for_some(groups: Groups) -> None:
+    row = by_name(best_lr_table(groups, compare_at_best_lr(groups, "none", 0.005), "none", 0.005))["batch", 8]
     sd = 0.01  # differences -0.10, -0.09, -0.11
     assert row["seeds"] == "the same seeds chose the lr"
     assert (row["difference"], row["high"]) == pytest.approx((-0.1, -0.1 + T2 * sd / math.sqrt(3)), abs=1e-9)
@@ -112,8 +111,8 @@ def test_fresh_seeds_are_new_at_every_lr(study: Path, add: Add) -> None:
     assert first.partition("seed=")[2] == second.partition("seed=")[2]
 
 
-def test_lr_ranges(cells: Cells) -> None:
-    rows = by_name(lr_table(cells))
+def test_lr_ranges(groups: Groups) -> None:
+    rows = by_name(lr_table(groups))
     shown = ("best_lr", "band_text", "own_band_text", "largest_stable_text")
     assert {key: tuple(row[name] for name in shown) for key, row in rows.items()} == {
         ("none", 8): (0.1, "0.0", "0.0", "0.1"),
@@ -131,8 +130,8 @@ def test_lr_ranges(cells: Cells) -> None:
     assert rows["none", 32]["validation_mean"] == pytest.approx(0.91, abs=1e-9)
 
 
-def test_smallest_usable_batch_size(cells: Cells) -> None:
-    (row,) = smallest_batch_table(cells, compare_at_best_lr(cells, "none", 0.005), "none", 0.005).rows
+def test_smallest_usable_batch_size(groups: Groups) -> None:
+    (row,) = smallest_batch_table(groups, compare_at_best_lr(groups, "none", 0.005), "none", 0.005).rows
     assert (row["scheme"], row["smallest_usable"], row["largest_unusable"]) == ("batch", 32, 8)
     assert (row["usable"], row["unusable"], row["inconclusive"]) == ("32", "8", "")
     assert "batch_size" not in row
@@ -161,8 +160,8 @@ def test_batch_sizes_that_cannot_be_trained_are_unusable_and_one_seed_is_inconcl
     add(norm="batch", batch_size=1, seed=0, status="unsupported")
     add(norm="batch", batch_size=2, seed=0, status="diverged")
     add(norm="batch", batch_size=4, seed=0)
-    cells = read(load(study))
-    (row,) = smallest_batch_table(cells, compare_at_best_lr(cells, "none", 0.005), "none", 0.005).rows
+    groups = read(load(study))
+    (row,) = smallest_batch_table(groups, compare_at_best_lr(groups, "none", 0.005), "none", 0.005).rows
     assert (row["unusable"], row["inconclusive"], row["smallest_usable"]) == ("1, 2", "4", None)
     assert row["remarks"] == "not shown usable at any size"
 
@@ -198,29 +197,18 @@ def test_all_diverged(study: Path, add: Add) -> None:
     for lr in (0.1, 1.0):
         add(norm="none", lr=lr)
         add(norm="batch", lr=lr, status="diverged")
-    cells = read(load(study))
-    row = by_name(lr_table(cells))["batch", 64]
+    groups = read(load(study))
+    row = by_name(lr_table(groups))["batch", 64]
     assert (row["best_lr"], row["band"], row["own_band"], row["largest_stable"]) == (0.1, None, None, None)
-    (found,) = compare_at_best_lr(cells, "none", 0.005)
+    (found,) = compare_at_best_lr(groups, "none", 0.005)
     assert (found.verdict, found.result.n) == (None, 0)
-
-
-def test_unsupported_at_every_lr(study: Path, add: Add) -> None:
-    for lr in (0.1, 1.0):
-        add(norm="none", lr=lr)
-        add(norm="batch", lr=lr, status="unsupported")
-    cells = read(load(study))
-    row = by_name(best_lr_table(cells, compare_at_best_lr(cells, "none", 0.005), "none", 0.005))["batch", 64]
-    assert (row["lr"], row["seeds"], row["test_n"], row["verdict"]) == (None, "none", 0, None)
-    assert "unsupported" in row["remarks"]
-    assert by_name(lr_table(cells))["batch", 64]["best_lr"] is None
 
 
 def test_one_lr_gives_a_note(study: Path, add: Add) -> None:
     add(norm="none")
     add(norm="batch")
-    cells = read(load(study))
-    for table in (best_lr_table(cells, compare_at_best_lr(cells, "none", 0.005), "none", 0.005), lr_table(cells)):
+    groups = read(load(study))
+    for table in (best_lr_table(groups, compare_at_best_lr(groups, "none", 0.005), "none", 0.005), lr_table(groups)):
         assert table.rows == []
         assert "one lr only" in table.note
-    assert "same batch size" in smallest_batch_table(cells, [], "none", 0.005).note
+    assert "same batch size" in smallest_batch_table(groups, [], "none", 0.005).note

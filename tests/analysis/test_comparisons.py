@@ -123,14 +123,6 @@ def test_seeds_that_are_lost_are_not_asked_for_again(study: Path, add: Add) -> N
     assert row["command"].endswith(" seed=3,4,5,6,7")
 
 
-def test_another_reference(ragged: Path) -> None:
-    table, _ = comparisons(read(load(ragged)), "batch", 0.005)
-    none = table.rows[0]
-    assert (none["scheme"], none["difference"]) == ("none", pytest.approx(-0.02, abs=1e-9))
-    by_scheme = {row["scheme"]: row for row in table.rows}
-    assert by_scheme["selu"]["remarks"].startswith("selu unsupported")
-
-
 def test_a_reference_that_is_missing_in_a_setting_is_said(study: Path, add: Add) -> None:
     add(norm="none", batch_size=4)
     add(norm="batch", batch_size=64)
@@ -139,19 +131,12 @@ def test_a_reference_that_is_missing_in_a_setting_is_said(study: Path, add: Add)
     assert (row["batch_size"], row["n"], row["remarks"]) == (64, 0, "no run of the reference here")
 
 
-def test_the_reference_alone_gives_a_note(study: Path, add: Add) -> None:
-    add(norm="none")
-    table, found = comparisons(read(load(study)), "none", 0.005)
-    assert (table.rows, found) == ([], [])
-    assert "all runs are of none" in table.note
-
-
 def test_equivalent_within_a_wide_margin(study: Path, add: Add) -> None:
     for seed, (accuracy, more) in enumerate(((0.90, 0.001), (0.92, 0.002), (0.91, 0.003))):
         add(norm="none", seed=seed, accuracy=accuracy)
         add(norm="batch", seed=seed, accuracy=accuracy + more)
-    cells = read(load(study))
-    assert [comparisons(cells, "none", margin)[0].rows[0]["verdict"] for margin in (0.0025, 0.005)] == [
+    groups = read(load(study))
+    assert [comparisons(groups, "none", margin)[0].rows[0]["verdict"] for margin in (0.0025, 0.005)] == [
         "inconclusive", "equivalent"
     ]  # fmt: skip
 

@@ -1,3 +1,5 @@
+"""The answer in words, the recommendation, and every table of a study."""
+
 from __future__ import annotations
 
 import subprocess
@@ -8,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from normbench.analysis.answer import Options, answer, tables
-from normbench.analysis.groups import Cells, read
+from normbench.analysis.answer import Options, answer, recommendations, tables
+from normbench.analysis.groups import Groups, read
 from normbench.analysis.notes import differences
 from normbench.runs import load
 from tests.study_files import measure_everything
@@ -27,7 +29,7 @@ NAMES = [
 
 
 @pytest.fixture(scope="module")
-def cells(tmp_path_factory: pytest.TempPathFactory, writer: Add) -> Cells:
+def groups(tmp_path_factory: pytest.TempPathFactory, writer: Add) -> Groups:
     study = tmp_path_factory.mktemp("full")
     for batch_size in (4, 64):
         for lr in (0.1, 1.0):
@@ -40,8 +42,8 @@ def cells(tmp_path_factory: pytest.TempPathFactory, writer: Add) -> Cells:
     return read(load(study))
 
 
-def test_every_table_can_be_written_in_every_form(cells: Cells) -> None:
-    found = tables(cells)
+def test_every_table_can_be_written_in_every_form(groups: Groups) -> None:
+    found = tables(groups)
     assert [table.name for table in found] == NAMES
     for table in found:
         assert table.rows
@@ -54,32 +56,32 @@ def test_every_table_can_be_written_in_every_form(cells: Cells) -> None:
         assert {column.sort or column.key for column in table.columns} <= set(table.rows[0])
 
 
-def test_rows_say_what_the_page_filters_by(cells: Cells) -> None:
-    for table in tables(cells):
+def test_rows_say_what_the_page_filters_by(groups: Groups) -> None:
+    for table in tables(groups):
         assert {"scheme", "model"} <= set(table.rows[0])
         assert ("batch_size" in table.rows[0]) is (table.name != "smallest_batch")
 
 
 def test_a_study_of_one_run_has_notes_where_there_is_nothing_to_say(study: Path, add: Add) -> None:
     add(norm="batch")
-    cells = read(load(study))
-    found = {table.name: table for table in tables(cells)}
+    groups = read(load(study))
+    found = {table.name: table for table in tables(groups)}
     assert {name for name, table in found.items() if table.rows} == {"leaderboard", "time_to_target"}
     assert all(table.note for table in found.values() if not table.rows)
     assert all(table.to_markdown() for table in found.values())
-    assert answer(cells) == ["Nothing to compare: all runs are of batch."]
+    assert answer(groups) == ["Nothing to compare: all runs are of batch."]
 
 
 def test_a_study_without_a_result(study: Path, add: Add) -> None:
     add(norm="batch", status="unsupported")
     add(norm="none", status="failed")
-    cells = read(load(study))
-    assert [table.name for table in tables(cells)] == NAMES
-    assert answer(cells)[1] == "Of 1 comparison: 1 without a pair of results (batch, unsupported)."
+    groups = read(load(study))
+    assert [table.name for table in tables(groups)] == NAMES
+    assert answer(groups)[1] == "Of 1 comparison: 1 without a pair of results (batch, unsupported)."
 
 
-def test_the_answer(cells: Cells) -> None:
-    *recommended, first, second = answer(cells)
+def test_the_answer(groups: Groups) -> None:
+    *recommended, first, second = answer(groups)
     assert [words[:39] for words in recommended] == [f"Recommended at batch size {n}: batch, 94."[:39] for n in (4, 64)]
     assert first == (
         "Better than none, each at its own best lr: batch at batch size 4, +4.03 points (95% interval +3.89 to +4.18, "
@@ -103,14 +105,9 @@ def test_inconclusive_is_an_answer(study: Path, add: Add) -> None:
 
 def test_synthetic_data_are_said(study: Path, add: Add) -> None:
     add(norm="none", dataset="synthetic")
-    cells = read(load(study))
-    assert answer(cells)[0].startswith("SYNTHETIC DATA")
-    assert all(table.caption.startswith("SYNTHETIC DATA") for table in tables(cells) if table.rows)
-
-
-def test_the_reference_is_none_or_the_first(cells: Cells) -> None:
-    assert tables(cells)[1].rows[0]["reference"] == "none"
-    assert tables(cells, Options(reference="layer"))[1].rows[0]["reference"] == "layer"
+    groups = read(load(study))
+    assert answer(groups)[0].startswith("SYNTHETIC DATA")
+    assert all(table.caption.startswith("SYNTHETIC DATA") for table in tables(groups) if table.rows)
 
 
 def test_without_none_the_first_scheme_is_the_reference(study: Path, add: Add) -> None:
@@ -129,14 +126,14 @@ def test_without_none_the_first_scheme_is_the_reference(study: Path, add: Add) -
         (Options(targets=()), "got none"),
     ],
 )
-def test_options_that_do_not_fit(cells: Cells, options: Options, words: str) -> None:
+def test_options_that_do_not_fit(groups: Groups, options: Options, words: str) -> None:
     for ask in (tables, answer):
         with pytest.raises(ValueError, match=words):
-            ask(cells, options)
+            ask(groups, options)
 
 
-def test_the_margin_is_in_points(cells: Cells) -> None:
-    wide = tables(cells, Options(margin=20))[1]
+def test_the_margin_is_in_points(groups: Groups) -> None:
+    wide = tables(groups, Options(margin=20))[1]
     assert {row["verdict"] for row in wide.rows if row["scheme"] == "batch"} == {"equivalent"}
     assert wide.rows[0]["margin"] == 0.2
 
@@ -156,14 +153,55 @@ def test_what_differs_besides_the_scheme(study: Path, add: Add) -> None:
     ]
 
 
-def test_nothing_differs(study: Path, add: Add) -> None:
-    add(norm="none")
-    add(norm="batch")
-    assert differences(read(load(study))) == []
-
-
 def test_statistics_come_without_scipy_stats_and_torch() -> None:
     """scipy.stats takes a second to import, torch several."""
     code = "import sys, normbench.analysis.answer; print({'scipy.stats', 'torch'} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "set()"
+
+
+SEEDS = (0, 1, 2, 3)
+
+
+def test_the_best_on_validation_data_is_recommended_with_its_interval_and_cost(study: Path, add: Add) -> None:
+    for seed in SEEDS:
+        wobble = 0.001 * seed
+        add(norm="none", seed=seed, accuracy=0.900 + wobble, summary={"seconds": {"training": 10.0}})
+        add(norm="batch", seed=seed, accuracy=0.92005 + 0.5 * wobble, summary={"seconds": {"training": 20.0}})
+        add(
+            norm="layer",
+            seed=seed,
+            accuracy=0.919 + (0.003 if seed == 2 else 0.0),
+            summary={"seconds": {"training": 12.0}},
+        )
+        add(norm="weight", seed=seed, accuracy=0.910 + wobble, summary={"seconds": {"training": 11.0}})
+    [sentence] = recommendations(read(load(study)), "none", 0.005)
+    assert sentence.startswith("Recommended here: batch, 92.08% test accuracy (95% interval ")
+    assert "4 seeds), +1.93 points (+1." in sentence
+    assert "against none, in 2.00 times its training time" in sentence
+    assert sentence.endswith(
+        "Not told apart from it: layer; the cheapest of these is layer, in 0.60 times the time of batch."
+    )
+    assert answer(read(load(study)))[0] == sentence
+
+
+def test_each_scheme_is_judged_at_its_own_best_lr_and_not_where_runs_diverge(study: Path, add: Add) -> None:
+    for seed in SEEDS:
+        for lr, none, batch in ((0.1, 0.93, 0.90), (1.0, 0.20, 0.95)):
+            add(norm="none", lr=lr, seed=seed, accuracy=none)
+            add(norm="batch", lr=lr, seed=seed, accuracy=batch)
+        add(norm="layer", lr=0.1, seed=seed, accuracy=0.91)
+        add(norm="layer", lr=1.0, seed=seed, **({"status": "diverged"} if seed == 0 else {"accuracy": 0.99}))
+    [sentence] = recommendations(read(load(study)), "none", 0.005)
+    assert sentence.startswith("Recommended here: batch, 95.00%")
+    assert "+2.00 points" in sentence
+
+
+def test_of_two_schemes_or_many_settings_nothing_is_recommended(study: Path, add: Add) -> None:
+    for norm in ("none", "batch"):
+        add(norm=norm, accuracy=0.9)
+    assert recommendations(read(load(study)), "none", 0.005) == []
+    for size in (2, 4, 8):
+        for norm in ("none", "batch", "layer"):
+            add(norm=norm, batch_size=size, accuracy=0.9)
+    assert recommendations(read(load(study)), "none", 0.005) == []

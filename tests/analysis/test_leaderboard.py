@@ -1,3 +1,5 @@
+"""The leaderboard's numbers by hand, and its three forms of text."""
+
 from __future__ import annotations
 
 import csv
@@ -97,14 +99,6 @@ def test_the_synopsis_claims_no_winner(ragged: Path) -> None:
     assert synopsis(large[:1]) == "Highest mean: none, 96.00 (n = 1), the only scheme with a result."
 
 
-def test_intervals_that_do_not_meet(study: Path, add: Add) -> None:
-    for seed in range(3):
-        add(norm="none", seed=seed, accuracy=0.9 + seed / 1000)
-        add(norm="batch", seed=seed, accuracy=0.5 + seed / 1000)
-    (rows,) = board(study).groups.values()
-    assert synopsis(rows) == "Highest mean: none, 90.10 ± 0.25; its interval overlaps none of the others."
-
-
 def test_notes_say_what_the_numbers_are(ragged: Path, add: Add) -> None:
     notes = " ".join(board(ragged).notes)
     assert "95% Student t interval" in notes
@@ -190,11 +184,3 @@ def test_names_are_not_read_as_colours(study: Path, add: Add) -> None:
     screen = io.StringIO()
     print_leaderboard(board(study), Console(file=screen, width=100, force_terminal=True, color_system=None))
     assert "[red]x[/red]" in screen.getvalue()
-
-
-def test_several_versions_are_said(study: Path, add: Add) -> None:
-    path = add(norm="none")
-    add(norm="batch")
-    text = (path / "config.yaml").read_text()
-    (path / "config.yaml").write_text(text.replace("torch: 2.6.0", "torch: 2.7.0"))
-    assert "- The runs were made by different versions of torch: 2.6.0, 2.7.0." in to_markdown(board(study))
