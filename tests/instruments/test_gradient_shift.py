@@ -26,6 +26,9 @@ def gradients(model: nn.Module, run: ShortRun) -> dict[tuple[str, str], Tensor]:
     n = run.update.accumulate
     with torch.random.fork_rng():
         for images, labels in zip(*(part.chunk(n) for part in run.step.batch), strict=True):
+            for name, buffer in model.named_buffers():  # of blocks of another network, too, which next_draw can't know
+                if name.endswith("noise_draw"):
+                    buffer += 1
             (F.cross_entropy(model(images), labels) / n).backward()
     return {key: weight.grad for key, weight in effective_weights(model).items()}
 

@@ -13,6 +13,7 @@ from short_run import ShortRun, short_run
 from torch import Tensor, nn
 
 from normbench.instruments import Landscape
+from normbench.noise import next_draw
 from normbench.training.loop import Step, Update
 
 
@@ -27,6 +28,7 @@ def loss_and_gradient(run: ShortRun, moved: Tensor | None = None) -> tuple[float
     n, losses = run.update.accumulate, []
     with torch.random.fork_rng():
         for images, labels in zip(*(part.chunk(n) for part in run.step.batch), strict=True):
+            next_draw(model)
             losses.append(F.cross_entropy(model(images), labels) / n)
             losses[-1].backward()
     g = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in model.parameters()])
