@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from normbench.analysis.groups import Groups
 from normbench.analysis.notes import SYNTHETIC
@@ -12,7 +14,19 @@ from normbench.claims.checks import Answer, Calculated, Judged, judge
 from normbench.claims.claim import STATEMENTS, Claim, claims
 from normbench.claims.standing import record
 from normbench.claims.wording import counted
-from normbench.report.content import Extra
+
+if TYPE_CHECKING:
+    from normbench.analysis.tables import Table
+    from normbench.plots.drawing import Figure
+
+
+@dataclass(frozen=True, eq=False)
+class Extra:
+    """What stands before everything else in a study's report, and its sentences after the answer's."""
+
+    tables: Sequence[Table] = ()
+    figures: Sequence[Figure] = ()
+    answer: Sequence[str] = ()
 
 
 def answers(study: str) -> Callable[[Groups], Extra] | None:
@@ -22,8 +36,6 @@ def answers(study: str) -> Callable[[Groups], Extra] | None:
         return None
 
     def extra(groups: Groups) -> Extra:
-        from dataclasses import replace
-
         from normbench.claims import figure, tables
         from normbench.plots.drawing import Figure, look
 

@@ -16,7 +16,7 @@ from normbench.commands.trained import Trained, load_trained, require_complete
 from normbench.errors import ConfigError, Unsupported, UserError
 
 if TYPE_CHECKING:
-    from normbench.explain.scheme import Subject
+    from normbench.explain.place import Subject
     from normbench.explain.steps import Step
 
 DESCRIPTION = """\
@@ -33,7 +33,6 @@ examples:
 """
 STEPS = 200  # of training on the spot
 USUAL = "batch_size=4"  # few enough to check by hand
-MANY = 256  # images, for what four can't show
 BESIDES = ("batch_size", "data_dir", "device", "norm")  # what may be said of a run that is over
 WIDTH = 96  # of the text
 
@@ -54,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
     subject = _fresh(options.words) if options.run is None else _of_run(options.run, options.words)
     if subject is None:
         return 0
-    from normbench.explain.scheme import explanation
+    from normbench.explain.engine import explanation
     from normbench.explain.steps import as_json
 
     steps, facts = explanation(subject, options.layer, options.unit)
@@ -126,17 +125,17 @@ def _subject(trained: Trained, how: str) -> Subject:
     """The network on the CPU, with the first images of the training split."""
     import torch
 
-    from normbench.explain.scheme import Subject
+    from normbench.explain.place import Subject
     from normbench.noise import key_of
 
     choices, train, few = trained.run.choices, trained.dataset.train, trained.config["batch_size"]
     if few > len(train):
         raise UserError(f"batch_size must be at most the {len(train):,} training images: got {few}.")
     key = key_of(0, 0, "augment", trained.device)  # of augmentation, where there is some
-    places = torch.arange(min(max(MANY, few), len(train)), device=trained.device)
+    places = torch.arange(few, device=trained.device)
     images, labels = (tensor.cpu() for tensor in train.batch(places, key))
     model = trained.model.cpu()
-    return Subject(model, choices["norm"], console.title(choices), how, images[:few], labels[:few], images)
+    return Subject(model, choices["norm"], console.title(choices), how, images, labels)
 
 
 def print_explanation(steps: Sequence[Step], facts: Mapping[str, Any], worksheet: bool) -> None:

@@ -1,1 +1,1 @@
-"""`normbench explain`: what a scheme computes, step by step, on real images. Start with `steps.py`, then `batch.py`."""
+"""`normbench explain`: what a norm computes, step by step, on real images. Read place.py, then engine.py."""

@@ -1,4 +1,4 @@
-"""One unit of one layer, and what was seen there while a mini-batch went through the network."""
+"""One unit of one layer, and what was recorded there while a mini-batch went through the network."""
 
 from __future__ import annotations
 
@@ -14,22 +14,36 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from normbench.norms import Block, PerStep, Recorded, keep_buffers, record_activations
+from normbench.errors import UserError
+from normbench.norms import Block, PerStep, Recorded, axes_of, blocks, keep_buffers, record_activations
 
 SHOWN = 8  # rows of a table, at most
-GATES = {
-    "LSTMCell": ("input", "forget", "candidate", "output"),
-    "GRUCell": ("reset", "update", "candidate"),
-}
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What one pass showed of a layer, at one time step of a recurrent one.
+class Subject:
+    """A trained network on the CPU, and the images that it is explained with: the first of the training split.
+
+    Args:
+        trained: how it was trained, in words.
+        images: the mini-batch. [N, C, H, W]
+    """
+
+    model: nn.Module
+    scheme: str
+    title: str
+    trained: str
+    images: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class Values:
+    """What one pass recorded of a layer, at one time step of a recurrent one.
 
     Args:
         into: input of the layer.
-        x, y: input and output of its norm; without one, both are `linear`. [N, C, ...]
+        x, y: input and output of its norm; without one, both are `linear`. [N, C] or [N, C, H, W]
         tensors: linear, normalized, activation.
     """
 
@@ -41,7 +55,11 @@ class Seen:
 
 @dataclass(frozen=True)
 class Place:
-    """Where we look: `unit` of `layer`, at time step `t` (from 0) if it is recurrent, with these images."""
+    """`unit` of `layer`, at time step `t` (from 0) if it is recurrent, with these images.
+
+    The value that is followed is that of image 1, at the position in the middle of the feature map where there is one.
+    `members` are the values that share its mean and variance: those along the axes that the norm works over.
+    """
 
     model: nn.Module
     layer: str
@@ -50,11 +68,16 @@ class Place:
     t: int | None
     images: Tensor
     labels: Tensor
-    many: Tensor  # more images, for what four can't show
 
     @property
-    def norm(self) -> nn.Module | None:
+    def norm(self) -> Any:
+        """The norm of the layer, or None; of a recurrent cell, that on W_x x."""
         return norm_of(self.block)
+
+    @property
+    def inner(self) -> Any:
+        """The norm that has gamma and eps."""
+        return self.norm.norm if isinstance(self.norm, PerStep) else self.norm
 
     @property
     def after(self) -> bool:
@@ -66,86 +89,121 @@ class Place:
         return self.block.recurrent
 
     @cached_property
-    def seen(self) -> Seen:
-        return look(self.model, self.block, self.images, self.t)
+    def values(self) -> Values:
+        return record(self.model, self.block, self.images, self.t)
+
+    @cached_property
+    def over(self) -> tuple[str, ...] | None:
+        """The axes of the norm's statistics; () for one that works value by value, None for one that doesn't say."""
+        return axes_of(self.inner) if self.norm is not None else ()
+
+    @cached_property
+    def members(self) -> tuple[slice, ...]:
+        """The part of x that shares statistics with the value that is followed, as an index."""
+        over, size = self.over or (), self.values.x.shape
+        axes = ("examples", "features", "height", "width")[: len(size)]
+        centre = (0, self.unit, *(length // 2 for length in size[2:]))
+        found = [slice(None) if axis in over else slice(i, i + 1) for axis, i in zip(axes, centre, strict=True)]
+        if "examples" in over and (virtual := getattr(self.inner, "virtual", None)):
+            found[0] = slice(0, virtual)
+        if "features" in over and (groups := getattr(self.inner, "num_groups", None)):
+            each = size[1] // groups
+            found[1] = slice(self.unit // each * each, (self.unit // each + 1) * each)
+        return tuple(found)
+
+    @cached_property
+    def shown(self) -> list[tuple[int, ...]]:
+        """Indices of the members that tables show: units of image 1, or a few positions in the middle of each image."""
+        size, over = self.values.x.shape, self.over or ()
+        middle = tuple(length // 2 for length in size[2:])
+        if "features" in over:
+            channels = range(size[1])[self.members[1]]
+            start = max(channels.start, min(self.unit, channels.stop - SHOWN))
+            return [(0, unit, *middle) for unit in range(start, min(channels.stop, start + SHOWN))]
+        images = range(size[0])[self.members[0]] if "examples" in over or not over else range(1)
+        images = images[:SHOWN]
+        if not middle:
+            return [(image, self.unit) for image in images]
+        row, column = middle
+        each = max(1, SHOWN // len(images)) if over else 1
+        first = max(0, min(column - (each - 1) // 2, size[3] - each))
+        columns = range(first, min(size[3], first + each)) if each > 1 else [column]
+        return [(image, self.unit, row, at) for image in images for at in columns]
+
+    @property
+    def label(self) -> str:
+        """The heading of the column that names the values shown."""
+        if "features" in (self.over or ()):
+            return "unit"
+        return "image" if self.values.x.dim() == 2 else "image and position"
+
+    def name(self, index: tuple[int, ...]) -> str:
+        """Which value this is: unit "7", image "2", or "2, row 14, column 15"."""
+        if "features" in (self.over or ()):
+            return str(index[1])
+        position = "".join(f", {axis} {i + 1}" for axis, i in zip(("row", "column"), index[2:], strict=False))
+        return f"{index[0] + 1}{position}"
+
+    def column(self, tensor: Tensor) -> list[float]:
+        """The values of `tensor`, shaped as x, that tables show."""
+        return [tensor.detach()[index].double().item() for index in self.shown]
+
+    def rows(self, *columns: list[float]) -> list[list[Any]]:
+        """A row per shown value: which it is, and its number in each column."""
+        return [[self.name(index), *(column[i] for column in columns)] for i, index in enumerate(self.shown)]
+
+    def parameter(self, name: str, otherwise: float) -> Tensor:
+        """gamma ("weight") or beta ("bias") of each unit, or what stands for one that is not learned. [C]"""
+        tensor = getattr(self.inner, name, None)
+        return self.values.x.new_full((self.values.x.shape[1],), otherwise) if tensor is None else tensor.detach()
 
     def apply(self, x: Tensor, plain: bool = False) -> Tensor:
         """The norm itself, on another input; `plain`: with gamma = 1 and beta = 0. Its averages stay as they are."""
-        assert self.norm is not None
         restore = keep_buffers(self.norm)
         usual = {name: torch.ones_like(p) if name.endswith("weight") else torch.zeros_like(p)
-                 for name, p in self.norm.named_parameters()} if plain else {}  # fmt: skip
+                 for name, p in self.norm.named_parameters() if name.endswith(("weight", "bias"))}  # fmt: skip
         try:
-            return functional_call(self.norm, usual, (x, *self.when))
+            result: Tensor = functional_call(self.norm, usual if plain else {}, (x, *self.when))
         finally:
             restore()
+        return result
 
     @property
     def when(self) -> tuple[int, ...]:
         """What a norm is called with besides its input."""
         return () if self.t is None else (self.t,)
 
-    def values(self, tensor: Tensor) -> list[float]:
-        """This unit's values: of every image, and of every position."""
-        return tensor.detach()[:, self.unit].double().flatten().tolist()
 
-    @cached_property
-    def shown(self) -> list[int]:
-        """Which of these values tables show: all if they are few, else some of each of the first images."""
-        size = self.seen.x[:, 0].shape
-        if len(size) == 1:
-            return list(range(min(SHOWN, size[0])))
-        positions = size[1:].numel()
-        middle = (size[1] // 2) * size[2:].numel() + size[2:].numel() // 2
-        each = max(1, SHOWN // size[0])
-        chosen = range(middle - (each - 1) // 2, middle - (each - 1) // 2 + each)
-        return [i * positions + p for i in range(min(size[0], SHOWN)) for p in chosen if 0 <= p < positions]
-
-    def name(self, index: int) -> str:
-        """Which value this is: "2", or "2, row 14, column 15"."""
-        size = self.seen.x[:, 0].shape
-        if len(size) == 1:
-            return str(index + 1)
-        image, row, column = torch.unravel_index(torch.tensor(index), size)
-        return f"{int(image) + 1}, row {int(row) + 1}, column {int(column) + 1}"
-
-    def rows(self, *columns: list[float]) -> list[list[Any]]:
-        """A row per shown value: which it is, and its number in each column."""
-        return [[self.name(i), *(column[i] for column in columns)] for i in self.shown]
-
-    @property
-    def gate(self) -> str:
-        names = GATES.get(type(self.block).__name__, ())
-        return names[self.unit // units] if (units := getattr(self.block, "units", 0)) and names else ""
-
-
-def norm_of(block: Recorded) -> nn.Module | None:
-    """The norm of a layer; of a recurrent cell, that on W_x x."""
+def norm_of(block: Recorded) -> Any:
     return getattr(block, "norm" if isinstance(block, Block) else "input_norm", None)
 
 
-def inner(norm: nn.Module) -> nn.Module:
-    """The norm that has gamma and eps."""
-    return norm.norm if isinstance(norm, PerStep) else norm
+def find_place(subject: Subject, layer: str | None, unit: int) -> Place:
+    """`unit` of `layer`, or of the first layer that has a norm. Raises UserError where there is none such."""
+    found = {name: block for name, block in blocks(subject.model) if isinstance(block, Block) or block.recurrent}
+    if layer is None:
+        layer = next((name for name, block in found.items() if norm_of(block) is not None), next(iter(found)))
+    if layer not in found:
+        raise UserError(f"there is no layer {layer}. Layers of this network: {', '.join(found)}.")
+    block = found[layer]
+    t = block.steps // 2 if block.recurrent else None
+    units = record(subject.model, block, subject.images, t).x.shape[1]
+    if not 0 <= unit < units:
+        raise UserError(f"there is no unit {unit} in layer {layer}: it has {units}, from 0 to {units - 1}.")
+    return Place(subject.model, layer, block, unit, t, subject.images, subject.labels)
 
 
-def parameter(norm: nn.Module | None, name: str, unit: int, otherwise: float) -> float:
-    """gamma ("weight") or beta ("bias") of a unit, or what stands for one that is not learned."""
-    tensor = getattr(inner(norm), name, None) if norm is not None else None
-    return otherwise if tensor is None else tensor[unit].item()
-
-
-def look(model: nn.Module, block: Recorded, images: Tensor, t: int | None) -> Seen:
-    """Pass `images` through `model`, in the mode it is in, and see what happens in `block`. Averages stay."""
+def record(model: nn.Module, block: Recorded, images: Tensor, t: int | None) -> Values:
+    """Pass `images` through `model`, in the mode it is in, and record what happens in `block`. Averages stay."""
     tensors: dict[str, list[Tensor]] = defaultdict(list)
     inputs: list[Tensor] = []
     calls: list[tuple[Tensor, Tensor]] = []
     norm, restore = norm_of(block), keep_buffers(model)
     hooks = [block.register_forward_pre_hook(lambda module, args: inputs.append(args[0]))]
     if norm is not None:
-        hooks.append(norm.register_forward_hook(lambda module, args, y: calls.append((args[0].detach(), y))))
+        hooks.append(norm.register_forward_hook(lambda module, args, y: calls.append((args[0].detach(), y.detach()))))
     try:
-        with record_activations([("", block)], lambda name, block: partial(_keep, tensors)):
+        with record_activations([("", block)], lambda name, block: partial(_append, tensors)):
             model(images)
     finally:
         for hook in hooks:
@@ -155,15 +213,15 @@ def look(model: nn.Module, block: Recorded, images: Tensor, t: int | None) -> Se
     found = {kind: values[at] for kind, values in tensors.items()}
     into = inputs[0] if t is None else inputs[0][t]
     x, y = calls[at] if calls else (found["linear"], found["linear"])
-    return Seen(into, x, y, found)
+    return Values(into, x, y, found)
 
 
-def _keep(tensors: dict[str, list[Tensor]], kind: str, value: Tensor) -> None:
+def _append(tensors: dict[str, list[Tensor]], kind: str, value: Tensor) -> None:
     tensors[kind].append(value.detach().clone())
 
 
 @contextmanager
-def added(norm: nn.Module, amount: Tensor) -> Iterator[None]:
+def _added(norm: nn.Module, amount: Tensor) -> Iterator[None]:
     """Inside, `amount` [C] is added to what `norm` gets: a bias in front of it."""
 
     def add(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -176,14 +234,13 @@ def added(norm: nn.Module, amount: Tensor) -> Iterator[None]:
         hook.remove()
 
 
-def bias_gradient(place: Place) -> tuple[Tensor, Tensor | None]:
+def bias_gradients(place: Place) -> tuple[Tensor, Tensor | None]:
     """The gradients of the loss: with respect to a bias in front of the norm [C], and to the beta behind it."""
-    assert place.norm is not None
-    bias = place.images.new_zeros(place.seen.x.shape[1]).requires_grad_()
-    beta: Tensor | None = getattr(place.block if place.recurrent else place.norm, "bias", None)
+    bias = place.images.new_zeros(place.values.x.shape[1]).requires_grad_()
+    beta: Tensor | None = getattr(place.block if place.recurrent else place.inner, "bias", None)
     restore = keep_buffers(place.model)
     try:
-        with torch.enable_grad(), added(place.norm, bias):
+        with torch.enable_grad(), _added(place.norm, bias):
             loss = F.cross_entropy(place.model(place.images), place.labels)
             wanted = [bias] if beta is None else [bias, beta]
             found = torch.autograd.grad(loss, wanted, allow_unused=True)

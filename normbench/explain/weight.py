@@ -1,4 +1,4 @@
-"""Weight normalization, step by step: the length of a unit's weights is a number of its own."""
+"""Re-parametrised weights, step by step: the length of a unit's weights is a number of its own."""
 
 from __future__ import annotations
 
@@ -7,36 +7,49 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from normbench.explain.place import Place
 from normbench.explain.steps import Step
+from normbench.norms.weight import WeightStandardization
 
 FEW = 6  # weights that are shown
 
 
 def steps(place: Place) -> list[Step]:
-    linear: Any = getattr(place.block, "linear", None) or place.block.input
+    """Of weight normalization, w = g v / |v|, and weight standardization, where v is centred first; [] for others."""
+    linear: Any = getattr(place.block, "linear", None) or getattr(place.block, "input", None)
+    if linear is None or not parametrize.is_parametrized(linear, "weight"):
+        return []
     how = linear.parametrizations.weight
     g, v, w = how.original0.detach(), how.original1.detach(), linear.weight.detach()
-    u = place.unit
-    flat = v[u].double().flatten()
+    unit, count = place.unit, v[place.unit].numel()
+    flat, scale = v[unit].double().flatten(), g[unit].item()
+    standardizes = isinstance(how[0], WeightStandardization)
+    centred = flat - flat.mean() if standardizes else flat
+    scale *= how[0].gain if standardizes else 1.0
+    length = centred.norm().item()
+    name = "|v - mean(v)|" if standardizes else "|v|"
+    formula = f"w = g v / {name}" if not standardizes else f"w = g gain (v - mean(v)) / {name}"
     shown = flat.abs().argsort(descending=True)[:FEW].sort().values.tolist()
-    length, scale = flat.norm().item(), g[u].item()
-    rows: list[list[Any]] = [[_name(v[u], i), v[u].flatten()[i].item(), w[u].flatten()[i].item()] for i in shown]
+    rows = [[_name(v[unit], i), flat[i].item(), w[unit].flatten()[i].item()] for i in shown]
+    factor = "g gain" if standardizes else "g"
+    lengths = [(factor, scale), (name, length), (f"{factor} / {name}", scale / length),
+               ("|w|", w[unit].double().norm().item())]  # fmt: skip
     words = (
-        f"The network learns g, one number, and v, {v[u].numel():,} numbers, per unit. w, which it works with, is "
-        f"computed from them: the direction of v, with length |g|."
+        f"The network learns g, one number, and v, {count:,} numbers, per unit. w, which it works with, is "
+        f"computed from them: the direction of {'v - mean(v)' if standardizes else 'v'}, with length |{factor}|."
     )
-    shortened = f"Shown are the {len(shown)} largest of {v[u].numel():,} (inputs are numbered from 0)."
-    columns = ("input", "v", "w = g v / |v|")
-    lengths = [("g", scale), ("|v|", length), ("g / |v|", scale / length), ("|w|", w[u].double().norm().item())]
-    formula = "|v| = sqrt(v_1^2 + v_2^2 + ...)\nw = g v / |v|,  so |w| = |g|"
-    found = [
-        Step("length", "The length of v, and g", formula, words, ("", "value"), lengths, ("value",), ("g", "|v|")),
-        Step("weights", "The weights", "w = g v / |v|", shortened, columns, rows, columns[2:]),
-        _direction(how, g, v, u),
-    ]
-    return [*found, _output(place, linear, v, w, scale / length)]
+    columns = ("input", "v", "w")
+    own_rows = "features" not in (place.over or ())  # else the tables below show other units, with other weights
+    few = f"Shown are the {len(shown)} largest of {count:,} (inputs are numbered from 0)."
+    return [
+        Step("length", f"The length of {name[1:-1]}, and g", f"{formula},  so |w| = |{factor}|", words,
+             ("", "value"), lengths, ("value",), (factor, name)),
+        Step("weights", "The weights", formula, few, columns, rows, columns[2:]),
+        _direction(how, g, v, unit),
+        *([_output(place, linear, w)] if own_rows else []),
+    ]  # fmt: skip
 
 
 def _name(weight: Tensor, index: int) -> str:
@@ -59,39 +72,35 @@ def _direction(how: Any, g: Tensor, v: Tensor, unit: int) -> Step:
             ("cosine between v and a gradient by v", cosine)]  # fmt: skip
     words = (
         "The length of v plays no part in w, so no gradient points along v: learning v only turns it. Scale and "
-        "direction are learned apart. No image was looked at: there is nothing to average, and any batch size will do."
+        "direction are learned apart. No image is needed: there is nothing to average, and any batch size will do."
     )
     return Step("direction", "Only the direction of v counts", "", words, ("", "value"), rows)
 
 
 def _inputs(place: Place, linear: nn.Module) -> Tensor:
     """What the unit's weights are multiplied with, for each shown value: [shown, weights]."""
-    into = place.seen.into.detach()
+    into = place.values.into.detach()
+    images = [index[0] for index in place.shown]
     if not isinstance(linear, nn.Conv2d):
-        return into[place.shown]
+        return into[images]
     patches = F.unfold(into, linear.kernel_size, linear.dilation, cast(Any, linear.padding), linear.stride)
-    return patches.transpose(1, 2).flatten(0, 1)[place.shown]  # [N, weights, positions] -> [N * positions, weights]
+    width = place.values.x.shape[3]  # [N, weights, H * W]
+    return torch.stack([patches[image, :, row * width + column] for image, _, row, column in place.shown])
 
 
-def _output(place: Place, linear: Any, v: Tensor, w: Tensor, ratio: float) -> Step:
-    u, inputs = place.unit, _inputs(place, linear).double()
-    bias: float = 0.0 if getattr(linear, "bias", None) is None else linear.bias[u].item()
-    products, outputs = inputs @ v[u].double().flatten(), inputs @ w[u].double().flatten() + bias
+def _output(place: Place, linear: Any, w: Tensor) -> Step:
+    """w . x + b, calculated here in double precision, beside what the layer itself gives."""
+    unit = place.unit
+    bias: float = 0.0 if getattr(linear, "bias", None) is None else linear.bias[unit].item()
+    products = (_inputs(place, linear).double() @ w[unit].double().flatten()).tolist()
+    after = {} if place.recurrent else place.values.tensors
+    own = place.column(after["linear"]) if after else [product + bias for product in products]
     names: tuple[str, ...] = ()
     more: list[list[float]] = []
-    if not place.recurrent:
-        o = place.values(place.seen.tensors["linear"])
-        outputs = torch.tensor([o[i] for i in place.shown], dtype=torch.float64)
-        if place.norm is None and "activation" in place.seen.tensors:
-            names, more = ("activation",), [place.values(place.seen.tensors["activation"])]
-    rows = [
-        [place.name(i), product, product * ratio, o, *(column[i] for column in more)]
-        for i, product, o in zip(place.shown, products.tolist(), outputs.tolist(), strict=True)
-    ]
-    label = "image" if place.seen.x.dim() == 2 else "image and position"
-    columns = (label, "v . x", "(g / |v|) v . x", "o", *names)
-    what = "W_x x at this time step" if place.recurrent else "the layer itself"
-    words = f"b = {bias:.6g}. The column o is what {what} gives, with w."
+    if place.norm is None and "activation" in after:
+        names, more = ("activation",), [place.column(after["activation"])]
+    columns = (place.label, "w . x", "o", *names)
+    words = f"b = {bias:.6g}."
     if place.recurrent:
-        words += " W_h is normalised in the same way; the cell adds both products and a bias."
-    return Step("output", "The output", "o = w . x + b = (g / |v|) (v . x) + b", words, columns, rows, columns[2:])
+        words += " W_h is re-parametrised in the same way; the cell adds both products and a bias."
+    return Step("output", "The output", "o = w . x + b", words, columns, place.rows(products, own, *more), columns[1:])

@@ -18,7 +18,8 @@ from normbench.report.files import write_files
 from normbench.runs import load
 
 if TYPE_CHECKING:
-    from normbench.report.content import Content, Extra
+    from normbench.claims.report import Extra
+    from normbench.report.content import Content
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,8 +77,9 @@ def compile_content(
 ) -> Content:
     """Read, count, draw: everything but writing. Arguments and errors are those of `build`."""
     from normbench.analysis.reproduce import every_run
+    from normbench.claims.report import Extra
     from normbench.plots.side_by_side import drawing  # matplotlib takes half a second that tables alone don't need
-    from normbench.report.content import Content, Extra
+    from normbench.report.content import Content
 
     everything = load(folder)
     chosen = select(everything, only)

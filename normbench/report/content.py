@@ -14,15 +14,6 @@ from normbench.plots.drawing import Figure
 
 
 @dataclass(frozen=True, eq=False)
-class Extra:
-    """What stands before everything else in a study's report, and its sentences after the answer's."""
-
-    tables: Sequence[Table] = ()
-    figures: Sequence[Figure] = ()
-    answer: Sequence[str] = ()
-
-
-@dataclass(frozen=True, eq=False)
 class Content:
     """A study's numbers, words and pictures.
 

@@ -1,7 +1,6 @@
 """Claims that need no study: their numbers are calculated on the spot, in float64 unless they are times.
 
 A new one is a function that returns numbers by name (a list where it was measured several times) and a line at the end.
-Each imports torch itself, for the list of claims does without.
 """
 
 from __future__ import annotations
@@ -10,18 +9,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from normbench.claims.claim import ClaimError
+import torch
+from torch import nn
+
+from normbench.data import prepare
+from normbench.data.synthetic import synthetic
+from normbench.errors import UserError
+from normbench.models import MLP
+from normbench.norms import BatchNorm, LayerNorm, NormScheme, fold
+from normbench.verify.folding import compare_in, latencies
 
 Numbers = dict[str, float | list[float]]
 REPEATS = 5  # of a time
 
 
 def calculate(name: str) -> Numbers:
-    """The numbers of a calculation, from the same random numbers each time. Raises ClaimError."""
+    """The numbers of a calculation, from the same random numbers each time. Raises UserError."""
     if name not in CALCULATIONS:
-        raise ClaimError(f"there is no calculation {name}. There are: {', '.join(CALCULATIONS)}.")
-    import torch
-
+        raise UserError(f"there is no calculation {name}. There are: {', '.join(CALCULATIONS)}.")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as runs do by default
     try:
@@ -37,9 +42,6 @@ def ln_ignores_batch() -> Numbers:
 
     By layer and by batch norm in training, and by batch norm in evaluation; outputs are of the order of 1.
     """
-    import torch
-
-    from normbench.norms import BatchNorm, LayerNorm
 
     def change(norm: Any, training: bool = True) -> float:
         net = _network(norm).double().train(training)
@@ -59,10 +61,7 @@ def bias_is_useless() -> Numbers:
 
     Beside them the same without a norm.
     """
-    import torch
     from torch import nn
-
-    from normbench.norms import BatchNorm
 
     def both(norm: nn.Module) -> tuple[float, float]:
         linear = nn.Linear(20, 30)
@@ -89,12 +88,6 @@ def folds() -> Numbers:
     The largest difference of two logits in float64, the share of images with the same class, and how many times as
     fast it is at batch 1 (medians of turns that alternate between the two), measured five times.
     """
-    import torch
-
-    from normbench.data import prepare
-    from normbench.data.synthetic import synthetic
-    from normbench.norms import BatchNorm, fold
-    from normbench.verify.folding import compare_in, latencies
 
     data = prepare(synthetic(Path()), name="synthetic", validation=100)
     net = _network(BatchNorm, data.shape).train()
@@ -115,8 +108,6 @@ def folds() -> Numbers:
 
 
 def _network(norm: Any, shape: tuple[int, int, int] = (1, 8, 8)) -> Any:
-    from normbench.models import MLP
-    from normbench.norms import NormScheme
 
     return MLP(NormScheme(norm=norm), shape, 10, hidden=[100, 100, 100])
 

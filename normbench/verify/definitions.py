@@ -100,7 +100,7 @@ class Definition:
         torch: the same as `form`, from torch.
         torch_weight: the same as `weight`, from torch.
         folds: "yes", "no", or "nothing" where there is nothing to fold.
-        unmoved: which of the six changes of `invariance.py` a dense layer does not notice; "-": not in dense layers.
+        unmoved: which of the six changes of `trial.py` a dense layer does not notice; "-": not in dense layers.
         unmoved_conv: the same of a convolution, where it is another.
     """
 
@@ -126,12 +126,11 @@ class Definition:
         weight, bias = self.weight(linear, options), linear.bias
         return F.linear(x, weight, bias) if x.dim() == 2 else F.conv2d(x, weight, bias)
 
-    def normalised(self, z: Tensor, norm: Any, options: Options, form: Form | None = None) -> Tensor:
-        """Of z [N, C, ...] in training, before gamma and beta; with another `form`, what a known mistake would give."""
+    def normalised(self, z: Tensor, norm: Any, options: Options) -> Tensor:
+        """Of z [N, C, ...] in training, before gamma and beta."""
         if self.bend is not None:
             return self.bend(z, norm)
-        form = form or self.form
-        return z if form is None else over(z, self.where, options, form)
+        return z if self.form is None else over(z, self.where, options, self.form)
 
     def evaluated(self, z: Tensor, norm: Any, options: Options) -> Tensor:
         """Of z [N, C, ...] in evaluation."""

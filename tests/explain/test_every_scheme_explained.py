@@ -11,13 +11,14 @@ import torch
 
 from normbench.commands.explain import print_explanation
 from normbench.errors import Unsupported, UserError
-from normbench.explain.scheme import Subject, explanation
+from normbench.explain.engine import explanation
+from normbench.explain.place import Subject
 from normbench.explain.steps import as_json
 from normbench.norms import Block, blocks
 
 
 def subject(model: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor, few: int = 4) -> Subject:
-    return Subject(model, "it", "it · in · a test", "not trained", images[:few], labels[:few], images)
+    return Subject(model, "it", "it · in · a test", "not trained", images[:few], labels[:few])
 
 
 @pytest.mark.parametrize("model_kind", ["mlp", "cnn", "rnn", "resnet", "gru", "tanh"])

@@ -31,7 +31,7 @@ def test_the_calculation_and_the_worksheet(capsys: pytest.CaptureFixture[str], t
     assert main(["explain", "norm=batch", *TINY, "--unit", "3"]) == 0
     printed = capsys.readouterr().out
     for words in ("batch · mlp · synthetic", "a mini-batch of 4", "trained for 200 steps", "unit 3 (of 0 to 11)",
-                  "3. Standardise", "z_i = (o_i - mean) / sqrt(var + eps)", "11. Folded"):  # fmt: skip
+                  "3. Standardise", "z_i = (o_i - mean) / sqrt(var + eps)", "10. Folded"):  # fmt: skip
         assert words in printed
     assert "____" not in printed
     assert main(["explain", "norm=batch", *TINY, "--unit", "3", "--worksheet"]) == 0

@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from normbench.verify.invariance import COLUMNS, transformed, weight_of
 from torch import Tensor, nn
 
 from normbench import seeding
@@ -19,7 +20,6 @@ from normbench.errors import Unsupported
 from normbench.models import LSTMCell
 from normbench.norms import NormScheme, uses_batch
 from normbench.norms.describe import invariances
-from normbench.verify.invariance import COLUMNS, transformed, weight_of
 
 N, INPUTS, UNITS = 16, 8, 6
 # The first three rows of DENSE are the published table; the others follow from the formulas in the same way.

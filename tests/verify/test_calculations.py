@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from normbench.claims.claim import ClaimError, claims
+from normbench.errors import UserError, claims
 from normbench.verify.calculations import CALCULATIONS, Numbers, calculate
 
 
@@ -46,5 +46,5 @@ def test_claims_name_numbers_that_there_are(numbers: dict[str, Numbers]) -> None
     for claim in claims():
         for check in claim.checks:
             assert not check.calculation or check.metric["number"] in numbers[check.calculation], claim.id  # type: ignore[index]
-    with pytest.raises(ClaimError, match="there is no calculation x"):
+    with pytest.raises(UserError, match="there is no calculation x"):
         calculate("x")
