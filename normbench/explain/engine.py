@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from normbench.explain import weight
 from normbench.explain.place import Place, Subject, bias_gradients, find_place, record
 from normbench.explain.steps import Step
-from normbench.norms import RMSNorm, batch_statistics, keep_buffers, preserve_state
+from normbench.norms import MeanOnlyBatchNorm, RMSNorm, batch_statistics, keep_buffers, preserve_state
 
 AXES = {"examples": "N", "features": "C", "height": "H", "width": "W"}
 
@@ -88,7 +88,7 @@ class Calculation:
         self.mean, self.var = mean.item(), var.item()
         self.eps = float(getattr(place.inner, "eps", 0.0))
         self.centres = not isinstance(place.inner, RMSNorm)
-        self.scales = getattr(place.inner, "running_var", 0) is not None  # mean-only: no variance is kept
+        self.scales = not isinstance(place.inner, MeanOnlyBatchNorm)
         self.square = self.var if self.centres else self.var + self.mean**2
         self.z = place.apply(place.values.x, plain=True)
 
@@ -163,6 +163,7 @@ def statistics(calculation: Calculation) -> Step:
 def standardised(calculation: Calculation) -> Step:
     place = calculation.place
     o, z = place.column(place.values.x), place.column(calculation.z)
+    columns: tuple[str, ...]
     if not calculation.centres:
         columns, rows = (place.label, "o", "z"), place.rows(o, z)
         formula = "z_i = o_i / sqrt(mean of o^2 + eps)"

@@ -120,7 +120,7 @@ class Place:
             channels = range(size[1])[self.members[1]]
             start = max(channels.start, min(self.unit, channels.stop - SHOWN))
             return [(0, unit, *middle) for unit in range(start, min(channels.stop, start + SHOWN))]
-        images = range(size[0])[self.members[0]] if "examples" in over or not over else range(1)
+        images = range(size[0])[self.members[0]] if over else range(size[0])
         images = images[:SHOWN]
         if not middle:
             return [(image, self.unit) for image in images]

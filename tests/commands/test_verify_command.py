@@ -15,9 +15,9 @@ from normbench.config.options import choices
 TWICE = """\
 from normbench.norms import BatchNorm
 class Mine(BatchNorm):
-    def update(self, mean, var=None, t=None):
-        super().update(mean, var, t)
-        super().update(mean, var, t)
+    def forward(self, x):
+        super().forward(x)
+        return super().forward(x)
 """
 HALF = """\
 import torch
@@ -81,7 +81,7 @@ def test_an_own_norm_without_reference_passes(capsys: pytest.CaptureFixture[str]
     [
         (["norm=bogus"], "norm is one of"),
         (["norm=group", "norm.groups=5"], "norm.groups must divide the features of each normalised layer: got 5"),
-        (["norm=batch", "norm.momentum=2"], "norm.momentum must be above 0 and at most 1: got 2"),
+        (["norm=batch", "norm.momentum=2"], "norm.momentum must be above 0 and at most 1, or null for a plain average: got 2"),
         (["--jsn"], "options are written key=value: got --jsn."),
     ],
 )
