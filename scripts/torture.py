@@ -143,12 +143,16 @@ def contents(results: Path) -> dict[str, object]:
     """All that a sweep leaves in the folders of its runs, without times."""
     import torch
 
+    from normbench.runs.files import digests
+
     found: dict[str, object] = {}
     for folder in sorted((results / "s").iterdir()):
         if folder.name == "report":
             continue
         summary = json.loads((folder / "summary.json").read_text())
-        kept = {key: value for key, value in summary.items() if key not in ("seconds", "measuring_seconds")}
+        if summary["seal"] != digests(folder):
+            raise Lost(f"{folder.name}: its files are not those that its summary was written for")
+        kept = {key: value for key, value in summary.items() if key not in ("seconds", "measuring_seconds", "seal")}
         found[f"{folder.name}/summary"] = kept
         for path in sorted(folder.rglob("*.csv")):
             with path.open(newline="") as file:
