@@ -36,7 +36,7 @@ class Option:
     def text(self, default: Any) -> str:
         """All of it in words, for a value of another type."""
         kind = KINDS[self.kind or str]
-        if not self.rule:
+        if not self.rule or (self.kind is list and default):
             return kind if self.kind is bool else f"{kind} such as {as_word(default)}"
         if self.rule.startswith("a ") or self.choices or self.kind in (None, str):
             return self.rule
@@ -73,7 +73,7 @@ def words(rule: str, known: Iterable[str] = ()) -> Option:
 
 
 flag = Option(bool)
-sizes = Option(list, holds=lambda value: all(size >= 1 for size in value))
+sizes = Option(list, "1 or more", lambda value: all(size >= 1 for size in value))
 at_least_zero = number("0 or more", lambda value: value >= 0)
 share = number("at least 0 and below 1", lambda value: 0 <= value < 1)
 share_of_run = number("between 0 and 1, a share of the run", lambda value: 0 < value < 1)
@@ -181,7 +181,7 @@ def accepted(key: str, value: Any, default: Any) -> Any:
     if kind is list and default and not isinstance(default[0], Mapping):
         value = [accepted(f"each of {key}", item, default[0]) for item in value]
     if not option.holds(value):
-        raise ConfigError(f"{key} must be {option.rule or '1 or more'}: got {as_word(value)}.")
+        raise ConfigError(f"{key} must be {option.rule}: got {as_word(value)}.")
     return float(value) if kind is float else value
 
 
