@@ -13,7 +13,8 @@ import pytest
 from normbench import load
 from normbench.cli import main
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text() + (ROOT / "configs" / "README.md").read_text()
 TINY = ["dataset=synthetic", "dataset.examples=600", "dataset.validation=100", "device=cpu", "batch_size=8"]
 TINY += ["max_steps=9"]
 
