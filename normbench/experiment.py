@@ -24,7 +24,6 @@ from normbench.config.schema import check_layers
 from normbench.data import DataError, Dataset, Source, default_data_dir, prepare
 from normbench.errors import ConfigError, Stopped, Unsupported
 from normbench.instruments import Instrument, Instruments, evenly_spaced
-from normbench.instruments.instrument import make_instruments
 from normbench.models import initialize, require_method
 from normbench.noise import Key, key_of, seed_noise
 from normbench.norms import NormScheme, blocks, uses_batch
@@ -83,7 +82,7 @@ def build(config: Mapping[str, Any]) -> Parts:
             scheme=make_scheme(found.norm, **common),
             model=found.model,
             source=found.dataset,
-            instruments=make_instruments(found.instruments, config["instruments"]),
+            instruments=[make() for make in found.instruments],
         )
     except (TypeError, ValueError) as error:  # a scheme says itself what it does not accept
         raise ConfigError(str(error)) from error

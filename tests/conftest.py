@@ -238,11 +238,11 @@ def network_of(parts_of: Callable[..., Parts]) -> Callable[..., nn.Module]:
 
 @pytest.fixture(scope="session")
 def tensors_of() -> Callable[..., dict[tuple[str, str], Tensor]]:
-    """`tensors_of(model, images, way="probe")`: what instruments see of it, all positions: {key: [N, C, P]}."""
+    """`tensors_of(model, images, bn_mode="probe")`: what instruments see of it, all positions: {key: [N, C, P]}."""
 
-    def seen(model: nn.Module, images: Tensor, way: str = "probe", batch_size: int = 10**9) -> Any:
+    def seen(model: nn.Module, images: Tensor, bn_mode: str = "probe", batch_size: int = 10**9) -> Any:
         labels = torch.zeros(len(images), dtype=torch.long, device=images.device)
-        return Probe(model, images, labels, batch_size, positions=10**9).tensors(way)
+        return Probe(model, images, labels, batch_size, positions=10**9).tensors(bn_mode)
 
     return seen
 

@@ -10,8 +10,8 @@ import pytest
 
 from normbench.runs import SCHEMA_VERSION, RunFolder
 
-ACTIVATIONS = ("way", "unit", "count", "mean", "std", "skew", "p01", "p15", "p50", "p85", "p99")
-SHIFT = ("way", "since", "w1_scaled_mean", "moved_scaled_mean", "drift_scaled_mean")
+ACTIVATIONS = ("bn_mode", "unit", "count", "mean", "std", "skew", "p01", "p15", "p50", "p85", "p99")
+SHIFT = ("bn_mode", "since", "w1_scaled_mean", "moved_scaled_mean", "drift_scaled_mean")
 CONFIG = {"optimizer": "adam", "lr": 0.001, "weight_decay": 0.0, "batch_size": 64, "epochs": 1.0, "max_steps": None}
 CHECKSUM = "c0ffee" + "0" * 58
 
@@ -74,11 +74,11 @@ def write_run(
             layer, _, tensor = name.partition("/")
             for index, percentiles in enumerate(snapshots):
                 step = 10 ** (index - 1) if index else 0
-                row = {"step": step, "layer": layer, "tensor": tensor, "way": "probe", "count": 100}
+                row = {"step": step, "layer": layer, "tensor": tensor, "bn_mode": "probe", "count": 100}
                 values = dict(zip(ACTIVATIONS[6:], percentiles, strict=True))
                 units = [row | values | {"unit": unit, "p50": unit * index} for unit in range(5)]
                 folder.measured["activations"].append([row | values, *units])
-                shift = {key: row[key] for key in ("step", "layer", "tensor", "way")}
+                shift = {key: row[key] for key in ("step", "layer", "tensor", "bn_mode")}
                 for since, numbers in (("start", (0.1 * index, 0.2 * index, 0.05 * index)), ("halves", (0.02,))):
                     named = dict(zip(SHIFT[2:], numbers, strict=False))
                     folder.measured["shift"].append([shift | {"since": since} | named])
@@ -165,17 +165,28 @@ def measure_everything(run: Path, scale: float = 1.0, layers: Sequence[str] = ("
             add("gradient_shift", **at, tensor="w", relative=0.5 * scale)
             for since in ("start", "path", "halves"):
                 if step or since == "halves":
-                    add("shift", **at, tensor="linear", way="probe", since=since, w1_scaled_mean=0.2 * scale,
+                    add("shift", **at, tensor="linear", bn_mode="probe", since=since, w1_scaled_mean=0.2 * scale,
                         moved_scaled_mean=0.4, drift_scaled_mean=0.1)  # fmt: skip
             for lower in ("population", "training"):
                 add("batch_noise", **at, tensor="linear", lower=lower, noise_mean=0.5, step_drift=0.05 * i)
             add("statistics", **at, norm="norm", time="", statistics="ema", mean_error=0.1 * i, var_error=0.2)
             counts = {f"h{k:02}": 1 if k == 32 else 0 for k in range(64)}
-            add("distributions", **at, tensor="linear", way="probe", unit="", low=-scale, high=scale, **counts)
+            add("distributions", **at, tensor="linear", bn_mode="probe", unit="", low=-scale, high=scale, **counts)
             for unit in ("", *range(5)):
-                add("activations", **at, tensor="linear", way="probe", unit=unit, p01=-2, p15=-1, p50=0, p85=1, p99=2)
+                add(
+                    "activations",
+                    **at,
+                    tensor="linear",
+                    bn_mode="probe",
+                    unit=unit,
+                    p01=-2,
+                    p15=-1,
+                    p50=0,
+                    p85=1,
+                    p99=2,
+                )
             for time in (0, 1, 2):
-                add("time_steps", **at, tensor="linear", way="probe", time=time, mean=time, std=scale)
+                add("time_steps", **at, tensor="linear", bn_mode="probe", time=time, mean=time, std=scale)
         for kind in ("ema", "averages", "precise", "batch"):
             add("statistics", step=step, statistics=kind, accuracy=0.9)
         add("memory_time", step=step, saved=1000 * scale)

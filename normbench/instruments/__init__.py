@@ -1,24 +1,24 @@
-"""Instruments: what is measured on a model at scheduled steps. They look and never touch."""
+"""Instruments: what is measured on a model at scheduled steps. They leave the model as it was.
 
-from normbench.instruments.activations import Activations
+Start with `instrument.py` and `probe.py`, then `activations.py`. A module has one table, or a few that belong together.
+"""
+
+from normbench.instruments.activations import Activations, Distributions, TimeSteps
 from normbench.instruments.batch_noise import BatchNoise
-from normbench.instruments.distributions import Distributions
 from normbench.instruments.fit import Fit
-from normbench.instruments.gradient_shift import GradientShift
 from normbench.instruments.gradients import Gradients
 from normbench.instruments.instrument import Instrument, Instruments, Row, Setting, evenly_spaced, log_spaced, snapshots
-from normbench.instruments.landscape import Landscape
+from normbench.instruments.landscape import GradientShift, Landscape
 from normbench.instruments.memory_time import MemoryTime
 from normbench.instruments.parameters import Parameters
-from normbench.instruments.probe import WAYS, Probe
+from normbench.instruments.probe import BN_MODES, Probe
 from normbench.instruments.shift import Shift
 from normbench.instruments.statistics import Statistics
-from normbench.instruments.time_steps import TimeSteps
 from normbench.instruments.train_test_shift import TrainTestShift
 from normbench.instruments.units import Units
 
 __all__ = [
-    "WAYS",
+    "BN_MODES",
     "Activations",
     "BatchNoise",
     "Distributions",

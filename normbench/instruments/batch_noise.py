@@ -11,18 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from normbench.instruments.instrument import Instrument, Row
-from normbench.instruments.probe import Key, Probe
+from normbench.instruments.probe import Key, Probe, in_bn_mode
 from normbench.noise import set_draw
 from normbench.norms import (
     Recorded,
-    batch_statistics,
     blocks,
     exact_statistics,
     images_at_once,
     keep_buffers,
     load_statistics,
     mean_and_var,
-    preserve_state,
     record_activations,
     uses_batch,
     varies,
@@ -31,7 +29,7 @@ from normbench.training.evaluation import sample_batches
 from normbench.training.loop import Step
 
 TENSORS = ("linear", "normalized")
-LOWER = {"population": "running", "training": "batch"}  # how the norms work -> the way to observe
+LOWER = {"population": "running", "training": "batch"}  # how the norms work -> bn_mode
 
 
 class BatchNoise(Instrument):
@@ -41,7 +39,7 @@ class BatchNoise(Instrument):
         noise_mean      std of m_b over b, / s: 1 / sqrt(batch) where a unit has one value per image
         noise_median    the median of that over the units; all else are means over the units
         batch_std       mean of s_b over b, / s: .56 at a batch of 2, .80 at 4 for Gaussian values
-        step_drift      |mean after - mean before| / s of the last update: over the probe, as in its way "probe"
+        step_drift      |mean after - mean before| / s of the last update: over the probe, as in its bn_mode "probe"
         noise_to_drift  noise_mean / step_drift: another batch, beside other weights
 
     Measured twice, by the column `lower`, for norms that use the batch:
@@ -69,36 +67,37 @@ class BatchNoise(Instrument):
         return super().due(index) or super().due(index + 1)
 
     def measure(self, step: Step, model: nn.Module, probe: Probe) -> Iterator[Row]:
-        seen = {key: values for key, values in probe.tensors().items() if key[1] in TENSORS}
+        now = {
+            key: mean_and_var(values.flatten(1) if probe.times(key[0]) else values)
+            for key, values in probe.tensors().items()
+            if key[1] in TENSORS
+        }
         if super().due(step.index):
-            yield from self._rows(model, probe, seen)
-        self._before = {}
-        if super().due(step.index + 1):
-            self._before = {key: unit_moments(values, probe, key)[0] for key, values in seen.items()}
+            drifts = {key: self._drift(key, *moments) for key, moments in now.items()}
+            yield from self._rows(model, probe, drifts)
+        self._before = {key: mean for key, (mean, _) in now.items()} if super().due(step.index + 1) else {}
 
-    def _rows(self, model: nn.Module, probe: Probe, seen: dict[Key, Tensor]) -> Iterator[Row]:
+    def _drift(self, key: Key, mean: Tensor, var: Tensor) -> float:
+        """|mean after - mean before| / std, averaged over the units that vary; NaN before the first update."""
+        if key not in self._before:
+            return math.nan
+        moved = (mean - self._before[key]).abs() / var.sqrt()
+        return moved[varies(mean, var)].mean().item()
+
+    def _rows(self, model: nn.Module, probe: Probe, drifts: dict[Key, float]) -> Iterator[Row]:
         size = self.setting.batch_size
         count = min(self.batches, self.setting.images // size)
         if count < 2:
             return
         batches = [images for images, _ in sample_batches(self.setting.train, count * size, size, probe.images.device)]
-        drifts = {key: self._drift(values, probe, key) for key, values in seen.items()}
-        times = {layer: probe.times(layer) for layer, _ in seen}
+        times = {layer: probe.times(layer) for layer, _ in drifts}
         found: dict[Key, Tensor] = {}
-        for lower, way in LOWER.items():
+        for lower, bn_mode in LOWER.items():
             if not found or any(uses_batch(module) for module in model.modules()):
-                found = over_batches(model, batches, way, times)
+                found = over_batches(model, batches, bn_mode, times)
             for key, drift in drifts.items():
                 row: Row = {"layer": key[0], "tensor": key[1], "lower": lower, "batches": count, **noise(*found[key])}
                 yield row | {"step_drift": drift, "noise_to_drift": row["noise_mean"] / drift if drift else math.nan}
-
-    def _drift(self, values: Tensor, probe: Probe, key: Key) -> float:
-        """|mean after - mean before| / std, averaged over the units that vary; NaN before the first update."""
-        if key not in self._before:
-            return math.nan
-        mean, var = unit_moments(values, probe, key)
-        moved = (mean - self._before[key]).abs() / var.sqrt()
-        return moved[varies(mean, var)].mean().item()
 
     def state_dict(self) -> dict[str, Any]:
         return {"before": self._before}
@@ -107,12 +106,14 @@ class BatchNoise(Instrument):
         self._before = state["before"]
 
 
-def over_batches(model: nn.Module, batches: list[Tensor], way: str, times: dict[str, list[int]]) -> dict[Key, Tensor]:
+def over_batches(
+    model: nn.Module, batches: list[Tensor], bn_mode: str, times: dict[str, list[int]]
+) -> dict[Key, Tensor]:
     """{(layer, tensor): mean and variance of each unit in each batch [2, batches, units]}.
 
     Args:
-        way: "running" with exact statistics over all batches in place of the running ones, or "batch".
-        times: layer -> which time steps of it to look at, none if it isn't recurrent.
+        bn_mode: "running" with exact statistics over all batches in place of the running ones, or "batch".
+        times: layer -> which time steps of it to record, none if it isn't recurrent.
     """
     found: dict[Key, list[Tensor]] = defaultdict(list)
     calls: Counter[Key] = Counter()
@@ -126,10 +127,10 @@ def over_batches(model: nn.Module, batches: list[Tensor], way: str, times: dict[
 
         return observe
 
-    with preserve_state(model) if way == "running" else batch_statistics(model):
-        if way == "running":
-            together = torch.cat(batches)[: images_at_once(model, batches[0][0])]
-            load_statistics(model, exact_statistics(model, together))
+    with in_bn_mode(model, bn_mode):
+        if bn_mode == "running":
+            images = torch.cat(batches)[: images_at_once(model, batches[0][0])]
+            load_statistics(model, exact_statistics(model, images))
         restore = keep_buffers(model)
         with record_activations([(layer, block) for layer, block in blocks(model) if layer in times], watch):
             for i, images in enumerate(batches):
@@ -148,8 +149,3 @@ def noise(means: Tensor, variances: Tensor) -> dict[str, float]:
     median = spread.quantile(0.5).item() if len(spread) else math.nan
     return {"units": len(spread), "noise_mean": spread.mean().item(), "noise_median": median,
             "batch_std": std.mean().item()}  # fmt: skip
-
-
-def unit_moments(values: Tensor, probe: Probe, key: Key) -> tuple[Tensor, Tensor]:
-    """Mean and variance of each unit of the probe's values [N, C, P], a unit at a time step being a unit."""
-    return mean_and_var(values.flatten(1) if probe.times(key[0]) else values)

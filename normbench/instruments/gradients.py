@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,12 +11,12 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn.utils import parametrize
 
 from normbench.instruments.instrument import Instrument, Row
-from normbench.instruments.lookahead import WeightKey, in_training, next_weights
+from normbench.instruments.lookahead import WeightKey, in_training, lookahead_step
+from normbench.instruments.parameters import Weight, weights
 from normbench.instruments.probe import Probe
-from normbench.instruments.scale_invariance import scale, scale_invariance
-from normbench.instruments.weights import Weight, weights
 from normbench.noise import key_of, set_draw
-from normbench.norms import blocks, record_activations
+from normbench.norms import Block, Recorded, blocks, record_activations
+from normbench.norms.describe import invariances
 from normbench.training.loop import Batch, Examples, Step
 
 PRODUCTS = ("input.linear", "hidden.linear")  # of a recurrent cell: W_x x and W_h h, whose sum is its `linear`
@@ -28,7 +27,7 @@ class Gradients(Instrument):
 
         gradient       |dL/dw| or |dL/dz|, the Frobenius norm: z over images, units, positions and time steps
         update_ratio   |w_(t+1) - w_t| / |w_t|, of the run's own next update; empty after the last
-        invariant      "row", "matrix" or empty: what may be scaled without an effect, as `scale_invariance` finds it
+        invariant      "row", "matrix" or empty: what may be scaled without an effect, see `scale_invariance`
         effective_lr   lr / s^2 for SGD, lr / ((1 - m) s^2) with momentum m, lr / s for Adam, AdamW and RMSprop,
                        where s is the norm of what is scale-invariant: the median row of w, or the whole of w; of v
                        where w is made of g and v. Empty where the scale of w matters
@@ -48,47 +47,39 @@ class Gradients(Instrument):
 
     def __init__(self) -> None:
         self._batch: Batch | None = None
-        self._invariant: dict[WeightKey, str] = {}
 
     def measure(self, step: Step, model: nn.Module, probe: Probe) -> Iterator[Row]:
-        layers = [(name, block, weights(block)) for name, block in blocks(model)]
-        found = {(name, weight.name): weight for name, _, its_weights in layers for weight in its_weights}
+        layers = {name: (block, weights(block)) for name, block in blocks(model)}
+        found = {(name, w.name): w for name, (_, of_block) in layers.items() for w in of_block}
         if not found:
             return
         if self._batch is None:
             enough = len(self.setting.validation) >= self.setting.batch_size
             examples = self.setting.validation if enough else self.setting.train
             self._batch = fixed_batch(model, examples, self.setting.batch_size)
-        if not self._invariant:
-            self._invariant = scale_invariance(model, self._batch[0])
+        invariant = {key: scale_invariance(layers[key[0]][0], weight) for key, weight in found.items()}
         norms, now = gradient_norms(model, found, self._batch)
         measured = {
             "gradient": norms,
             "update_ratio": self._update_ratios(step, model, found, now),
             "effective_lr": {
-                key: self._effective_lr(found[key], kind, step.index) for key, kind in self._invariant.items() if kind
+                key: self._effective_lr(found[key], kind, step.index) for key, kind in invariant.items() if kind
             },
         }
         # One wait for the device.
         numbers = iter(torch.stack([n.double() for part in measured.values() for n in part.values()]).tolist())
         values = {column: {key: next(numbers) for key in part} for column, part in measured.items()}
-        order = [name for name, _, _ in layers]
+        order = list(layers)
         for key in sorted(values["gradient"], key=lambda key: order.index(key[0])):
-            row: Row = {"layer": key[0], "tensor": key[1], "invariant": self._invariant.get(key, "")}
+            row: Row = {"layer": key[0], "tensor": key[1], "invariant": invariant.get(key, "")}
             yield row | {column: part.get(key) for column, part in values.items()}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"invariant": self._invariant}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._invariant = state["invariant"]
 
     def _update_ratios(
         self, step: Step, model: nn.Module, found: Mapping[WeightKey, Weight], now: list[Tensor]
     ) -> dict[WeightKey, Tensor]:
         if step.batch is None:
             return {}
-        with next_weights(model, self.setting.optimizer, self.setting.update, step.batch, step.index):
+        with lookahead_step(model, self.setting.optimizer, self.setting.update, step.batch, step.index):
             moved = torch._foreach_sub([weight.effective() for weight in found.values()], now)
             ratios = torch._foreach_div(torch._foreach_norm(moved), torch._foreach_norm(now))
         return dict(zip(found, ratios, strict=True))
@@ -100,6 +91,28 @@ class Gradients(Instrument):
         if not isinstance(optimizer, optim.SGD):
             return rate / scale(weight, kind)
         return rate / (1 - group["momentum"]) / scale(weight, kind).square()
+
+
+def scale_invariance(block: Recorded, weight: Weight) -> str:
+    """What may be scaled without a change of the block's pre-activation, as norms and re-parametrisations declare it:
+
+    "row"      each row of w (of v where there is one) by itself: batch norm, weight normalisation
+    "matrix"   only all rows at once: layer norm
+    ""         neither: no norm, mean-only batch norm, a norm behind the activation
+    """
+    behind = isinstance(block, Block) and block.placement == "after" and block.activation is not None
+    norm = None if behind else getattr(block, f"{weight.path.replace('.', '_')}norm", None)
+    found = invariances(weight.module, norm)
+    return "row" if "vector scaled" in found else "matrix" if "matrix scaled" in found else ""
+
+
+def scale(weight: Weight, kind: str) -> Tensor:
+    """The norm of what is scale-invariant: the median row's ("row") or that of the whole ("matrix"), w's or v's."""
+    w = weight.trained.detach().flatten(1)
+    if kind == "matrix":
+        return torch.linalg.vector_norm(w)
+    rows = torch.linalg.vector_norm(w, dim=1).sort().values
+    return (rows[(len(rows) - 1) // 2] + rows[len(rows) // 2]) / 2
 
 
 def fixed_batch(model: nn.Module, examples: Examples, count: int) -> Batch:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from inspect import signature
 from typing import Any, Protocol
 
 import numpy as np
@@ -36,6 +34,7 @@ class Setting:
         optimizer: the run's own, with its state.
         update: how a mini-batch becomes the next weights.
         seconds: the seconds spent so far on "training", "evaluating" and "measuring".
+        units: how many units of each layer have rows of their own, evenly spaced.
     """
 
     total: int
@@ -47,6 +46,7 @@ class Setting:
     optimizer: optim.Optimizer
     update: Update
     seconds: Callable[[], Mapping[str, float]]
+    units: int = 0
 
 
 class Instrument(Protocol):
@@ -87,16 +87,6 @@ class Instrument(Protocol):
         """Take over what `state_dict` gave."""
 
 
-def make_instruments(found: Sequence[partial[Instrument]], options: Mapping[str, Any]) -> list[Instrument]:
-    """The instruments of a group's file. One that can write rows of single units is told of how many: `units`."""
-
-    def shared(make: partial[Instrument]) -> dict[str, Any]:
-        wants = "units" in signature(make.func).parameters and "units" not in make.keywords
-        return {"units": options.get("units", 0)} if wants else {}
-
-    return [make(**shared(make)) for make in found]
-
-
 class Instruments(Callback):
     """Lets each instrument measure when it is due, and writes its rows.
 
@@ -132,6 +122,7 @@ class Instruments(Callback):
             optimizer=optimizer,
             update=update,
             seconds=log.clock.read,
+            units=options["units"],
         )
         for instrument in instruments:
             instrument.prepare(setting)

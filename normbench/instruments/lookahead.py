@@ -1,4 +1,4 @@
-"""The next training step, rehearsed: its weights and its gradients, without taking it."""
+"""The next training step without taking it: the weights it leads to, and its gradients."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn, optim
 from torch.nn.utils import parametrize
 
-from normbench.instruments.weights import weights
+from normbench.instruments.parameters import weights
 from normbench.noise import next_draw
 from normbench.norms import Recorded, preserve_state
 from normbench.training.loop import Batch, Update
@@ -34,7 +34,7 @@ def in_training(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def stand_ins(model: nn.Module) -> Iterator[list[Tensor]]:
+def scratch_parameters(model: nn.Module) -> Iterator[list[Tensor]]:
     """Inside, the parameters hold copies of their values, which may be changed at will. The values are never written.
 
     It takes 0.1 ms for the default MLP, where a deep copy of it and its Adam takes 4 and a training step 2, measured.
@@ -51,7 +51,7 @@ def stand_ins(model: nn.Module) -> Iterator[list[Tensor]]:
 
 
 @contextmanager
-def next_weights(
+def lookahead_step(
     model: nn.Module, optimizer: optim.Optimizer, update: Update, batch: Batch, index: int
 ) -> Iterator[None]:
     """Inside, `model` is as the run's own next update will leave it, to the bit; it is in evaluation mode.
@@ -60,7 +60,7 @@ def next_weights(
     Afterwards everything is as it was, the optimizer's state included.
     """
     state, groups = optimizer.state, optimizer.param_groups
-    with stand_ins(model), in_training(model):
+    with scratch_parameters(model), in_training(model):
         try:
             optimizer.param_groups = [dict(group) for group in groups]
             optimizer.state = defaultdict(dict, {key: _copied(values) for key, values in state.items()})

@@ -1,20 +1,87 @@
-"""What a network has learned, layer by layer: gains, biases, lengths of weights; and what its norms remember."""
+"""The weights of a block; and what a network has learned, layer by layer: gains, biases, lengths of weights."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from normbench.instruments.instrument import Instrument, Row
-from normbench.instruments.probe import Probe, ascending
-from normbench.instruments.weights import inside, weights
-from normbench.norms import blocks, preserve_state
+from normbench.instruments.probe import Probe, ascending, quantiles
+from normbench.norms import Recorded, blocks, preserve_state
 from normbench.training.loop import Step
 
 QUANTILES = {"min": 0.0, "q25": 0.25, "median": 0.5, "q75": 0.75, "max": 1.0}
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A matrix or kernel of a block: [C', ...], a row per unit.
+
+    Args:
+        path: where it is inside the block, "" or such as "input." in recurrent cells, whose weights are several.
+        module, attribute: where it is read.
+        made_of: the parameters v, or g and v, that it is computed from; none where it is a parameter itself.
+    """
+
+    path: str
+    module: nn.Module
+    attribute: str
+    made_of: Mapping[str, nn.Parameter]
+
+    def named(self, symbol: str) -> str:
+        """The name of w, g or v in tables, such as "input.w". What is not called `weight` keeps its own."""
+        if self.attribute == "weight":
+            return self.path + symbol
+        return self.path + (self.attribute if symbol == "w" else f"{self.attribute}.{symbol}")
+
+    @property
+    def name(self) -> str:
+        return self.named("w")
+
+    @property
+    def trained(self) -> Tensor:
+        """The parameter whose rows are trained: v where there is one."""
+        return self.made_of["v"] if self.made_of else self.effective()
+
+    def effective(self) -> Tensor:
+        """w, what the network multiplies by. A re-parametrised weight is computed anew at each reading."""
+        return cast(Tensor, getattr(self.module, self.attribute))
+
+
+def inside(block: nn.Module, path: str = "", in_norm: bool = False) -> Iterator[tuple[str, nn.Module, bool]]:
+    """The modules of a block: (path, module, is it part of a norm?). Blocks inside it are left to themselves.
+
+    A norm is whatever is called `norm` or `..._norm`. The path is what distinguishes modules: "linear." and "norm." say
+    nothing and are left out of it.
+    """
+    yield path, block, in_norm
+    for name, child in block.named_children():
+        if not isinstance(child, Recorded) and name != "parametrizations":
+            part = "" if name in ("linear", "norm") else f"{name}."
+            yield from inside(child, path + part, in_norm or name == "norm" or name.endswith("_norm"))
+
+
+def weights(block: nn.Module) -> list[Weight]:
+    """The weights of a block, in the order of definition: parameters of two axes or more that are no part of a norm."""
+    found = []
+    for path, module, in_norm in inside(block):
+        if not in_norm:
+            for attribute, parameter in module.named_parameters(recurse=False):
+                if parameter.dim() > 1:
+                    found.append(Weight(path, module, attribute, {}))
+            parametrizations: Any = getattr(module, "parametrizations", {})
+            for attribute, originals in parametrizations.items():
+                # torch's names: original0 and original1 are g and v; a parametrization of one tensor has `original`.
+                names = {"original0": "g", "original1": "v", "original": "v"}
+                made_of = {names[name]: p for name, p in originals.named_parameters(recurse=False) if name in names}
+                if made_of["v"].dim() > 1:
+                    found.append(Weight(path, module, attribute, made_of))
+    return found
 
 
 class Parameters(Instrument):
@@ -36,22 +103,23 @@ class Parameters(Instrument):
             found = [(layer, name, values) for layer, block in blocks(model) for name, values in per_unit(block)]
             if not found:
                 return
-            alike = defaultdict(list)  # tensors of one length are summed up together
+            by_length = defaultdict(list)  # tensors of one length are summed up at once
             for i, (_, _, values) in enumerate(found):
-                alike[len(values)].append(i)
-            numbers = torch.cat([summary(torch.stack([found[i][2] for i in its])) for its in alike.values()]).tolist()
-        at = dict(zip((i for its in alike.values() for i in its), numbers, strict=True))
+                by_length[len(values)].append(i)
+            summaries = [summary(torch.stack([found[i][2] for i in places])) for places in by_length.values()]
+            numbers = torch.cat(summaries).tolist()
+        rows = dict(zip((i for places in by_length.values() for i in places), numbers, strict=True))
         for i, (layer, name, values) in enumerate(found):
             row: Row = {"layer": layer, "tensor": name, "count": len(values)}
-            yield row | dict(zip(self.columns[1:], at[i], strict=True))
+            yield row | dict(zip(self.columns[1:], rows[i], strict=True))
 
 
 def per_unit(block: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """(name, values [units]) of all parameters and running statistics of a block."""
     for weight in weights(block):
-        yield weight.name, rows(weight.effective())
+        yield weight.name, row_norms(weight.effective())
         for symbol, parameter in weight.made_of.items():
-            yield weight.named(symbol), rows(parameter) if symbol == "v" else parameter.flatten()
+            yield weight.named(symbol), row_norms(parameter) if symbol == "v" else parameter.flatten()
     for path, module, in_norm in inside(block):
         for name, parameter in module.named_parameters(recurse=False):
             if in_norm:
@@ -64,17 +132,12 @@ def per_unit(block: nn.Module) -> Iterator[tuple[str, Tensor]]:
                 yield path + name, statistic.flatten()
 
 
-def rows(weight: Tensor) -> Tensor:
+def row_norms(weight: Tensor) -> Tensor:
     """The norm of each row of a matrix or kernel."""
     return torch.linalg.vector_norm(weight.flatten(1), dim=1)
 
 
 def summary(values: Tensor) -> Tensor:
-    """Mean and quantiles (interpolated linearly) of each row [K, C] -> [K, 6], NaN where a value is NaN."""
+    """Mean and quantiles of each row [K, C] -> [K, 6], NaN where a value is NaN."""
     ordered = ascending(values).double()
-    places = torch.tensor(list(QUANTILES.values()), dtype=torch.float64, device=values.device) * (values.shape[1] - 1)
-    low, high = ordered[:, places.floor().long()], ordered[:, places.ceil().long()]
-    between = torch.lerp(low, high, (places - places.floor()).expand_as(low))
-    quantiles = torch.where(low == high, low, between)  # infinity is itself
-    unknown = ordered[:, -1:].isnan()  # NaN sorts last
-    return torch.cat((ordered.mean(1, keepdim=True), quantiles.masked_fill(unknown, torch.nan)), dim=1)
+    return torch.cat((ordered.mean(1, keepdim=True), quantiles(ordered, list(QUANTILES.values()))), dim=1)

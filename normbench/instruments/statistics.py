@@ -34,11 +34,11 @@ class Statistics(Instrument):
         var_ratio   mean of (var + eps) / (v + eps)
         var_error   root mean square of (var + eps) / (v + eps) - 1
 
-    with the norm's own eps, because it divides by sqrt(var + eps). `statistics` says which: "ema", the running
-    average over training, or "averages", over up to 200 mini-batches at the present
-    weights. Exact are those of training images at the present weights without dropout and noise, the norms before
-    being on their exact statistics already: as many `images` as the run allows and fit through at once. Units that
-    don't vary are left out. A norm of the mean alone has NaN for the variance.
+    with the norm's own eps, because it divides by sqrt(var + eps). `statistics` says which: "ema", the running average
+    over training, or "averages", over up to 200 mini-batches at the present weights. Exact are those of training images
+    at the present weights without dropout and noise, the norms before being on their exact statistics already: as many
+    `images` as the run allows and fit through at once. Units that don't vary are left out. A norm of the mean alone has
+    NaN for the variance.
 
     `layer` is where the norm is and `norm` its name there. In recurrent cells there are rows for time steps, and one
     (`time` empty) with the medians over all steps: blank rows of images, and the noise of the first state in training,
@@ -56,53 +56,51 @@ class Statistics(Instrument):
     """
 
     name = "statistics"
-    columns: Sequence[str] = (
-        "norm", "time", "statistics", "images", "units", *ERRORS, "loss", "accuracy"
-    )  # fmt: skip
+    columns: Sequence[str] = ("norm", "time", "statistics", "images", "units", *ERRORS, "loss", "accuracy")
 
     def __init__(self, *, when: str = "end") -> None:
         self.when = when
         self._result: dict[str, dict[str, float]] = {}
 
     def measure(self, step: Step, model: nn.Module, probe: Probe) -> Iterator[Row]:
-        if not statistics_of(model):
+        running = statistics_of(model)
+        if not running:
             return
         train, size, device = self.setting.train, self.setting.batch_size, probe.images.device
         count = min(self.setting.images, images_at_once(model, probe.images[0]))
         exact = exact_statistics(model, sample_batches(train, count, count, device)[0][0])
-        whole = min(AVERAGED, self.setting.images // size) * size
+        kinds = {"ema": running}
+        if whole := min(AVERAGED, self.setting.images // size) * size:
+            kinds["averages"] = average_statistics(model, Sample(train, whole, size, device))
         empty: Row = dict.fromkeys(("layer", "tensor", *self.columns), "") | {"images": count}
-        kept = {"ema": statistics_of(model)}
-        if whole:
-            kept["averages"] = average_statistics(model, Sample(train, whole, size, device))
         skipped = {name for name, _ in blocks(model)} - {layer for layer, _ in probe.tensors()}
-        for kind, found in kept.items():
+        for kind, found in kinds.items():
             for name in found:
                 layer, _, norm = name.rpartition(".")
                 if layer not in skipped and name in exact:
                     row = empty | {"layer": layer, "norm": norm, "statistics": kind}
                     eps = getattr(model.get_submodule(name), "eps", 0.0)
                     yield from rows_of(row, found[name], exact[name], eps, probe.times(layer))
-        self._result = self._evaluate(model, kept | {"precise": exact}, probe)
+        self._result = self._evaluate(model, kinds | {"precise": exact, "batch": {}}, probe)
         for kind, numbers in self._result.items():
             yield empty | {"statistics": kind, **numbers}
 
     def _evaluate(
         self, model: nn.Module, kinds: Mapping[str, Mapping[str, MeanVar]], probe: Probe
     ) -> dict[str, dict[str, float]]:
-        """Loss and accuracy on the validation set with each of `kinds` of statistics, and with those of batches."""
+        """Loss and accuracy on the validation set with each of `kinds` of statistics."""
         validation = self.setting.validation
         size = min(self.setting.batch_size, len(validation))
         batches = sample_batches(validation, len(validation), size, probe.images.device)
         images, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
         fit = images_at_once(model, images[0], CHUNK)
         chunks = list(zip(images.split(fit), labels.split(fit), strict=True))
+        whole = [batch for batch in batches if len(batch[1]) == size]
         found = {}
-        for kind, statistics in [*kinds.items(), ("batch", {})]:
-            if statistics or kind == "batch":
-                shown = [batch for batch in batches if len(batch[1]) == size] if kind == "batch" else chunks
-                with working_with(model, kind, statistics):
-                    found[kind] = dict(zip(("loss", "accuracy"), loss_and_accuracy(model, shown), strict=True))
+        for kind, statistics in kinds.items():
+            with working_with(model, kind, statistics):
+                loss, accuracy = loss_and_accuracy(model, whole if kind == "batch" else chunks)
+            found[kind] = {"loss": loss, "accuracy": accuracy}
         return found
 
     def result(self) -> Mapping[str, Any]:

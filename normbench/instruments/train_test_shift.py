@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from normbench.data import CORRUPTIONS, Corrupted, Split, check_corruption
-from normbench.instruments.distances import NUMBERS, Seen, distances, seen
+from normbench.instruments.distances import NUMBERS, Values, distances
 from normbench.instruments.instrument import Instrument, Row
 from normbench.instruments.probe import Key, Probe, ascending, by_unit
 from normbench.instruments.statistics import CHUNK
@@ -21,7 +21,7 @@ from normbench.training.loop import Examples, Step, loss_and_accuracy
 
 COMPARED = tuple(name for name in NUMBERS if not name.startswith("moved"))  # that is of the same images
 IMAGES = (16, 64, 256, 1024)  # that statistics are re-estimated with
-PIXELS = 1024  # of an image that are looked at, at most
+PIXELS = 1024  # of an image that are taken, at most
 Condition = tuple[str, int]  # corruption, severity
 
 
@@ -104,15 +104,16 @@ def compare(
     """The rows of `TrainTestShift`, without its empty columns.
 
     Args:
-        probe: how to look, and at how many images.
+        probe: which tensors, and of how many images.
         held_out: what is corrupted. Its last images, as many as the greatest of `counts`, are those for statistics.
     """
     device = probe.images.device
     counts = [n for n in counts if n <= len(held_out) // 2]
-    cut = len(held_out) - max(counts, default=0)
+    most = max(counts, default=0)
+    cut = len(held_out) - most
     measured, spare = torch.arange(min(examples, cut), device=device), torch.arange(cut, len(held_out), device=device)
     shown = min(len(probe.images), len(measured), len(train))
-    before = look(model, probe.of(*sample_batches(train, shown, shown, device)[0]))
+    before = values_of(model, probe.of(*sample_batches(train, shown, shown, device)[0]))
     for name, severity in conditions:
         corrupted = Corrupted(held_out, name, severity)
         images, labels = corrupted.batch(measured)
@@ -130,12 +131,12 @@ def compare(
                 now.forget()
             with working_with(model, "precise" if n else "ema", exact):
                 loss, accuracy = loss_and_accuracy(model, batches)
-                found = between(before, look(model, now), model, sample) if n in (0, max(counts, default=0)) else []
+                found = between(before, values_of(model, now), model, sample) if n in (0, most) else []
             yield row | {"layer": "", "tensor": "", "loss": loss, "accuracy": accuracy}
             yield from (row | numbers for numbers in found)
 
 
-def look(model: nn.Module, probe: Probe) -> dict[Key, Seen]:
+def values_of(model: nn.Module, probe: Probe) -> dict[Key, Values]:
     """Each tensor of each block, and the pixels as the input of the first, in inference."""
     pixels = probe.images.flatten(1)
     pixels = pixels[:, :: math.ceil(pixels.shape[1] / PIXELS)].unsqueeze(2)
@@ -143,10 +144,10 @@ def look(model: nn.Module, probe: Probe) -> dict[Key, Seen]:
     found: Mapping[Key, Tensor] = {key: probe.ordered(key, "running") for key in probe.tensors("running")}
     found = {(first, "input"): ascending(by_unit(pixels)), **found}
     # No image has its like in the other set: single values are not compared.
-    return {key: seen(pixels, values)._replace(values=None) for key, values in found.items()}
+    return {key: Values.of(None, values) for key, values in found.items()}
 
 
-def between(before: Mapping[Key, Seen], now: Mapping[Key, Seen], model: nn.Module, sample: int) -> list[Row]:
+def between(before: Mapping[Key, Values], now: Mapping[Key, Values], model: nn.Module, sample: int) -> list[Row]:
     """How far each tensor is from what it was, and the input of each block."""
     pairs = [(now[key], z) for key, z in before.items()]
     every = [math.ceil(len(z.mean) / sample) for z in before.values()]

@@ -18,7 +18,7 @@ SATURATED: dict[type, tuple[float, float]] = {nn.Sigmoid: (0.05, 0.95), nn.Tanh:
 
 
 class Units(Instrument):
-    """Of the `activation` a of each block, over the probe's images and positions (way "probe"):
+    """Of the `activation` a of each block, over the probe's images and positions (bn_mode "probe"):
 
         zeros         share of values that are 0
         dead          share of units that never vary: with ReLU, those whose input is 0 or less at every image

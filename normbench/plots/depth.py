@@ -61,7 +61,7 @@ def draw(groups: Groups) -> list[Figure]:
         "straight level line means that no layer is starved, a slope that the signal fades or grows on its way back.",
         "Update: what the next update changes, over the weights' norm (at the end: the last snapshot before it).",
         f"Dead: share of units whose activation is the same for all images of the probe. {WORDS[kinds[1]]} Both of",
-        "the tensor activation, in the way probe.",
+        "the tensor activation, in bn_mode probe.",
         chosen.words,
     ]
     return [finish(NAME, title, " ".join(filter(None, parts)), canvas, groups.synthetic)]

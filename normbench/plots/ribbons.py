@@ -143,9 +143,9 @@ def _draw(groups: Groups, setting: Setting, name: str) -> list[Figure]:
 def tracked_units(run: Run) -> Units | None:
     """The units that were tracked in the last layer before the output; of their non-linearity's input."""
     table = rows(run, "activations", "step", *BAND)
-    if not {"way", "unit"} <= set(table.columns):
+    if not {"bn_mode", "unit"} <= set(table.columns):
         return None
-    table = table[table.unit.notna() & (table.way == "probe") & table.tensor.isin(["normalized", "linear"])]
+    table = table[table.unit.notna() & (table.bn_mode == "probe") & table.tensor.isin(["normalized", "linear"])]
     layers = [layer for layer in dict.fromkeys(table.layer) if layer != "output"]
     if not layers:
         return None
@@ -232,10 +232,10 @@ def one_seed(groups: Sequence[Group]) -> dict[str, Run]:
 def _ribbons(run: Run) -> dict[str, Ribbon]:
     """Layer -> its ribbon, in network order; `linear` where a layer has no `normalized` rows, the two being equal."""
     table = rows(run, "activations", "step", *PERCENTILES)
-    if not {"way", "unit"} <= set(table.columns):
+    if not {"bn_mode", "unit"} <= set(table.columns):
         return {}
     result = {}
-    for layer, part in entering(table[(table.way == "probe") & table.unit.isna()]).groupby("layer", sort=False):
+    for layer, part in entering(table[(table.bn_mode == "probe") & table.unit.isna()]).groupby("layer", sort=False):
         part = part.sort_values("step", kind="stable")
         values = part[PERCENTILES].to_numpy(dtype=float)
         if np.isfinite(values).any():

@@ -20,7 +20,7 @@ Curves = dict[str, pd.DataFrame]  # layer -> step, ROWS, floor
 
 def draw(groups: Groups) -> list[Figure]:
     """A row per view, a column per layer."""
-    chosen = choose(groups, "shift", "way", "since", *ROWS)
+    chosen = choose(groups, "shift", "bn_mode", "since", *ROWS)
     measured = {s: [c for e in members if (c := curves(e))] for s, members in chosen.runs.items()} if chosen else {}
     measured = {scheme: runs for scheme, runs in measured.items() if runs}
     if not chosen or not measured:
@@ -54,12 +54,12 @@ def draw(groups: Groups) -> list[Figure]:
 
 
 def curves(run: Run) -> Curves:
-    """Layer -> its shift since the start in the way "probe", of what enters its activation; in network order."""
+    """Layer -> its shift since the start in bn_mode "probe", of what enters its activation; in network order."""
     table = rows(run, "shift", "step", *ROWS)
-    if not {"way", "since"} <= set(table.columns):
+    if not {"bn_mode", "since"} <= set(table.columns):
         return {}
     result = {}
-    for layer, part in entering(table[table.way == "probe"]).groupby("layer", sort=False):
+    for layer, part in entering(table[table.bn_mode == "probe"]).groupby("layer", sort=False):
         floor = part[part.since == "halves"].set_index("step").w1_scaled_mean.rename("floor")
         since = part[part.since == "start"][["step", *ROWS]].join(floor, on="step")
         if len(since):
@@ -70,10 +70,10 @@ def curves(run: Run) -> Curves:
 def _caption(*sentences: str) -> str:
     parts = [
         "Thick lines: means over seeds, thin: seeds; of what enters each layer's activation (normalized, or linear",
-        "without a norm; way probe), on a fixed set of validation images, in standard deviations of a unit, averaged",
-        "over units; norms that use the batch work with the statistics of these images. Top: Wasserstein-1 distance",
-        "between a unit's distribution now and at step 0. Dotted: the same between two halves of the images at one",
-        "time: what another choice of images would change. Middle: how far the value of one image has moved, on",
+        "without a norm; bn_mode probe), on a fixed set of validation images, in standard deviations of a unit,",
+        "averaged over units; norms that use the batch work with the statistics of these images. Top: Wasserstein-1",
+        "distance between a unit's distribution now and at step 0. Dotted: the same between two halves of the images",
+        "at one time: what another choice of images would change. Middle: how far the value of one image has moved, on",
         "average, in the same units: never less. A norm that pins the distribution while every image moves is low",
         "above and high here. Bottom: how far a unit's mean has moved.",
     ]

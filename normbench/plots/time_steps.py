@@ -18,7 +18,7 @@ LAYERS = 2
 
 def draw(groups: Groups) -> list[Figure]:
     """A column per tensor; rows of standard deviation and mean, for each layer."""
-    chosen = choose(groups, "time_steps", "way", "time", "mean", "std")
+    chosen = choose(groups, "time_steps", "bn_mode", "time", "mean", "std")
     if chosen is None:
         missing = "Not drawn: no complete run is of a recurrent network (model=rnn) with the instrument time_steps."
         return [Figure(NAME, TITLE, missing)]
@@ -59,5 +59,5 @@ def along(run: Run, layer: str, tensor: str, number: str) -> pd.Series:
 
 def _last(run: Run) -> pd.DataFrame:
     table = rows(run, "time_steps", "step", "time", "mean", "std")
-    table = table[table.way == "probe"] if "way" in table.columns else table
+    table = table[table.bn_mode == "probe"] if "bn_mode" in table.columns else table
     return table[table.step == table.step.max()]

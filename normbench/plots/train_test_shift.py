@@ -59,7 +59,7 @@ def draw(groups: Groups) -> list[Figure]:
     parts = [
         "Above, by layer, the distance (Wasserstein-1, mean over units, in standard deviations of a unit) between two",
         "distributions of what the layer gets. Black, solid: internal covariate shift, the same images, with the",
-        "weights of the start and of the end (way probe): 0 where the images come in, which don't change.",
+        "weights of the start and of the end (bn_mode probe): 0 where the images come in, which don't change.",
         f"Coloured, dashed: train-test shift at severity {severity}, the same weights, those of the end, with training",
         "images and with corrupted ones (validation images, not trained on; statistics from training). Grey: with",
         "uncorrupted ones, what another choice of images changes. The pixels' shift belongs to the data: it is the",

@@ -37,11 +37,12 @@ def test_the_defaults_that_the_documentation_promises(cell_of: CellOf) -> None:
 
 
 def test_options_reach_the_parts() -> None:
-    parts = build(compose(["norm=batch", "norm.eps=0.5", "model.hidden=[7]", "instruments.units=3"]).config)
+    parts = build(compose(["norm=batch", "norm.eps=0.5", "model.hidden=[7]", "instruments=full"]).config)
     assert parts.scheme.norm is not None
     assert parts.scheme.norm(3).eps == 0.5
     assert parts.model.keywords["hidden"] == [7]  # type: ignore[attr-defined]
-    assert parts.instruments[0].units == 3  # type: ignore[attr-defined]
+    [distributions] = [one for one in parts.instruments if one.name == "distributions"]
+    assert list(distributions.bn_modes) == ["probe", "batch", "running"]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("group", GROUPS)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from normbench.instruments import Instrument
 from normbench.norms import blocks
 from normbench.training.loop import Batch
 
@@ -52,3 +54,9 @@ def assert_same(a: Mapping[str, Any], b: Mapping[str, Any]) -> None:
             assert value.cpu().numpy().tobytes() == other.cpu().numpy().tobytes(), key
         else:
             assert value == b[key], key
+
+
+def with_units(instrument: Instrument, units: int = 0) -> Instrument:
+    """`instrument` in a run with this option `instruments.units`."""
+    instrument.setting = SimpleNamespace(units=units)  # type: ignore[assignment]
+    return instrument

@@ -9,10 +9,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from looking import with_units
 
 from normbench.instruments import Activations, Probe
-from normbench.instruments.activations import PERCENTILES, quantiles, tracked
-from normbench.instruments.probe import POOL, ascending, pooled
+from normbench.instruments.activations import PERCENTILES, evenly_spaced_units
+from normbench.instruments.probe import POOL, ascending, pooled, quantiles
 from normbench.training.loop import Step
 
 START = Step(0, None, None)
@@ -31,14 +32,16 @@ def test_numbers_are_those_of_a_naive_implementation(norm_name, model_name, netw
     monkeypatch.setattr("normbench.instruments.probe.POOL", 10**9)  # percentiles of all values, as the naive one
     model, (images, labels) = network_of(norm_name, model_name).to(device), batch_of(50)
     probe = Probe(model, images.to(device), labels.to(device), batch_size=8)
-    rows = list(Activations(units=3).measure(START, model, probe))
-    wanted = {(*key, way, ""): t.cpu().numpy() for way in probe.ways for key, t in probe.tensors(way).items()}
+    rows = list(with_units(Activations(), 3).measure(START, model, probe))
+    wanted = {
+        (*key, bn_mode, ""): t.cpu().numpy() for bn_mode in probe.bn_modes for key, t in probe.tensors(bn_mode).items()
+    }
     for key, t in probe.tensors().items():
-        wanted |= {(*key, "probe", unit): t[:, unit].cpu().numpy() for unit in tracked(t.shape[1], 3)}
-    assert {(row["layer"], row["tensor"], row["way"], row["unit"]) for row in rows} == wanted.keys()
+        wanted |= {(*key, "probe", unit): t[:, unit].cpu().numpy() for unit in evenly_spaced_units(t.shape[1], 3)}
+    assert {(row["layer"], row["tensor"], row["bn_mode"], row["unit"]) for row in rows} == wanted.keys()
     for row in rows:
         assert set(row) == {"layer", "tensor", *Activations.columns}
-        expected = naive(wanted[row["layer"], row["tensor"], row["way"], row["unit"]])
+        expected = naive(wanted[row["layer"], row["tensor"], row["bn_mode"], row["unit"]])
         got = {name: row[name] for name in expected}
         if expected["std"] < 1e-6:  # rounding alone: a skew means nothing
             del expected["skew"], got["skew"]
@@ -50,7 +53,7 @@ def test_numbers_are_those_of_a_naive_implementation(norm_name, model_name, netw
 def test_a_value_that_is_no_longer_finite_is_not_passed_over(bad, showing):
     model, images = showing(), torch.randn(64, 4)
     images[5, 2] = bad
-    (row,) = Activations().measure(START, model, Probe(model, images, torch.zeros(64), 8))
+    (row,) = with_units(Activations()).measure(START, model, Probe(model, images, torch.zeros(64), 8))
     assert not np.isfinite(row["mean"])
     assert not np.isfinite(row["std"])
 
@@ -68,7 +71,7 @@ def test_quantiles_are_numpys(values, levels):
 
 
 def test_no_quantile_is_known_where_a_value_is_not():
-    assert np.isnan(quantiles(ascending(torch.tensor([1.0, float("nan"), 0.0])), [0.0, 0.5])).all()
+    assert quantiles(ascending(torch.tensor([1.0, float("nan"), 0.0])), [0.0, 0.5]).isnan().all()
 
 
 @pytest.mark.parametrize(("shape", "whole"), [((100, 8, 1), True), ((128, 4, 32), True), ((2000, 5, 32), False),
@@ -100,7 +103,7 @@ def test_percentiles_of_a_pool_are_those_of_the_layer():
     [(100, 0, []), (100, 1, [0]), (100, 2, [0, 99]), (3, 9, [0, 1, 2]), (100, 100, list(range(100)))],
 )
 def test_tracked_units_are_evenly_spaced(units, count, wanted):
-    assert tracked(units, count) == wanted
+    assert evenly_spaced_units(units, count) == wanted
 
 
 def test_is_due_at_the_snapshots(setting_of: Any):

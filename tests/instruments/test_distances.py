@@ -13,14 +13,14 @@ from scipy.spatial.distance import jensenshannon
 from scipy.stats import wasserstein_distance
 from torch import Tensor
 
-from normbench.instruments.distances import BINS, NUMBERS, Seen, distances, jensen_shannon, over_units, seen
+from normbench.instruments.distances import BINS, NUMBERS, Values, distances, jensen_shannon, over_units
 from normbench.instruments.probe import ascending, by_unit
 
 OF_STATISTIC = {"median": np.median, "mean": np.mean, "p90": lambda values: np.quantile(values, 0.9)}
 
 
-def look(values: Tensor) -> Seen:
-    return seen(values, ascending(by_unit(values)))
+def look(values: Tensor) -> Values:
+    return Values.of(values, ascending(by_unit(values)))
 
 
 def between(now: Tensor, then: Tensor, every: int = 1) -> tuple[int, dict[str, float]]:
@@ -171,7 +171,7 @@ def test_a_layer_that_is_no_longer_finite_is_not_passed_over(bad, when):
 def test_pairs_do_not_influence_one_another(device):
     shapes = [(40, 5, 1), (40, 1, 1), (40, 3, 4), (17, 5, 1), (40, 9, 1)]
     pairs = [(look(2 * normal(*shape, seed=1).to(device)), look(normal(*shape).to(device))) for shape in shapes]
-    pairs[1] = tuple(z._replace(values=None) for z in pairs[1])  # not comparable image by image
+    pairs[1] = tuple(z._replace(by_image=None) for z in pairs[1])  # not comparable image by image
     every = [1, 1, 2, 1, 3]
     together = distances(pairs, every)
     for pair, n, (constant, numbers) in zip(pairs, every, together, strict=True):
@@ -179,7 +179,7 @@ def test_pairs_do_not_influence_one_another(device):
         assert constant == alone_constant == 0
         assert numbers == pytest.approx(alone, nan_ok=True)
         assert [name for name in NUMBERS if math.isnan(numbers[name])] == [
-            name for name in NUMBERS if name.startswith("moved") and pair[0].values is None
+            name for name in NUMBERS if name.startswith("moved") and pair[0].by_image is None
         ]
 
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from looking import with_units
 from torch import Tensor, nn
 
-from normbench.instruments import WAYS, Distributions, Probe
-from normbench.instruments.activations import tracked
-from normbench.instruments.distributions import BINS, COUNTS, LEVELS, QUANTILES, histogram
+from normbench.instruments import BN_MODES, Distributions, Probe
+from normbench.instruments.activations import BINS, COUNTS, LEVELS, QUANTILES, evenly_spaced_units, histogram
 from normbench.norms import Recorded
 from normbench.training.loop import Step
 
@@ -31,8 +31,8 @@ def probe_of(model: nn.Module, images: Tensor) -> Probe:
     return Probe(model, images, torch.zeros(len(images), dtype=torch.long), 8)
 
 
-def measured(instrument: Distributions, model: nn.Module, probe: Probe) -> list[dict[str, Any]]:
-    return list(instrument.measure(Step(0, None, None), model, probe))
+def measured(instrument: Distributions, model: nn.Module, probe: Probe, units: int = 0) -> list[dict[str, Any]]:
+    return list(with_units(instrument, units).measure(Step(0, None, None), model, probe))
 
 
 def check(row: dict[str, Any], values: np.ndarray) -> None:
@@ -58,17 +58,17 @@ def test_every_scheme_in_every_model(norm_name, model_name, network_of, batch_of
     model = network_of(norm_name, model_name, dropout=0.25).to(device)
     probe = probe_of(model, batch_of(40)[0].to(device))
     before = [tensor.clone() for tensor in model.state_dict().values()], [m.training for m in model.modules()]
-    rows = measured(Distributions(ways=WAYS, units=3), model, probe)
+    rows = measured(Distributions(bn_modes=BN_MODES), model, probe, units=3)
     assert all(torch.equal(a, b) for a, b in zip(before[0], model.state_dict().values(), strict=True))
     assert before[1] == [module.training for module in model.modules()]
-    wanted = [(way, *key) for way in probe.ways for key in probe.tensors(way)]
-    assert [(row["way"], row["layer"], row["tensor"]) for row in rows if row["unit"] == ""] == wanted
+    wanted = [(bn_mode, *key) for bn_mode in probe.bn_modes for key in probe.tensors(bn_mode)]
+    assert [(row["bn_mode"], row["layer"], row["tensor"]) for row in rows if row["unit"] == ""] == wanted
     for row in rows:
-        values = probe.tensors(row["way"])[row["layer"], row["tensor"]].cpu().numpy()
+        values = probe.tensors(row["bn_mode"])[row["layer"], row["tensor"]].cpu().numpy()
         check(row, values if row["unit"] == "" else values[:, row["unit"]])
     for layer, tensor in probe.tensors():
         units = [r["unit"] for r in rows if (r["layer"], r["tensor"]) == (layer, tensor) and r["unit"] != ""]
-        assert units == tracked(probe.tensors()[layer, tensor].shape[1], 3)
+        assert units == evenly_spaced_units(probe.tensors()[layer, tensor].shape[1], 3)
 
 
 def test_no_unit_is_tracked_unless_asked(network_of, batch_of):
@@ -81,7 +81,7 @@ def test_a_tensor_that_is_not_finite_has_no_shape(bad):
     images = torch.randn(20, 4)
     images[3, 2] = bad
     model = Showing()
-    whole, *units = measured(Distributions(units=4), model, probe_of(model, images))
+    whole, *units = measured(Distributions(), model, probe_of(model, images), units=4)
     names = ("low", "high", *QUANTILES, *COUNTS)
     assert all(math.isnan(whole[name]) for name in names)
     assert [math.isnan(row["low"]) for row in units] == [False, False, True, False]

@@ -26,8 +26,8 @@ def look(model: nn.Module, batch_size: int, index: int = 0) -> dict:
     [
         # the image and each ReLU's output, which is the next layer's input
         ("none", 64 + sum(WIDTHS), 0),
-        # besides, each norm's input; mean and 1 / std, and the two tensors in which the kernel leaves mean and variance
-        ("batch", 64 + 2 * sum(WIDTHS), 4 * sum(WIDTHS)),
+        # besides, each norm's input, and its mean and 1 / std
+        ("batch", 64 + 2 * sum(WIDTHS), 2 * sum(WIDTHS)),
         ("layer", 64 + 2 * sum(WIDTHS) + 2 * len(WIDTHS), 0),
         # a mean is subtracted: its backward pass needs nothing
         ("mean_only", 64 + sum(WIDTHS), 0),
@@ -77,7 +77,7 @@ def test_bytes_of_parameters_and_buffers(network_of):
     row = look(network_of("batch", "mlp"), 8)
     weights, norms = 64 * 12 + 12 * 10 + 10 * 5 + 5, 2 * (12 + 10)  # gamma and beta, and no bias before them
     assert row["parameters"] == 4 * (weights + norms)
-    assert row["buffers"] == 4 * 4 * (12 + 10) + 2 * 8  # two averages of mean and variance, two counts
+    assert row["buffers"] == 2 * 4 * (12 + 10) + 2 * 8  # averages of mean and variance, and a count, of two norms
     assert row["peak"] == ""
 
 

@@ -89,7 +89,7 @@ def test_batch_norms_use_the_probes_statistics_or_the_running_ones(tensors_of):
     standardised = (linear - linear.mean(0)) / (linear.var(0, correction=0) + 1e-5).sqrt()
     torch.testing.assert_close(tensors_of(model, probe)["0", "normalized"][..., 0], standardised, rtol=1e-4, atol=1e-5)
     lagging = (linear - norm.running_mean) / (norm.running_var + 1e-5).sqrt()
-    seen = tensors_of(model, probe, way="running")["0", "normalized"][..., 0]
+    seen = tensors_of(model, probe, bn_mode="running")["0", "normalized"][..., 0]
     torch.testing.assert_close(seen, lagging, rtol=1e-4, atol=1e-5)
     assert (lagging - standardised).abs().max() > 0.5
 

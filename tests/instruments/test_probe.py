@@ -1,4 +1,4 @@
-"""What a probe shows: which positions, in which way, and that one pass serves all."""
+"""What a probe shows: which positions, in which bn_mode, and that one pass serves all."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ def test_one_pass_serves_all_until_the_model_changes():
 def test_there_are_three_ways_where_the_batch_matters(norm_name, model_name, network_of, batch_of):
     model, (images, labels) = network_of(norm_name, model_name, quiet=True), batch_of(20)
     probe = Probe(model, images, labels, 8)
-    ways = {way: probe.tensors(way) for way in probe.ways}
-    assert list(ways) in (["probe"], ["probe", "batch", "running"])
+    bn_modes = {bn_mode: probe.tensors(bn_mode) for bn_mode in probe.bn_modes}
+    assert list(bn_modes) in (["probe"], ["probe", "batch", "running"])
     model.train()
     others = torch.cat((images[:2], images[:2].repeat(9, 1, 1, 1)))
     mixed = not torch.allclose(model(images)[:2], model(others)[:2], atol=1e-4)  # do other images matter?
-    assert mixed == ("batch" in ways)
-    if "batch" in ways:
-        key = next(key for key in ways["probe"] if key[1] == "normalized")
-        assert len(ways["batch"][key]) == 16  # two full batches of 8
-        assert not torch.equal(ways["probe"][key], ways["running"][key])
+    assert mixed == ("batch" in bn_modes)
+    if "batch" in bn_modes:
+        key = next(key for key in bn_modes["probe"] if key[1] == "normalized")
+        assert len(bn_modes["batch"][key]) == 16  # two full batches of 8
+        assert not torch.equal(bn_modes["probe"][key], bn_modes["running"][key])
 
 
 def test_batches_are_looked_at_one_by_one():
@@ -104,7 +104,7 @@ def test_nothing_is_left_behind(network_of, batch_of):
     model, (images, labels) = network_of("batch", "mlp"), batch_of(6)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     probe = Probe(model, images, labels, 2)
-    for way in probe.ways:
-        probe.tensors(way)
+    for bn_mode in probe.bn_modes:
+        probe.tensors(bn_mode)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(block.observer is None for block in model.modules() if isinstance(block, Block))

@@ -10,14 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from normbench.instruments import WAYS, Probe, Shift
-from normbench.instruments.distances import NUMBERS, distances
-from normbench.instruments.distances import seen as seen_
+from normbench.instruments import BN_MODES, Probe, Shift
+from normbench.instruments.distances import NUMBERS, Values, distances
 from normbench.instruments.probe import ascending, by_unit
 from normbench.norms import Block, Recorded
 from normbench.training.loop import Step
 
-Rows = dict[tuple[str, str, str, str], dict[str, Any]]  # (way, layer, tensor, since) -> row
+Rows = dict[tuple[str, str, str, str], dict[str, Any]]  # (bn_mode, layer, tensor, since) -> row
 MOVED = {name for name in NUMBERS if name.startswith("moved")}
 SUMMED = {name for name in NUMBERS if name.startswith(("w1", "moved"))}
 
@@ -49,7 +48,7 @@ def probe_of(model: nn.Module, images: Tensor, batch_size: int = 8, **options: A
 def measured(instrument: Shift, index: int, model: nn.Module, probe: Probe) -> Rows:
     probe.forget()
     rows = list(instrument.measure(Step(index, None, None), model, probe))
-    found = {(row["way"], row["layer"], row["tensor"], row["since"]): row for row in rows}
+    found = {(row["bn_mode"], row["layer"], row["tensor"], row["since"]): row for row in rows}
     assert len(found) == len(rows)
     return found
 
@@ -66,29 +65,31 @@ def same(a: list[Any], b: list[Any]) -> bool:
 def test_every_scheme_in_every_model(norm_name, model_name, network_of, batch_of, device):
     model = network_of(norm_name, model_name, dropout=0.25).to(device)
     probe = probe_of(model, batch_of(48)[0].to(device))
-    instrument, snapshots, tables = Shift(ways=("probe", "batch"), sample=None), [], []
+    instrument, snapshots, tables = Shift(bn_modes=("probe", "batch"), sample=None), [], []
     for index in (0, 3, 10):
         before = everything(model)
         tables.append(measured(instrument, index, model, probe))
         assert same(before, everything(model))
-        snapshots.append({(way, *key): value for way in probe.ways for key, value in probe.tensors(way).items()})
+        snapshots.append(
+            {(bn_mode, *key): value for bn_mode in probe.bn_modes for key, value in probe.tensors(bn_mode).items()}
+        )
         perturb(model, index)
     start, now = {"previous": 1, "start": 0}, snapshots[2]
-    ways = {"probe", "batch"} & set(probe.ways)
-    assert set(tables[0]) == {(*key, "halves") for key in now if key[0] in ways}
-    assert set(tables[2]) == {(*key, s) for key in now if key[0] in ways for s in (*start, "path", "halves")}
-    own = {"layer", "tensor", "way", "since", "since_step", "units", "constant"}
+    bn_modes = {"probe", "batch"} & set(probe.bn_modes)
+    assert set(tables[0]) == {(*key, "halves") for key in now if key[0] in bn_modes}
+    assert set(tables[2]) == {(*key, s) for key in now if key[0] in bn_modes for s in (*start, "path", "halves")}
+    own = {"layer", "tensor", "bn_mode", "since", "since_step", "units", "constant"}
     numbers = {"previous": set(NUMBERS), "start": set(NUMBERS), "path": {"snapshots", *SUMMED},
                "halves": set(NUMBERS) - MOVED}  # fmt: skip
     assert set(Shift.columns) == (own | numbers["previous"] | numbers["path"]) - {"layer", "tensor"}
-    for (way, layer, tensor, since), row in tables[2].items():
+    for (bn_mode, layer, tensor, since), row in tables[2].items():
         assert set(row) == own | numbers[since]
         assert all(math.isfinite(row[name]) for name in numbers[since])
         assert 0 <= row["constant"] < row["units"]
         assert row["since_step"] == {"previous": 3, "start": 0, "path": 0, "halves": 10}[since]
         if since in start:
-            z, then = now[way, layer, tensor], snapshots[start[since]][way, layer, tensor]
-            pair = tuple(seen_(values, ascending(by_unit(values))) for values in (z, then))
+            z, then = now[bn_mode, layer, tensor], snapshots[start[since]][bn_mode, layer, tensor]
+            pair = tuple(Values.of(values, ascending(by_unit(values))) for values in (z, then))
             ((constant, wanted),) = distances([pair], [1])
             assert row["units"] == z.shape[1]
             assert row["constant"] == constant
@@ -143,10 +144,10 @@ def test_a_diverged_layer_stays_unknown_along_the_path():
 def test_running_averages_are_looked_at_on_request_only(network_of, batch_of):
     model = network_of("batch", "mlp")
     probe = probe_of(model, batch_of(40)[0])
-    assert {way for way, *_ in measured(Shift(), 0, model, probe)} == {"probe"}
-    assert {way for way, *_ in measured(Shift(ways=WAYS), 0, model, probe)} == set(WAYS)
-    with pytest.raises(ValueError, match=r"Shift.ways are of probe, batch, running: got batches\."):
-        Shift(ways=["batches"])
+    assert {bn_mode for bn_mode, *_ in measured(Shift(), 0, model, probe)} == {"probe"}
+    assert {bn_mode for bn_mode, *_ in measured(Shift(bn_modes=BN_MODES), 0, model, probe)} == set(BN_MODES)
+    with pytest.raises(ValueError, match=r"Shift.bn_modes are of probe, batch, running: got batches\."):
+        Shift(bn_modes=["batches"])
     with pytest.raises(ValueError, match=r"Shift.sample must be 1 or more, or null: got 0"):
         Shift(sample=0)
 
@@ -183,14 +184,14 @@ def test_sampled_units_are_evenly_spaced(network_of):
         model.gain = torch.arange(1.0, 41)
         row = measured(instrument, 1, model, probe)["probe", "", "linear", "start"]
         assert row["units"] == 40
-        pair = [seen_(z[..., None], ascending(z.T)) for z in (images * model.gain, images)]
+        pair = [Values.of(z[..., None], ascending(z.T)) for z in (images * model.gain, images)]
         assert row["js_mean"] == pytest.approx(distances([tuple(pair)], [math.ceil(40 / units)])[0][1]["js_mean"])
 
 
 def test_the_result_is_how_far_the_input_of_each_block_has_moved(network_of, batch_of):
     for norm, passed_on in (("batch", "activation"), ("none", "activation"), ("selu", "activation")):
         model = network_of(norm, "mlp")
-        instrument, probe = Shift(ways=("batch", "probe")), probe_of(model, batch_of(40)[0])
+        instrument, probe = Shift(bn_modes=("batch", "probe")), probe_of(model, batch_of(40)[0])
         measured(instrument, 0, model, probe)
         assert instrument.result() == {}
         perturb(model)
@@ -217,7 +218,7 @@ def test_the_result_of_a_block_without_an_activation_is_what_it_has():
 def test_state_goes_through_a_checkpoint(network, network_of, batch_of, device):
     model = network_of("batch", network).to(device)
     probe = probe_of(model, batch_of(40)[0].to(device))
-    undisturbed, resumed = Shift(ways=("probe", "batch")), Shift(ways=("probe", "batch"))
+    undisturbed, resumed = Shift(bn_modes=("probe", "batch")), Shift(bn_modes=("probe", "batch"))
     for index in (0, 2, 5):
         measured(undisturbed, index, model, probe)
         perturb(model, index)

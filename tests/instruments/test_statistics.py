@@ -14,7 +14,6 @@ from small_run import in_training, rows, run_around, split
 from torch import nn
 
 from normbench.instruments import Statistics
-from normbench.instruments.statistics import errors
 from normbench.norms import (
     BatchNorm,
     Block,
@@ -26,7 +25,7 @@ from normbench.norms import (
     use_batch_statistics,
     working_with,
 )
-from normbench.training.evaluation import sample_batches
+from normbench.training.evaluation import sample_batches, statistics_errors
 from normbench.training.loop import evaluate, loss_and_accuracy
 
 CPU = torch.device("cpu")
@@ -62,13 +61,13 @@ def test_errors_are_those_of_a_naive_implementation(eps):
     rng = torch.Generator().manual_seed(0)
     found, exact = (MeanVar(*torch.rand(2, 4, 9, generator=rng, dtype=torch.float64)) for _ in range(2))
     exact.var[1, 3:5] = 0
-    units, numbers = errors(found, exact, eps)
+    units, numbers = statistics_errors(found, exact, eps)
     assert units.tolist() == [9, 7, 9, 9]
     for t in range(4):
         step = [MeanVar(part.mean[t], part.var[t]) for part in (found, exact)]
         wanted = naive(*step, eps)
         assert numbers[t].tolist() == pytest.approx(wanted, rel=1e-12)
-        assert errors(*step, eps)[1][0].tolist() == pytest.approx(wanted, rel=1e-12)
+        assert statistics_errors(*step, eps)[1][0].tolist() == pytest.approx(wanted, rel=1e-12)
 
 
 @pytest.mark.parametrize("network", ["mlp", "cnn", "rnn"])
@@ -82,7 +81,7 @@ def test_numbers_are_those_of_a_naive_implementation(norm, network, network_of):
         assert {name for name, _ in by_norm} == kept.keys() == exact.keys()
         for (name, t), row in by_norm.items():
             eps = getattr(model.get_submodule(name), "eps", 0.0)
-            units, numbers = errors(kept[name], exact[name], eps)
+            units, numbers = statistics_errors(kept[name], exact[name], eps)
             wanted, count = (numbers.nanmedian(0).values, units.sum()) if t == "" else (numbers[t], units[t])
             assert row["units"] == count
             got = [row[column] for column in ("mean_error", "var_ratio", "var_error")]
@@ -109,8 +108,8 @@ def test_averages_of_batch_variances(batch_size, tolerance):
     torch.testing.assert_close(exact.var, population, rtol=1e-6, atol=0)
     ratio = torch.stack(biased).double().mean(0) / population
     assert ratio.mean().item() == pytest.approx(1 - 1 / batch_size, abs=tolerance * (1 - 1 / batch_size))
-    average = errors(statistics_of(plain)["1"], exact, norm.eps)[1][0]
-    running = errors(statistics_of(model)["1"], exact, norm.eps)[1][0]
+    average = statistics_errors(statistics_of(plain)["1"], exact, norm.eps)[1][0]
+    running = statistics_errors(statistics_of(model)["1"], exact, norm.eps)[1][0]
     assert average[1].item() == pytest.approx(1, abs=tolerance)
     assert average[2] < tolerance
     assert running[2] > 3 * average[2]  # it looks back over the last ten batches or so

@@ -19,11 +19,11 @@ def measured(model: nn.Module, probe: Probe) -> list[dict[str, Any]]:
     return list(TimeSteps().measure(Step(0, None, None), model, probe))
 
 
-def by_hand(model: RNN, images: Tensor, way: str) -> dict[tuple[str, int], tuple[float, float]]:
+def by_hand(model: RNN, images: Tensor, bn_mode: str) -> dict[tuple[str, int], tuple[float, float]]:
     """(tensor, time) -> mean and standard deviation, in float64."""
     seen: dict[str, list[np.ndarray]] = {}
     model.cell.observer = lambda kind, value: seen.setdefault(kind, []).append(value.cpu().double().numpy().copy())
-    with preserve_state(model) if way == "running" else batch_statistics(model):
+    with preserve_state(model) if bn_mode == "running" else batch_statistics(model):
         model(images)
     model.cell.observer = None
     return {(kind, t): (z.mean(), z.std()) for kind, values in seen.items() for t, z in enumerate(values)}
@@ -32,7 +32,7 @@ def by_hand(model: RNN, images: Tensor, way: str) -> dict[tuple[str, int], tuple
 def test_every_scheme_in_every_model(norm_name, model_name, network_of, batch_of, device):
     model = network_of(norm_name, model_name, dropout=0.25).to(device)
     images, labels = (tensor.to(device) for tensor in batch_of(40))
-    probe = Probe(model, images, labels, batch_size=40)  # one batch: the ways "probe" and "batch" are the same
+    probe = Probe(model, images, labels, batch_size=40)  # one batch: the bn_modes "probe" and "batch" are the same
     before = [tensor.clone() for tensor in model.state_dict().values()], [m.training for m in model.modules()]
     rows = measured(model, probe)
     assert all(torch.equal(a, b) for a, b in zip(before[0], model.state_dict().values(), strict=True))
@@ -41,10 +41,10 @@ def test_every_scheme_in_every_model(norm_name, model_name, network_of, batch_of
         assert not rows
         return
     assert rows
-    for way in probe.ways:
-        wanted = by_hand(model, images, way)
-        found = {(row["tensor"], row["time"]): row for row in rows if row["way"] == way}
-        assert len(found) == sum(row["way"] == way for row in rows)
+    for bn_mode in probe.bn_modes:
+        wanted = by_hand(model, images, bn_mode)
+        found = {(row["tensor"], row["time"]): row for row in rows if row["bn_mode"] == bn_mode}
+        assert len(found) == sum(row["bn_mode"] == bn_mode for row in rows)
         assert list(found) == [(kind, t) for kind in dict.fromkeys(k for k, _ in wanted) for t in range(8)]  # 8 rows
         for key, row in found.items():
             assert set(row) == {"layer", "tensor", *TimeSteps.columns}

@@ -26,7 +26,7 @@ def test_only_positive_numbers_of_one_kind(study: Path, add: Add) -> None:
 
 
 def test_along_the_sequence_at_the_end(study: Path, add: Add) -> None:
-    rows = [{"step": s, "layer": "cell", "tensor": "linear", "way": w, "time": t, "mean": 10 * s + t, "std": 1}
+    rows = [{"step": s, "layer": "cell", "tensor": "linear", "bn_mode": w, "time": t, "mean": 10 * s + t, "std": 1}
             for s in (0, 3) for w in ("probe", "running") for t in (4, 0)]  # fmt: skip
     measure(add(), "time_steps", rows)
     (run,) = read(load(study)).members

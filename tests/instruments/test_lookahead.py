@@ -10,7 +10,7 @@ from looking import assert_same
 from short_run import effective_weights, everything, plain_weights, short_run
 from torch import nn
 
-from normbench.instruments.lookahead import in_training, next_weights, stand_ins, weight_gradients
+from normbench.instruments.lookahead import in_training, lookahead_step, scratch_parameters, weight_gradients
 from normbench.norms import blocks
 from normbench.training.loop import Update
 from normbench.training.optimizers import OPTIMIZERS
@@ -21,7 +21,7 @@ class Broken(Exception):
 
 
 def rehearsed(run: Any) -> dict[str, torch.Tensor]:
-    with next_weights(run.model, run.optimizer, run.update, run.step.batch, run.step.index):
+    with lookahead_step(run.model, run.optimizer, run.update, run.step.batch, run.step.index):
         return {name: value.clone() for name, value in run.model.state_dict().items()}
 
 
@@ -58,14 +58,17 @@ def test_schedule_clipping_and_accumulation_are_part_of_it(optimizer, updates, n
 def test_afterwards_all_is_as_before_even_if_something_breaks(updates, network_of, batch_of):
     run = short_run(network_of("weight_mean_only", "rnn"), batch_of, updates=updates)
     before = everything(run)
-    with pytest.raises(Broken), next_weights(run.model, run.optimizer, run.update, run.step.batch, run.step.index):
+    with pytest.raises(Broken), lookahead_step(run.model, run.optimizer, run.update, run.step.batch, run.step.index):
         raise Broken
     assert_same(before, everything(run))
     images, labels = run.step.batch
-    with pytest.raises(RuntimeError), next_weights(run.model, run.optimizer, run.update, (images[..., 1:], labels), 2):
+    with (
+        pytest.raises(RuntimeError),
+        lookahead_step(run.model, run.optimizer, run.update, (images[..., 1:], labels), 2),
+    ):
         pass
     assert_same(before, everything(run))
-    with stand_ins(run.model) as parameters, torch.no_grad():
+    with scratch_parameters(run.model) as parameters, torch.no_grad():
         for parameter in parameters:
             parameter.fill_(7)
     assert_same(before, everything(run))
