@@ -125,7 +125,6 @@ def test_instantiate_is_called_in_one_place() -> None:
     assert len([path for path in FILES if "hydra.utils.instantiate" in imports(path)]) <= 1
 
 
-@pytest.mark.xfail(strict=True, reason="rooms are being rebuilt")
 def test_rooms_are_small_and_files_say_what_they_are() -> None:
     assert len(list(PACKAGE.glob("*.py"))) <= 8
     for folder in {path.parent for path in FILES} - {PACKAGE, PACKAGE / "plots"}:
