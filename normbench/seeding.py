@@ -1,4 +1,4 @@
-"""One seed, three independent streams: weights, order of the data, everything else (dropout, noise)."""
+"""One seed, independent streams: weights, order of the data, noise (`noise.py`), and what users' own modules draw."""
 
 from __future__ import annotations
 
@@ -25,5 +25,5 @@ def order(seed: int, epoch: int, examples: int) -> Tensor:
 
 
 def seed_everything_else(seed: int) -> None:
-    """Start torch's own generators, which dropout and noise draw from."""
+    """Start torch's own generators, for modules that draw from them: ours don't, see `noise.py`."""
     torch.manual_seed(derive(seed, "noise"))
