@@ -24,10 +24,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:There is a performance drop")  #
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 
 
-def members(norm: str, model: str, network_of: Any, **options: Any) -> list[nn.Module]:
+def members(norm: str, model: str, network_of: Any, *words: str, **options: Any) -> list[nn.Module]:
     """K networks of their own weights and noise, in float64 and in training."""
     try:
-        made = [network_of(norm, model, seed=seed, skip=False, **options).double() for seed in range(K)]
+        made = [network_of(norm, model, *words, seed=seed, skip=False, **options).double() for seed in range(K)]
     except Unsupported as reason:
         pytest.skip(str(reason))
     for seed, network in enumerate(made):
@@ -96,3 +96,8 @@ def test_resnet(norm, network_of):
 
 def test_noise_on_the_image(network_of):
     check(members("batch", "convpool_c", network_of))
+
+
+@pytest.mark.parametrize("model", ["mlp", "rnn"])
+def test_plain_averages(model, network_of):
+    check(members("batch", model, network_of, "norm.momentum=null", dropout=0.3))

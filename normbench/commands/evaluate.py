@@ -150,6 +150,7 @@ def _with_statistics(trained: Trained, dataset: Dataset, given: Mapping[str, str
         "run": trained.run.folder.name,
         "dataset": dataset.name,
         "training_images": count,
+        "exact_images": found.exact_images,  # fewer where not all go through at once
         "evaluations": [
             finite(asdict(evaluate_with(model, kind, statistics, dataset.test, n)))
             for kind, statistics in rows
@@ -176,7 +177,7 @@ def _print_statistics(found: dict[str, Any]) -> None:
     norms, kinds = (list(dict.fromkeys(key[i] for key in errors)) for i in (0, 1))
     if not kinds:
         return
-    console.say(ERRORS.format(count=found["training_images"]))
+    console.say(ERRORS.format(count=found["exact_images"]))
     cells = [(norm, *(_error(errors.get((norm, kind))) for kind in kinds)) for norm in norms]
     console.print_table(("norm", *kinds), cells, right=())
     if "averages" in kinds and len(norms) > 1:

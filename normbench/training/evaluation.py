@@ -197,7 +197,8 @@ class Statistics:
                 self.found[kind] = statistics_for(model, kind, images, batch_size)
         exactly = deepcopy(model).double()
         fit = images_in_one_pass(exactly, training_images(exactly, train, 1)(1)[0][0])
-        self.exact = exact_statistics(exactly, training_images(exactly, train, count)(fit)[0])
+        exact_images = training_images(exactly, train, count)(fit)[0]
+        self.exact, self.exact_images = exact_statistics(exactly, exact_images), len(exact_images)
 
     def errors(self) -> Iterator[NormError]:
         """Of each norm and kind, against the exact statistics of the network in float64."""

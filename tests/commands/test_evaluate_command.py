@@ -51,7 +51,7 @@ def test_numbers_are_those_of_a_plain_computation(capsys: pytest.CaptureFixture[
     rows = {(e["statistics"], e["batch_size"]): e for e in found["evaluations"]}
     kinds = ("ema", "averages", "precise")
     assert list(rows) == [(kind, n) for kind in (*kinds, "batch") for n in (1, 7) if (kind, n) != ("batch", 1)]
-    assert found["training_images"] == len(train) == 500
+    assert found["training_images"] == found["exact_images"] == len(train) == 500
     summary = normbench.load(folder.parent).all_columns.iloc[0]
     for n in (1, 7):
         assert rows["ema", n]["accuracy"] == pytest.approx(summary.test_accuracy)
@@ -221,3 +221,14 @@ def test_the_two_shifts_are_told_apart_in_print(capsys: pytest.CaptureFixture[st
     assert "nothing re-estimated" in printed
     assert "train-test: blur 5" in printed
     assert "internal covariate shift, over training: not measured; the instrument shift supplies it" in printed
+
+
+def test_exact_statistics_say_of_how_many_images_they_are(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = run("norm=batch")
+    monkeypatch.setattr("normbench.training.evaluation.images_in_one_pass", lambda model, image: 200)
+    found = said(capsys, folder)
+    assert (found["training_images"], found["exact_images"]) == (500, 200)
+    assert main(["evaluate", str(folder)]) == 0
+    assert "against those of 200 training images in float64" in capsys.readouterr().out

@@ -228,7 +228,7 @@ def test_torchs_own_batch_norms(batch_of):
     model = nn.Sequential(*layers).double()
     images = batch_of(50, dtype=torch.float64)[0]
     assert_close(exact_statistics(model, images), {"2": naive(model, [images], 0)["2"]}, 1e-9)
-    assert statistics_of(nn.Linear(2, 2), "ema") == {}
+    assert statistics_of(nn.Linear(2, 2)) == {}
 
 
 def test_cells_that_share_their_statistics_between_time_steps(network_of, batch_of):
