@@ -1,4 +1,4 @@
-"""The cache of decoded images: memory-mapped .npy files, checked at every start, shared by all processes."""
+"""Arrays that cost much to make, kept on disk: memory-mapped, checked at every start, shared by all processes."""
 
 import io
 import json
@@ -20,7 +20,6 @@ from normbench.files import write_atomically
 log = logging.getLogger("normbench")
 
 FORMAT = 1  # of the cache; another number is rebuilt without a word
-ARRAYS = ("train_images", "train_labels", "test_images", "test_labels", "train_sums", "train_squares")
 
 
 class DamagedCacheError(Exception):
@@ -55,11 +54,8 @@ def cached(
 
     Raises: DataError from `decode`, if a file cannot be read, or if the checksum is another one.
     """
-    if not rebuild and (source := _try(name, data_dir, checksum, stamp, logging.WARNING)):
-        return source
-    with alone(cache_folder(name, data_dir)):
-        if not rebuild and (source := _try(name, data_dir, checksum, stamp, logging.DEBUG)):
-            return source  # built by another process while this one waited
+
+    def make() -> dict[str, Any]:
         try:
             source = decode()
         except OSError as error:
@@ -69,77 +65,98 @@ def cached(
                 f"{name}: the decoded images are not the original ones (SHA-256 {source.checksum[:12]}..., "
                 f"expected {str(checksum)[:12]}...).\nRemove the files they came from and type: normbench data {name}"
             )
+        return vars(source) | {"stamp": stamp}
+
+    wanted = {"stamp": stamp} if checksum is None else {"stamp": stamp, "checksum": checksum}
+    values = kept(cache_folder(name, data_dir), wanted, make, rebuild)
+    return Source(**{key: value for key, value in values.items() if key in Source.__dataclass_fields__})
+
+
+def kept(
+    folder: Path, wanted: dict[str, str], make: Callable[[], dict[str, Any]], rebuild: bool = False
+) -> dict[str, Any]:
+    """What `make` gives (arrays, words, numbers, by name), from `folder` if that holds it intact.
+
+    `make` is called under a lock, so one process of many does the work. Where nothing can be written, all do.
+
+    Args:
+        wanted: some of the values; what was kept with others is made again.
+        rebuild: make it even if it is there.
+    """
+
+    def look(level: int) -> dict[str, Any] | None:
         try:
-            _write(source, cache_folder(name, data_dir), stamp)
+            return None if rebuild else read(folder, wanted)
+        except DamagedCacheError as error:
+            log.log(level, "the cache %s is damaged (%s): building it again", folder, error)
+            return None
+
+    if (found := look(logging.WARNING)) is not None:
+        return found
+    with _alone(folder):
+        if (found := look(logging.DEBUG)) is not None:
+            return found  # built by another process while this one waited
+        values = make()
+        try:
+            _write(folder, values)
         except OSError as error:
-            log.warning("%s is decoded anew at every start: cannot write the cache (%s)", name, error)
-            return source
-    return _try(name, data_dir, checksum, stamp, logging.DEBUG) or source  # mapped, so that its pages are shared
+            log.warning("%s is made anew at every start: cannot write the cache (%s)", folder.name, error)
+            return values
+        return read(folder, wanted) or values  # mapped, so that its pages are shared
 
 
-def read(name: str, data_dir: Path, checksum: str | None = None, stamp: str = "") -> Source | None:
-    """The cached source, memory-mapped, or None if there is none.
+def read(folder: Path, wanted: dict[str, str]) -> dict[str, Any] | None:
+    """What `kept` keeps in `folder`, arrays memory-mapped, or None if it is not there or another than wanted.
 
     Every byte is checked. zlib.crc32 takes 12 ms for MNIST's 47 MB, SHA-256 25 ms and several times that
     on processors without SHA instructions.
 
     Raises: DamagedCacheError
     """
-    folder = cache_folder(name, data_dir)
     try:
-        text = (folder / "manifest.json").read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DamagedCacheError(f"manifest.json: {error}") from error
-    try:
-        record = json.loads(text)
-        manifest: dict[str, Any] = record["manifest"]
+        record = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        manifest = record["manifest"]
         if record["crc32"] != zlib.crc32(json.dumps(manifest).encode()):
             raise DamagedCacheError("manifest.json")
-        if (manifest["format"], manifest.get("stamp", "")) != (FORMAT, stamp):
-            return None
-        if checksum not in (None, manifest["checksum"]):
-            raise DamagedCacheError("checksum")
-        arrays: dict[str, Any] = {key: _open(folder / f"{key}.npy", manifest["crc32"][key]) for key in ARRAYS}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise DamagedCacheError(f"manifest.json: {error}") from error
+    sums = manifest.pop("crc32", {})
+    if any(manifest.get(key) != value for key, value in {"format": FORMAT, **wanted}.items()):
+        return None
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in manifest.items()}
+    try:
+        return values | {key: _mapped(folder / f"{key}.npy", crc32) for key, crc32 in sums.items()}
+    except (OSError, ValueError) as error:
         raise DamagedCacheError(str(error)) from error
-    fields: dict[str, Any] = {key: manifest[key] for key in ("name", "checksum", "synthetic")}
-    return Source(classes=tuple(manifest["classes"]), **fields, **arrays)
 
 
-def _open(path: Path, crc32: int) -> np.ndarray:
+def _mapped(path: Path, crc32: int) -> np.ndarray:
     if zlib.crc32(np.memmap(path, np.uint8, mode="r").data) != crc32:
         raise DamagedCacheError(path.name)
     # "c" (copy on write): torch takes it without a copy and without a warning that it is read-only
     return np.load(path, mmap_mode="c", allow_pickle=False)
 
 
-def _write(source: Source, folder: Path, stamp: str) -> None:
-    crc32 = {}
+def _write(folder: Path, values: dict[str, Any]) -> None:
+    manifest: dict[str, Any] = {"format": FORMAT, "crc32": {}}
     folder.mkdir(parents=True, exist_ok=True)
-    for key in ARRAYS:
-        data = io.BytesIO()
-        np.save(data, getattr(source, key), allow_pickle=False)
-        write_atomically(folder / f"{key}.npy", data.getbuffer())
-        crc32[key] = zlib.crc32(data.getbuffer())
-    fields = {key: getattr(source, key) for key in ("name", "checksum", "synthetic")}
-    manifest = {"format": FORMAT, "stamp": stamp, **fields, "classes": list(source.classes), "crc32": crc32}
+    for key, value in values.items():
+        if isinstance(value, np.ndarray):
+            data = io.BytesIO()
+            np.save(data, value, allow_pickle=False)
+            write_atomically(folder / f"{key}.npy", data.getbuffer())
+            manifest["crc32"][key] = zlib.crc32(data.getbuffer())
+        else:
+            manifest[key] = value
     record = {"manifest": manifest, "crc32": zlib.crc32(json.dumps(manifest).encode())}
     # Last: without it the arrays are not a cache.
     write_atomically(folder / "manifest.json", json.dumps(record, indent=1).encode())
 
 
-def _try(name: str, data_dir: Path, checksum: str | None, stamp: str, level: int) -> Source | None:
-    try:
-        return read(name, data_dir, checksum, stamp)
-    except DamagedCacheError as error:
-        log.log(level, "the cache %s is damaged (%s): building it again", cache_folder(name, data_dir), error)
-        return None
-
-
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def _alone(folder: Path) -> Iterator[None]:
     """Hold the lock of a cache folder, or nothing where no lock can be had (read-only folder, no flock)."""
     lock = filelock.FileLock(folder.with_name(f"{folder.name}.lock"))
     try:

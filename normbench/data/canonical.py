@@ -1,7 +1,7 @@
 """What a data set is before it is cut: decoded images in an order that does not depend on where they came from."""
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,30 +11,6 @@ from normbench.errors import UserError
 
 class DataError(UserError):
     """A problem with data that the user can solve; the message says the rule, what came and what to type."""
-
-
-def check_whole(option: str, value: object, least: int) -> None:
-    """Refuse an option that is not a whole number of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise DataError(
-            f"{option} must be a whole number of {least} or more: got {value!r}. Type e.g. dataset.{option}={least}"
-        )
-
-
-def check_share(option: str, value: object, interval: str, example: float) -> None:
-    """Refuse an option that is not a number in `interval`: "(0, 1]", "[0, 1)" or "(0, 1)"."""
-    ends = {"[": 0, "]": 1}
-    inside = isinstance(value, int | float) and (0 < value < 1 or value in [ends.get(end) for end in interval])
-    if isinstance(value, bool) or not inside:
-        raise DataError(f"{option} must be in {interval}: got {value!r}. Type e.g. dataset.{option}={example}")
-
-
-def check_choice(option: str, value: object, choices: Collection[object]) -> None:
-    """Refuse an option that is none of `choices`; the first is the usual one."""
-    if value not in list(choices):  # a list: what came may have no hash
-        first, *others, last = map(str, choices)
-        names = f"{', '.join([first, *others])} or {last}"
-        raise DataError(f"{option} must be {names}: got {value!r}. Type dataset.{option}={first}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,63 +54,36 @@ def canonical(
 
     Raises: DataError if shapes, types or labels are not as above.
     """
-    for part, (images, labels) in {"train": train, "test": test}.items():
-        _check(f"{name} {part}", images, labels, len(classes))
+    for what, (images, labels) in {f"{name} train": train, f"{name} test": test}.items():
+        if images.dtype != np.uint8 or images.ndim != 4 or images.size == 0:
+            raise DataError(f"{what}: images must be uint8 [N, C, H, W]: got {images.dtype} {images.shape}.")
+        if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
+            raise DataError(f"{what}: one whole-number label per image: got {labels.dtype} {labels.shape}.")
+        if labels.min() < 0 or labels.max() >= len(classes):
+            raise DataError(f"{what}: labels must be 0 to {len(classes) - 1}: got {labels.min()} to {labels.max()}.")
     if train[0].shape[1:] != test[0].shape[1:]:
-        raise DataError(
-            f"{name}: train and test images need one shape: got {train[0].shape[1:]} and {test[0].shape[1:]}."
-        )
-    train_images, train_labels = in_canonical_order(*train)
-    test_images, test_labels = in_canonical_order(*test)
-    sums, squares = _pixel_sums(train_images)
-    return Source(
-        name=name,
-        classes=tuple(classes),
-        train_images=train_images,
-        train_labels=train_labels,
-        test_images=test_images,
-        test_labels=test_labels,
-        checksum=_checksum(train_images, train_labels, test_images, test_labels),
-        train_sums=sums,
-        train_squares=squares,
-        synthetic=synthetic,
-    )
-
-
-def _check(what: str, images: np.ndarray, labels: np.ndarray, classes: int) -> None:
-    if images.dtype != np.uint8 or images.ndim != 4 or images.size == 0:
-        raise DataError(f"{what}: images must be uint8 [N, C, H, W]: got {images.dtype} {images.shape}.")
-    if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
-        raise DataError(
-            f"{what}: one whole-number label per image, [{len(images)}]: got {labels.dtype} {labels.shape}."
-        )
-    if labels.min() < 0 or labels.max() >= classes:
-        raise DataError(f"{what}: labels must be 0 to {classes - 1}: got {labels.min()} to {labels.max()}.")
+        raise DataError(f"{name}: train and test need one shape: got {train[0].shape[1:]} and {test[0].shape[1:]}.")
+    arrays = (*in_canonical_order(*train), *in_canonical_order(*test))
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(array.data)
+    return Source(name, tuple(classes), *arrays, digest.hexdigest(), *_pixel_sums(arrays[0]), synthetic)
 
 
 def in_canonical_order(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Images and labels (int64), sorted."""
     images = np.ascontiguousarray(images)
-    digests = [hashlib.sha256(image).digest() for image in images]
-    classes = labels.tolist()
-    order = sorted(range(len(classes)), key=lambda i: (classes[i], digests[i]))
+    keys = [(label, hashlib.sha256(image).digest()) for label, image in zip(labels.tolist(), images, strict=True)]
+    order = sorted(range(len(keys)), key=keys.__getitem__)
     return images[order], labels[order].astype(np.int64)
 
 
 def _pixel_sums(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    sums = np.empty(images.shape[:2], np.int64)
-    squares = np.empty_like(sums)
+    sums, squares = np.empty((2, *images.shape[:2]), np.int64)
     for start in range(0, len(images), 1024):  # in parts: the squares of all of CIFAR-10 would take 300 MB
         part = images[start : start + 1024]
-        part = part.reshape(*part.shape[:2], -1)  # [N, C, H, W] -> [N, C, H*W]
-        sums[start : start + 1024] = part.sum(axis=2, dtype=np.int64)
-        squares[start : start + 1024] = np.square(part, dtype=np.uint16).sum(axis=2, dtype=np.int64)  # 255^2 < 2^16
+        sums[start : start + 1024] = part.sum(axis=(2, 3), dtype=np.int64)
+        # 255^2 < 2^16
+        squares[start : start + 1024] = np.square(part, dtype=np.uint16).sum(axis=(2, 3), dtype=np.int64)
     return sums, squares
-
-
-def _checksum(*arrays: np.ndarray) -> str:
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(f"{array.dtype.str}{array.shape}".encode())
-        digest.update(array.data)
-    return digest.hexdigest()

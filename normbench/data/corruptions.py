@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
@@ -33,9 +32,8 @@ TABLE = 2**20  # numbers that noise is read from
 def check_corruption(name: object, severity: object = 1) -> None:
     """Raise ValueError unless there is such a corruption, of such a severity."""
     if name not in CORRUPTIONS:
-        names = f"{', '.join(CORRUPTIONS[:-1])} or {CORRUPTIONS[-1]}"
-        raise ValueError(f"corruption must be {names}: got {name}. Type e.g. corruption={CORRUPTIONS[0]}.")
-    if isinstance(severity, bool) or not isinstance(severity, int) or severity not in SEVERITIES:
+        raise ValueError(f"corruption must be one of {', '.join(CORRUPTIONS)}: got {name}.")
+    if type(severity) is not int or severity not in SEVERITIES:
         raise ValueError(
             f"corruption.severity must be a whole number, 1 to 5: got {severity}. Type e.g. corruption.severity=3."
         )
@@ -56,7 +54,33 @@ def corrupt(images: Tensor, name: str, severity: int, positions: Tensor) -> Tens
     if severity == 0:
         return images
     check_corruption(name, severity)
-    return _APPLY[name](images, STRENGTHS[name][severity - 1], positions)
+    from torchvision.transforms.v2 import functional  # takes seconds to import
+
+    strength = STRENGTHS[name][severity - 1]
+    if name in ("contrast", "brightness"):
+        # torchvision takes 1 or 3 channels; of any other number each becomes an image.
+        pictures = images if images.shape[1] in (1, 3) else images.flatten(0, 1).unsqueeze(1)
+        return getattr(functional, f"adjust_{name}")(pictures, strength).view_as(images)
+    if name == "blur":  # all images as the channels of one: a tenth of the time on a CPU
+        side = min(images.shape[2:])
+        size = 2 * min(math.ceil(3 * strength * side), side - 1) + 1
+        channels = images.flatten(0, 1).unsqueeze(0)
+        return functional.gaussian_blur(channels, [size] * 2, [strength * side] * 2).view_as(images)
+    if name == "rotate":
+        return functional.rotate(images, strength, interpolation=functional.InterpolationMode.BILINEAR)
+    if name == "invert":
+        changed = images.float().lerp(functional.invert(images).float(), strength)
+    else:  # noise: torchvision draws for the batch as a whole; here each image reads a table from a place of its own
+        each = torch.arange(images[0].numel(), device=images.device)
+        places = (positions.unsqueeze(1) * 648_391 + each) % TABLE  # odd: no two images start at one place
+        changed = images + 255 * strength * _normal(images.device)[places].view(images.shape)
+    return changed.round_().clamp_(0, 255).to(torch.uint8)
+
+
+@cache
+def _normal(device: torch.device) -> Tensor:
+    """Drawn on the CPU: the same noise on every device."""
+    return torch.randn(TABLE, generator=torch.Generator().manual_seed(0)).to(device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,69 +99,3 @@ class Corrupted:
         rows = self.split.index.index_select(0, positions)
         images = corrupt(self.split.images.index_select(0, rows), self.name, self.severity, rows)
         return self.split.scaled(images), self.split.labels.index_select(0, rows)
-
-
-def _contrast(images: Tensor, strength: float, positions: Tensor) -> Tensor:
-    return _operations().adjust_contrast(_grey_or_colour(images), strength).view_as(images)
-
-
-def _brightness(images: Tensor, strength: float, positions: Tensor) -> Tensor:
-    return _operations().adjust_brightness(_grey_or_colour(images), strength).view_as(images)
-
-
-def _noise(images: Tensor, strength: float, positions: Tensor) -> Tensor:
-    """torchvision's draws for the batch as a whole; here each image reads a table from a place of its own."""
-    each = torch.arange(images[0].numel(), device=images.device)
-    places = (positions.unsqueeze(1) * 648_391 + each) % TABLE  # odd: no two images start at one place
-    noise = _normal(images.device)[places].view(images.shape)
-    return _uint8(images + 255 * strength * noise)
-
-
-def _blur(images: Tensor, strength: float, positions: Tensor) -> Tensor:
-    """All images as the channels of one: a tenth of the time on a CPU."""
-    side = min(images.shape[2:])
-    size = 2 * min(math.ceil(3 * strength * side), side - 1) + 1
-    together = images.flatten(0, 1).unsqueeze(0)
-    return _operations().gaussian_blur(together, [size] * 2, [strength * side] * 2).view_as(images)
-
-
-def _rotate(images: Tensor, strength: float, positions: Tensor) -> Tensor:
-    operations = _operations()
-    return operations.rotate(images, strength, interpolation=operations.InterpolationMode.BILINEAR)
-
-
-def _invert(images: Tensor, strength: float, positions: Tensor) -> Tensor:
-    inverse = _operations().invert(images)
-    return inverse if strength == 1 else _uint8(torch.lerp(images.float(), inverse.float(), strength))
-
-
-_APPLY: dict[str, Callable[[Tensor, float, Tensor], Tensor]] = {
-    "contrast": _contrast,
-    "brightness": _brightness,
-    "noise": _noise,
-    "blur": _blur,
-    "rotate": _rotate,
-    "invert": _invert,
-}
-
-
-def _grey_or_colour(images: Tensor) -> Tensor:
-    """Of 1 or 3 channels: torchvision knows no other colours, and each channel becomes an image."""
-    return images if images.shape[1] in (1, 3) else images.flatten(0, 1).unsqueeze(1)
-
-
-def _operations():  # type: ignore[no-untyped-def]
-    """torchvision's, which take seconds to import: only where an image is corrupted."""
-    from torchvision.transforms.v2 import functional
-
-    return functional
-
-
-def _uint8(values: Tensor) -> Tensor:
-    return values.round_().clamp_(0, 255).to(torch.uint8)
-
-
-@cache
-def _normal(device: torch.device) -> Tensor:
-    """Drawn on the CPU: the same noise on every device."""
-    return torch.randn(TABLE, generator=torch.Generator().manual_seed(0)).to(device)

@@ -1,6 +1,7 @@
 """Splits as tensors on the device: the only form in which training sees data."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from normbench.data.augment import AUGMENTATIONS, shift_and_mirror
 from normbench.data.cache import default_data_dir
-from normbench.data.canonical import Source, check_choice, check_share
+from normbench.data.canonical import Source
 from normbench.data.splits import cut, mislabel, stratified_order
 from normbench.data.whitening import zca
 from normbench.noise import Key
@@ -115,49 +116,36 @@ def prepare(
 
     Raises: DataError for values out of range or that leave a class without training images.
     """
-    check_choice("scale", scale, SCALES)
-    check_choice("augment", augment, AUGMENTATIONS)
-    check_choice("whiten", whiten, WHITENINGS)
-    check_choice("binarize", binarize, (False, True))
-    check_share("label_noise", label_noise, "[0, 1)", 0.2)
+    classes = len(source.classes)
     train_rows, validation_rows = cut(
-        source.train_labels,
-        len(source.classes),
-        validation=validation,
-        split_seed=split_seed,
-        train_fraction=train_fraction,
+        source.train_labels, classes, validation=validation, split_seed=split_seed, train_fraction=train_fraction
     )
-    channels, height, width = source.train_images.shape[1:]
     shift, factor = _shift_and_scale(source, train_rows, scale, binarize)
 
     def to_device(array: np.ndarray) -> Tensor:
         return torch.from_numpy(array if array.flags.writeable else array.copy()).to(device)
 
-    def per_channel(values: list[float]) -> Tensor:
-        return torch.tensor(values, dtype=torch.float32, device=device).view(-1, 1, 1)
-
-    shifts, whitening = per_channel(shift), None
+    shifts, factors = (torch.tensor(values, device=device).view(-1, 1, 1) for values in (shift, factor))
+    whitening = None
     if whiten == "zca":
         folder = data_dir or default_data_dir()
         shifts, whitening = map(to_device, zca(source, train_rows, factor, binarize=binarize, data_dir=folder))
-    affine = shifts, per_channel(factor)
-    images, labels = to_device(source.train_images), to_device(source.train_labels)
-    train_labels = labels
+    train_labels = source.train_labels
     if label_noise:
-        wrong = source.train_labels.copy()
-        wrong[train_rows] = mislabel(wrong[train_rows], len(source.classes), label_noise, split_seed)
-        train_labels = to_device(wrong)
-    testing = to_device(source.test_images), to_device(source.test_labels)
+        train_labels = train_labels.copy()
+        train_labels[train_rows] = mislabel(train_labels[train_rows], classes, label_noise, split_seed)
+    split = partial(Split, shift=shifts, scale=factors, binarize=binarize, whitening=whitening)
+    images = to_device(source.train_images)
     test_rows = stratified_order(source.test_labels, split_seed)
     return Dataset(
         name=name,
         classes=source.classes,
-        shape=(channels, height, width),
+        shape=source.train_images.shape[1:],
         checksum=source.checksum,
         synthetic=source.synthetic,
-        train=Split(images, train_labels, to_device(train_rows), *affine, AUGMENTATIONS[augment], binarize, whitening),
-        validation=Split(images, labels, to_device(validation_rows), *affine, None, binarize, whitening),
-        test=Split(*testing, to_device(test_rows), *affine, None, binarize, whitening),
+        train=split(images, to_device(train_labels), to_device(train_rows), augment=AUGMENTATIONS[augment]),
+        validation=split(images, to_device(source.train_labels), to_device(validation_rows)),
+        test=split(to_device(source.test_images), to_device(source.test_labels), to_device(test_rows)),
     )
 
 
@@ -170,7 +158,8 @@ def _shift_and_scale(
     """
     channels, height, width = source.train_images.shape[1:]
     if scale != "standard":
-        return [0.0] * channels, [1 / 255 if scale == "unit" and not binarize else 1.0] * channels
+        factor = {"unit": 1.0 if binarize else 1 / 255, "raw": 1.0}[scale]
+        return [0.0] * channels, [factor] * channels
     n = len(rows) * height * width
     if binarize:
         sums = squares = (source.train_images[np.sort(rows)] > 127).sum(axis=(0, 2, 3)).tolist()

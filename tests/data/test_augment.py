@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy import stats
 
-from normbench.data import DataError, canonical, prepare
+from normbench.data import canonical, prepare
 from normbench.data.augment import AUGMENTATIONS, shift_and_mirror
 from normbench.noise import key_of
 
@@ -93,13 +93,3 @@ def test_the_frame_is_black_before_scaling():
     augmented = prepare(SOURCE, name="x", validation=100, augment="translate", binarize=True).train
     values = augmented.batch(POSITIONS)[0].unique()
     assert len(values) <= 4, "two values per channel: the frame has that of a dark pixel"
-
-
-def test_moving_farther_than_the_image_is_wide_is_no_error():
-    images = torch.full((50, 1, 2, 3), 9, dtype=torch.uint8)
-    assert set(shift_and_mirror(images, 4, True).unique().tolist()) == {0, 9}
-
-
-def test_unknown_augmentations_are_refused():
-    with pytest.raises(DataError, match=r"none, flip_crop or translate: got 'flip'. Type dataset.augment=none"):
-        data("flip")

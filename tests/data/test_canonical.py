@@ -33,14 +33,6 @@ def test_order_of_the_source_does_not_matter(seed):
     np.testing.assert_array_equal(one.test_labels, other.test_labels)
 
 
-def test_memory_layout_and_label_type_do_not_matter():
-    images = np.ascontiguousarray(TRAIN[0].transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
-    assert (
-        canonical("x", "abc", (images, TRAIN[1].astype(np.uint8)), TEST).checksum
-        == canonical("x", "abc", TRAIN, TEST).checksum
-    )
-
-
 @pytest.mark.parametrize("part", ["image", "label", "test image", "test label", "shape"])
 def test_checksum_notices(part):
     train, test = [array.copy() for array in TRAIN], [array.copy() for array in TEST]

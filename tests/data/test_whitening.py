@@ -55,6 +55,7 @@ def test_sums_are_exact_in_parts(monkeypatch):
 
 def test_is_fitted_once_for_each_choice(tmp_path, monkeypatch, messages):
     first = data(tmp_path, scale="raw").train
+    matrix = first.whitening.clone()  # the first is the mapped file itself
     with monkeypatch.context() as patched:
         patched.setattr(np.linalg, "eigh", None)
         again = data(tmp_path, scale="raw", label_noise=0.1, augment="translate").train
@@ -62,12 +63,12 @@ def test_is_fitted_once_for_each_choice(tmp_path, monkeypatch, messages):
         for change in ({"scale": "unit"}, {"binarize": True}, {"split_seed": 1}, {"train_fraction": 0.9}):
             with pytest.raises(TypeError, match="not callable"):
                 data(tmp_path, **{"scale": "raw", **change})
-    assert torch.equal(first.whitening, again.whitening)
+    assert torch.equal(matrix, again.whitening)
     assert torch.equal(first.shift, again.shift)
-    (path,) = (path for path in (tmp_path / "normbench" / "whitening").iterdir() if path.suffix != ".lock")
+    (path,) = (tmp_path / "normbench" / "zca").glob("*/matrix.npy")
     flip_byte(path, path.stat().st_size // 2)
-    assert torch.equal(data(tmp_path, scale="raw").train.whitening, first.whitening)
-    assert "damaged: fitting it again" in messages.text
+    assert torch.equal(data(tmp_path, scale="raw").train.whitening, matrix)
+    assert "damaged" in messages.text
 
 
 def test_works_where_nothing_can_be_written(tmp_path, messages):
@@ -76,9 +77,7 @@ def test_works_where_nothing_can_be_written(tmp_path, messages):
     assert "cannot write" in messages.text
 
 
-def test_too_large_a_matrix_and_unknown_names_are_refused(tmp_path):
+def test_too_large_a_matrix_is_refused(tmp_path):
     large = np.zeros((20, 3, 60, 60), np.uint8), np.arange(20) % 2
-    with pytest.raises(DataError, match=r"at most 8,192 values per image: got 3x60x60 = 10,800. .* of 52x52 pixels"):
+    with pytest.raises(DataError, match=r"at most 8,192 values per image: got 3x60x60 = 10,800."):
         data(tmp_path, canonical("x", "ab", large, large), validation=4)
-    with pytest.raises(DataError, match=r"whiten must be none or zca: got 'pca'. Type dataset.whiten=none"):
-        data(tmp_path, whiten="pca")
