@@ -1,8 +1,8 @@
-"""Errors that are told to the user as they are: what is wrong with a command, or with what it asks for."""
+"""Errors whose messages a user sees as they are: what is wrong with a command, or with what it asks for."""
 
 
 class UserError(Exception):
-    """The user's mistake, worded for the user: the rule, what came, what to type. The command line exits with 2."""
+    """The user's mistake, in words for the user: the rule, what came, what to type. The command line exits with 2."""
 
 
 class ConfigError(UserError):

@@ -123,7 +123,7 @@ def total_steps(config: Mapping[str, Any], examples: int) -> int:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run that was looked at and can be executed."""
+    """A run that was checked and can be executed."""
 
     run_config: RunConfig
     parts: Parts

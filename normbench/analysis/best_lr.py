@@ -167,8 +167,8 @@ def best_lr_table(groups: Groups, found: Sequence[Versus], reference: str, margi
             )
     caption = (
         "Each scheme at the lr with its highest mean validation accuracy (an lr at which a run diverged comes behind "
-        "all others), and its test accuracy there. The same seeds choose and tell, which flatters a little, unless "
-        "three or more fresh seeds were run at the best lr alone: these then give the result by themselves. "
+        "all others), and its test accuracy there. The same seeds choose and are compared, which flatters a little, "
+        "unless three or more fresh seeds were run at the best lr alone: these then give the result by themselves. "
         f"Differences: minus {reference} at the best lr of its own. {how_to_read(found, margin)}"
     )
     return Table(name, title, caption, columns, rows)

@@ -9,10 +9,10 @@ from typing import Any
 
 from normbench.analysis.groups import Groups
 from normbench.analysis.statistics import estimate
+from normbench.claims.arms import NoAnswer, effects
 from normbench.claims.claim import Check, Claim
 from normbench.claims.grammar import kind
 from normbench.claims.metrics import Number, apart
-from normbench.claims.sides import NoAnswer, effects
 from normbench.claims.verdicts import INCONCLUSIVE, combined, verdict
 
 ENOUGH = 3  # pairs without any spread, from which on the number itself decides

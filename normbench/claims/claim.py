@@ -180,8 +180,8 @@ def _check(given: Any, statements: tuple[str, ...]) -> Check:
     answers = tuple(given.get("answers") or statements)
     if unknown := [name for name in answers if name not in statements]:
         raise ValueError(f"answers are of {', '.join(statements)}: got {unknown[0]}")
-    its = filter_of(of or {}, "of")
-    return Check(given["metric"], given["expect"], margin, its, _inherited(its, against), float(given.get("than") or 0),
+    own = filter_of(of or {}, "of")
+    return Check(given["metric"], given["expect"], margin, own, _inherited(own, against), float(given.get("than") or 0),
                  ratio, tuple(over), answers, str(given.get("say") or ""))  # fmt: skip
 
 

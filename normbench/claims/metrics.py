@@ -109,7 +109,7 @@ def _of_table(run: Run, metric: Mapping[str, Any]) -> Number:
         wanted = [
             value for value in found[key].unique() if has({key: None if value != value else value}, {key: values})
         ]
-        found = found[found[key].isin(wanted)]  # NaN, an empty group, is null
+        found = found[found[key].isin(wanted)]  # NaN, an empty cell of the table, is null
     found = found[found[column].notna()]
     if not len(found):
         return Number(None, f"no such rows of {name}")

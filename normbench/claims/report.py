@@ -12,7 +12,7 @@ from normbench.analysis.groups import Groups
 from normbench.analysis.notes import SYNTHETIC
 from normbench.claims.checks import Answer, Calculated, Judged, judge
 from normbench.claims.claim import STATEMENTS, Claim, claims
-from normbench.claims.standing import record
+from normbench.claims.status import record
 from normbench.claims.wording import counted
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ class Extra:
 
 def answers(study: str) -> Callable[[Groups], Extra] | None:
     """The claims of a study, answered from its runs; None where it has none. Raises ClaimError."""
-    its = [claim for claim in claims() if claim.study == study]
-    if not its:
+    own = [claim for claim in claims() if claim.study == study]
+    if not own:
         return None
 
     def extra(groups: Groups) -> Extra:
@@ -40,7 +40,7 @@ def answers(study: str) -> Callable[[Groups], Extra] | None:
         from normbench.plots.drawing import Figure, look
 
         known = calculated(groups.folder.parent)
-        found = [_judged(claim, groups, known) for claim in its]
+        found = [_judged(claim, groups, known) for claim in own]
         try:
             with look():
                 figures = figure.draw(found, groups.synthetic)

@@ -16,7 +16,7 @@ from normbench.claims import tables
 from normbench.claims.checks import judge
 from normbench.claims.claim import Claim
 from normbench.claims.report import calculated
-from normbench.claims.standing import OUT_OF_DATE, folder, standing
+from normbench.claims.status import OUT_OF_DATE, folder, status_of
 from normbench.claims.verdicts import LOOKS
 from normbench.files import write_atomically
 from normbench.plots.drawing import Figure, finish, look
@@ -35,7 +35,7 @@ def write(claims: Sequence[Claim], results: Path) -> None:
         (here / "tables").mkdir(exist_ok=True)
         for made in (tables.statements(alone), tables.checks(alone)):
             write_atomically(here / "tables" / f"{made.name}.csv", made.to_csv().encode())
-    rows = standing(claims, results)
+    rows = status_of(claims, results)
     shown = table(rows)
     write_atomically(here / f"{NAME}.csv", shown.to_csv().encode())
     write_atomically(here / f"{NAME}.md", shown.to_markdown().encode())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 SUPPORTED, CONTRADICTED, MIXED, INCONCLUSIVE = "supported", "contradicted", "mixed", "inconclusive"
-# Okabe and Ito's colours, told apart under every common colour blindness; the marks say the same without them.
+# Okabe and Ito's colours, distinct under every common colour blindness; the marks say the same without them.
 LOOKS = {SUPPORTED: ("✓", "#0072B2"), CONTRADICTED: ("✗", "#D55E00"), MIXED: ("±", "#CC79A7")}
 LOOKS |= {INCONCLUSIVE: ("?", "#7F7F7F")}
 

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """List the claims, or run them and print the scoreboard. Returns 1 if a run failed. Raises UserError."""
     from normbench.claims.claim import claims, find
-    from normbench.claims.standing import folder, standing
+    from normbench.claims.status import folder, status_of
 
     words = [word for word in options.words if word != "--"]
     if any(word.partition("=")[0] in ("study", "experiment") for word in words):
@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
     given = [word.partition("=")[2] for word in words if word.startswith("results_dir=")]
     results = Path(given[-1] if given else "results").expanduser()
     if options.run is None:
-        _print(standing(claims(), results), "command", "minutes")
+        _print(status_of(claims(), results), "command", "minutes")
         return 0
     found = find(options.run)
     try:
@@ -43,14 +43,14 @@ def run(options: argparse.Namespace) -> int:
         scoreboard.write(claims(), results)
     except OSError as error:
         raise UserError(f"{folder(results)} can't be written: {error}.") from error
-    _print(standing(found, results), "measured", "expected", "wall_seconds")
+    _print(status_of(found, results), "measured", "expected", "wall_seconds")
     print(f"scoreboard: {folder(results) / 'scoreboard.md'}")
     return int(failed)
 
 
 def _make(found: Sequence[Claim], results: Path, words: list[str]) -> bool:
     """Calculate first, for the reports of studies show that too; then study by study. Returns whether a run failed."""
-    from normbench.claims.standing import record, write_record
+    from normbench.claims.status import record, write_record
     from normbench.commands.run import run_words
     from normbench.runs import Study
 

@@ -17,7 +17,7 @@ from normbench.runs.read import flat
 
 NAME, TITLE = "along_option", "Test error against what was varied"
 PANELS, OPTIONS = 8, 2
-ELSEWHERE = ("model", "dataset", "lr", "max_steps", "max_samples", "epochs")  # say how much, or of what
+OWN_FIGURES = ("model", "dataset", "lr", "max_steps", "max_samples", "epochs")  # say how much, or of what
 BELOW_LR = (
     "Below: effective lr at the start, lr / |w|^2 for SGD (README, instrument gradients), median over the layers whose "
     "weights a norm makes free of scale; dots: seeds. Others have none."
@@ -29,8 +29,8 @@ Rates = dict[str, dict[object, list[float]]]  # the same, with the effective lr 
 
 def draw(groups: Groups) -> list[Figure]:
     """A figure per option: a panel for each of the other settings, and below it what lr the weights really had."""
-    elsewhere = ELSEWHERE if several(choices(groups)) else (*ELSEWHERE, "batch_size")  # has a figure of its own
-    options = [key for key in groups.varying if key not in elsewhere and not key.endswith(".name")]
+    drawn_apart = OWN_FIGURES if several(choices(groups)) else (*OWN_FIGURES, "batch_size")  # has a figure of its own
+    options = [key for key in groups.varying if key not in drawn_apart and not key.endswith(".name")]
     if not options:
         return [Figure(NAME, TITLE, "Not drawn: besides scheme, lr and batch size, nothing was varied.")]
     drawn = [_draw(groups, option, NAME if i == 0 else f"{NAME}_{i + 1}") for i, option in enumerate(options[:OPTIONS])]
@@ -118,7 +118,7 @@ def _rates(lines: Lines, rate: Callable[[Run], float | None]) -> Rates:
 
 
 def effective_lr(run: Run) -> float | None:
-    """Median over layers at the first snapshot; None where no weight is free of scale, or nobody looked."""
+    """Median over layers at the first snapshot; None where no weight is free of scale, or none was measured."""
     table = rows(run, "gradients", "step", "effective_lr")
     first = table[table.step == table.step.min()].effective_lr.dropna()
     return float(first.median()) if len(first) else None

@@ -68,13 +68,13 @@ def draw(groups: Groups) -> list[Figure]:
 
 
 def gradient(run: Run, moment: str) -> pd.Series:
-    """Layer -> norm of the gradient of all its weights: of a recurrent group's two matrices the root of the squares."""
+    """Layer -> norm of the gradient of all its weights: of a recurrent cell's two matrices the root of the squares."""
     table = _weights(run, "gradient")
     return _at(table, moment).groupby("layer", sort=False).gradient.apply(lambda g: float(np.sqrt((g**2).sum())))
 
 
 def update(run: Run, moment: str) -> pd.Series:
-    """Layer -> |update| / |weights|, over a recurrent group's matrices the mean."""
+    """Layer -> |update| / |weights|, over a recurrent cell's matrices the mean."""
     return _at(_weights(run, "update_ratio"), moment).groupby("layer", sort=False).update_ratio.mean()
 
 

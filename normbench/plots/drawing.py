@@ -1,4 +1,4 @@
-"""What all figures share: their look, their files, panels in a grid, a legend with one run per scheme."""
+"""What all figures share: their look, their files, panels in a grid, a legend with one entry per scheme."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def threads(ax: Axes, lines: Sequence[tuple[Any, Any]], color: str, width: float
 
 
 def legend(canvas: Canvas, styles: dict[str, Style], extra: Sequence[Line2D] = (), marks: bool = True) -> None:
-    """One run per scheme above the panels."""
+    """One entry per scheme above the panels."""
     handles = [
         Line2D([], [], **(style.drawn if marks else style.drawn | {"marker": ""}), label=name)
         for name, style in styles.items()
@@ -142,10 +142,10 @@ def symlog_axis(ax: Axes, axis: str, values: Iterable[float]) -> str:
         return ""
     getattr(ax, f"set_{axis}scale")("symlog", linthresh=2)
     ticks = [tick for tick in (0.0, 1.0, 10.0, 100.0, 1e3, 1e4, 1e5, 1e6) if tick <= 2 * known.max()]
-    its: Axis = getattr(ax, f"{axis}axis")
-    its.set_major_locator(FixedLocator(ticks))
-    its.set_minor_locator(NullLocator())
-    its.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    scaled: Axis = getattr(ax, f"{axis}axis")
+    scaled.set_major_locator(FixedLocator(ticks))
+    scaled.set_minor_locator(NullLocator())
+    scaled.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     return "Axes that reach far are linear up to 2, logarithmic beyond."
 
 

@@ -84,7 +84,7 @@ def failure_marks(failures: set[str]) -> list[Line2D]:
 
 
 def failure_words(failures: set[str]) -> str:
-    marks = "Marks on the upper edge: a run there has no result, because it diverged or the group is unsupported;"
+    marks = "Marks on the upper edge: a run there has no result, because it diverged or is unsupported;"
     return f"{marks} means are over the others." if failures else ""
 
 

@@ -73,7 +73,7 @@ def paired(group: Group, reference: Group) -> list[float]:
     """Differences in test accuracy, in points, of the seeds that have finished in both; in order of seed."""
     other = {run.seed: run.summary.get("test_accuracy") for run in reference.having("complete")}
     pairs = [(e.summary.get("test_accuracy"), other.get(e.seed)) for e in group.having("complete")]
-    return [100 * (own - its) for own, its in pairs if own is not None and its is not None]
+    return [100 * (own - theirs) for own, theirs in pairs if own is not None and theirs is not None]
 
 
 def _differences(by_scheme: dict[str, Group], against: str) -> dict[str, list[float]]:

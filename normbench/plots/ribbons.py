@@ -206,7 +206,7 @@ def _caption(
 
 
 def most_telling(groups: Groups, settings: Sequence[Setting]) -> Setting:
-    """As `measured.choose`, but a diverged run counts too: here it is looked at by itself, not averaged."""
+    """As `measured.choose`, but a diverged run counts too: here each is drawn by itself, not averaged."""
 
     def rank(setting: Setting) -> tuple[int, float]:
         by_scheme = groups.settings[setting]

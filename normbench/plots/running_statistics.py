@@ -63,7 +63,7 @@ def norm_errors(run: Run, column: str) -> pd.Series:
     """Norm -> error of its running statistics at the last snapshot (of a recurrent one: the median over time steps)."""
     table = _last(run, column)
     table = table[(table.statistics == "ema") & table.layer.notna() & table.time.isna() & (table[column] > 0)]
-    # A layer with several norms, such as a recurrent group, has a place for each.
+    # A layer with several norms, such as a recurrent cell, has a place for each.
     names = [
         layer if norm == "norm" else f"{layer}.{norm}" for layer, norm in zip(table.layer, table.norm, strict=True)
     ]

@@ -50,7 +50,7 @@ def render(content: Content) -> str:
         shared=constants(groups),
         constant={key: show(value) for key, value in groups.constant.items()},
         options=sources.scheme_options(groups),
-        notes=[note for note in board.notes if not note.startswith(("Not read: ", "SYNTHETIC"))],  # said elsewhere
+        notes=[note for note in board.notes if not note.startswith(("Not read: ", "SYNTHETIC"))],  # shown apart
         colors=_colors(groups),
         filters=page_tables.filters(groups),
         headings=HEADINGS if any(row.remarks for row in board.rows) else HEADINGS[:-1],

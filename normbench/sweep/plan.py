@@ -1,4 +1,4 @@
-"""What a sweep is going to do: every run is looked at before the first one starts. Writes nothing."""
+"""What a sweep is going to do: every run is checked before the first one starts. Writes nothing."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Item:
         status: done | resumes (from a checkpoint) | new | again (it failed, or `rerun` asks for it) | unsupported |
             running (in another process).
         steps: of the whole run.
-        steps_behind: of these, those that a checkpoint saves it from doing again, as far as its tables tell.
+        steps_behind: of these, those that a checkpoint saves it from doing again, as far as its tables show.
         reason: why it is unsupported.
         seconds: that it still takes; None where no earlier run tells.
         work: a measure of how long it takes, to begin with the longest.
@@ -54,7 +54,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep that was looked at: `items` in the order of the grid, `todo` in that of running."""
+    """A sweep that was checked: `items` in the order of the grid, `todo` in that of running."""
 
     items: list[Item]
 

@@ -29,7 +29,7 @@ from normbench.norms import (
 from normbench.training.loop import Batch, Examples, evaluate, loss_and_accuracy
 
 IMAGES = 10_000  # training images that a run takes statistics from; `normbench evaluate` takes all
-GROUPS = 10  # of mini-batches, whose differences tell the noise of `averages`
+GROUPS = 10  # of mini-batches, whose differences show the noise of `averages`
 Found = Mapping[str, MeanVar]  # name of a norm -> its statistics
 
 

@@ -11,9 +11,9 @@ import pytest
 
 from normbench.analysis.groups import Groups
 from normbench.analysis.groups import read as read_groups
+from normbench.claims.arms import chosen
 from normbench.claims.claim import Claim, ClaimError, claims, find, read
 from normbench.claims.grammar import kind, words
-from normbench.claims.sides import chosen
 from normbench.config.compose import expand
 from normbench.config.options import choices, config_dir
 from normbench.plots import figures

@@ -13,7 +13,7 @@ import pytest
 
 from normbench.analysis.selection import parse
 from normbench.claims import claim as claim_files
-from normbench.claims import figure, report, scoreboard, standing
+from normbench.claims import figure, report, scoreboard, status
 from normbench.claims.claim import Claim
 from normbench.claims.wording import expected, short
 from normbench.report.build import Report, build
@@ -38,7 +38,7 @@ def built(study: Path, add: Add, claim: Claim) -> Report:
         add(norm="none", seed=seed, accuracy=accuracy)
         add(norm="batch", seed=seed, accuracy=accuracy + 0.02 + seed / 1000)
     add(norm="batch", seed=3, status="diverged")
-    standing.write_record(study.parent, {"calculations": {"c": {"numbers": {"a": 0.0}, "seconds": 60}}, "studies": {}})
+    status.write_record(study.parent, {"calculations": {"c": {"numbers": {"a": 0.0}, "seconds": 60}}, "studies": {}})
     return build(study, extra=report.answers("first"))
 
 
@@ -127,16 +127,16 @@ def test_a_check_of_every_kind_is_drawn(study: Path, add: Add, claim_of: Callabl
 
 def test_how_claims_stand(built: Report, claim: Claim, study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     results = study.parent
-    first, second = standing.standing([claim], results)
+    first, second = status.status_of([claim], results)
     assert (first["verdict"], second["verdict"], first["wall_seconds"]) == ("mixed", "supported", 60)
     assert first["measured"].startswith("+0.021 (")
     assert (first["command"], first["minutes"]) == ("normbench run experiment=first", "")
     changed = replace(claim, digest="other")
-    assert [row["verdict"] for row in standing.standing([changed], results)] == ["out of date"] * 2
-    elsewhere = replace(claim, study="second")
-    assert [row["verdict"] for row in standing.standing([elsewhere], results)] == ["", ""]
-    scoreboard.write([claim, elsewhere], results)
-    folder = standing.folder(results)
+    assert [row["verdict"] for row in status.status_of([changed], results)] == ["out of date"] * 2
+    other = replace(claim, study="second")
+    assert [row["verdict"] for row in status.status_of([other], results)] == ["", ""]
+    scoreboard.write([claim, other], results)
+    folder = status.folder(results)
     text = (folder / "scoreboard.md").read_text()
     assert "4 statements: 1 supported, 1 mixed, 2 not run." in text
     assert "| 1.0 |" in text
@@ -151,15 +151,15 @@ def test_claims_of_calculations_have_a_table_of_their_own(
     one = check(metric={"calculation": "c", "number": "a"}, of=None, against=None, than=1, margin=0.1)
     claim = claim_of(one, study=None, figure=None)
     for value, verdict in ((2.0, "supported"), ([1.0, 1.01, 0.99], "contradicted"), ([2.0, 0.0], "inconclusive")):
-        standing.write_record(tmp_path, {"calculations": {"c": {"numbers": {"a": value}}}, "studies": {}})
+        status.write_record(tmp_path, {"calculations": {"c": {"numbers": {"a": value}}}, "studies": {}})
         scoreboard.write([claim], tmp_path)
-        assert [row["verdict"] for row in standing.standing([claim], tmp_path)] == [verdict]
-    standing.folder(tmp_path).joinpath("record.json").write_text("{")
-    assert standing.record(tmp_path) == {"calculations": {}, "studies": {}}
+        assert [row["verdict"] for row in status.status_of([claim], tmp_path)] == [verdict]
+    status.folder(tmp_path).joinpath("record.json").write_text("{")
+    assert status.record(tmp_path) == {"calculations": {}, "studies": {}}
 
 
 def test_minutes_are_read_from_the_experiment() -> None:
-    found = {claim.study: standing.minutes(claim) for claim in claim_files.claims()}
+    found = {claim.study: status.minutes(claim) for claim in claim_files.claims()}
     assert all(float(text) > 0 for study, text in found.items() if study), found
     assert found.get("", "< 1") == "< 1"
 
@@ -175,5 +175,5 @@ def test_numbers_in_words(claim_of: Callable[..., Claim], check: Check) -> None:
 
 
 def test_the_record_is_plain(tmp_path: Path) -> None:
-    standing.write_record(tmp_path, {"calculations": {}, "studies": {"a": {"seconds": 1.5}}})
-    assert json.loads((standing.folder(tmp_path) / "record.json").read_text())["studies"]["a"]["seconds"] == 1.5
+    status.write_record(tmp_path, {"calculations": {}, "studies": {"a": {"seconds": 1.5}}})
+    assert json.loads((status.folder(tmp_path) / "record.json").read_text())["studies"]["a"]["seconds"] == 1.5

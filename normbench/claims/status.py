@@ -50,7 +50,7 @@ def minutes(claim: Claim) -> str:
     return found[1] if found else ""
 
 
-def standing(claims: Iterable[Claim], results: Path) -> list[dict[str, Any]]:
+def status_of(claims: Iterable[Claim], results: Path) -> list[dict[str, Any]]:
     """A row for each statement: its verdict so far ("" for none), and the check that leads it."""
     known, tables = record(results), {}
     rows: list[dict[str, Any]] = []

@@ -37,8 +37,8 @@ def effects(groups: Groups, check: Check) -> tuple[dict[Any, Number], list[str]]
         if alone := set(ours) ^ set(theirs):
             remarks.append(f"no partner for seed {', '.join(sorted(map(str, alone)))}")
     lost = Counter(each.note for each in found.values() if each.value is None)
-    told = " ".join(remarks)
-    return found, remarks + [f"{n} {note}: no pair" for note, n in lost.items() if note not in told]
+    named = " ".join(remarks)
+    return found, remarks + [f"{n} {note}: no pair" for note, n in lost.items() if note not in named]
 
 
 def _numbers(groups: Groups, check: Check, only: Filter) -> tuple[dict[Any, Number], list[str]]:
