@@ -1,15 +1,9 @@
 """Schemes: how the hidden layers of a network are normalised. Start with `scheme.py`, then `batch.py`."""
 
-from normbench.errors import Unsupported
-from normbench.norms.activations import DynamicTanh
 from normbench.norms.batch import BatchNorm, RecurrentBatchNorm
-from normbench.norms.batch_renorm import BatchRenorm
 from normbench.norms.block import Block, Recorded, blocks, record_activations, show_both_sides
-from normbench.norms.fold import Merge, Unfoldable, fold
-from normbench.norms.ghost_batch import GhostBatchNorm, RecurrentGhostBatchNorm
-from normbench.norms.group import GroupNorm, InstanceNorm
-from normbench.norms.layer import LayerNorm, LayerNorm2d, PerStep, RecurrentLayerNorm, RMSNorm
-from normbench.norms.noisy_batch import NoisyBatchNorm
+from normbench.norms.fold import Unfoldable, fold
+from normbench.norms.layer import LayerNorm, PerStep, RMSNorm
 from normbench.norms.scheme import NormScheme
 from normbench.norms.state import (
     axes_of,
@@ -34,46 +28,26 @@ from normbench.norms.statistics import (
     varies,
     working_with,
 )
-from normbench.norms.weight import (
-    MeanOnlyBatchNorm,
-    RecurrentMeanOnlyBatchNorm,
-    data_dependent_init,
-    recurrent_mean_only,
-    weight_norm,
-    weight_standardization,
-)
+from normbench.norms.weight import MeanOnlyBatchNorm, recurrent_mean_only, weight_norm
 
 __all__ = [
     "KINDS",
     "BatchNorm",
-    "BatchRenorm",
     "Batches",
     "Block",
-    "DynamicTanh",
-    "GhostBatchNorm",
-    "GroupNorm",
-    "InstanceNorm",
     "LayerNorm",
-    "LayerNorm2d",
     "MeanOnlyBatchNorm",
     "MeanVar",
-    "Merge",
-    "NoisyBatchNorm",
     "NormScheme",
     "PerStep",
     "RMSNorm",
     "Recorded",
     "RecurrentBatchNorm",
-    "RecurrentGhostBatchNorm",
-    "RecurrentLayerNorm",
-    "RecurrentMeanOnlyBatchNorm",
     "Unfoldable",
-    "Unsupported",
     "average_statistics",
     "axes_of",
     "batch_statistics",
     "blocks",
-    "data_dependent_init",
     "exact_statistics",
     "fold",
     "images_at_once",
@@ -91,6 +65,5 @@ __all__ = [
     "uses_batch",
     "varies",
     "weight_norm",
-    "weight_standardization",
     "working_with",
 ]

@@ -25,7 +25,6 @@ class DynamicTanh(nn.Module):
 
     def __init__(self, features: int, *, alpha: float = 0.5, affine: bool = True) -> None:
         super().__init__()
-        self.features = features
         self.alpha = nn.Parameter(torch.full((1,), float(alpha)))
         self.weight = nn.Parameter(torch.ones(features)) if affine else None
         self.bias = nn.Parameter(torch.zeros(features)) if affine else None
@@ -35,6 +34,3 @@ class DynamicTanh(nn.Module):
         y = (self.alpha * x).tanh()
         y = y if self.weight is None else y * self.weight.view(view)
         return y if self.bias is None else y + self.bias.view(view)
-
-    def extra_repr(self) -> str:
-        return f"{self.features}, affine={self.weight is not None}"

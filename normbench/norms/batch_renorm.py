@@ -76,6 +76,3 @@ class BatchRenorm(BatchNorm):
         step = self.num_batches_tracked.to(self.running_mean.dtype)
         grown = step / self.warmup_steps - 1 if self.warmup_steps else torch.full_like(step, torch.inf)
         return 1 + (self.r_max - 1) * (grown / 7).clamp(0, 1), self.d_max * (grown / 4).clamp(0, 1)
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, r_max={self.r_max}, d_max={self.d_max}, warmup_steps={self.warmup_steps}"

@@ -53,7 +53,7 @@ def describe(model: nn.Module, shape: tuple[int, int, int], batch_size: int) -> 
                 size[0],
                 getattr(block, "together", 1) * getattr(block, "units", size[1]),
             )  # what its first norm takes
-        kinds = ", ".join(sorted({type(norm).__name__ for norm in norms.values()}))
+        kinds = ", ".join(sorted({type(getattr(norm, "norm", norm)).__name__ for norm in norms.values()}))
         over = axes(next(iter(norms.values())), size) if norms else "-"
         count = sum(p.numel() for p in block.parameters())
         out = " x ".join(map(str, shapes[name][1:]))

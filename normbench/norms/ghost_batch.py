@@ -44,9 +44,6 @@ class GhostBatchNorm(BatchNorm):
         self.update(mean, var)
         return y
 
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, virtual={self.virtual}"
-
 
 class RecurrentGhostBatchNorm(RecurrentBatchNorm):
     """Ghost batches inside a recurrent cell: RecurrentBatchNorm over each `virtual` consecutive examples.

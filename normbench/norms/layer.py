@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -99,7 +98,8 @@ class PerStep(nn.Module):
     """y_t = norm(x_t): the same norm at each time step of a recurrent cell, gain (and bias) shared over time.
 
     For norms that remember nothing from batch to batch (layer, group, RMS ...). On W_x x and W_h h there is no bias,
-    because the cell adds one to their sum; on the cell's state, before its tanh, there is.
+    because the cell adds one to their sum; on the cell's state, before its tanh, there is. On W_x x and W_h h all gates
+    are normalised together.
 
     Args:
         steps: plays no part: nothing is stored per step.
@@ -107,6 +107,7 @@ class PerStep(nn.Module):
         norm: number of features -> module, as in a block.
 
     Shape: ([N, features], t) -> [N, features].
+    Source: of layer norm, Ba, Kiros & Hinton 2016, arXiv:1607.06450, section 3.1 and supplement, equations 20-22.
     """
 
     def __init__(self, features: int, steps: int, place: str, *, norm: Callable[[int], nn.Module]) -> None:
@@ -117,16 +118,3 @@ class PerStep(nn.Module):
 
     def forward(self, x: Tensor, t: int) -> Tensor:
         return self.norm(x)
-
-
-class RecurrentLayerNorm(PerStep):
-    """Layer normalization inside a recurrent cell: gain (and bias) shared over time, statistics per example and step.
-
-    On W_x x and W_h h all gates are normalised together.
-
-    Shape: ([N, features], t) -> [N, features].
-    Source: Ba, Kiros & Hinton 2016, arXiv:1607.06450, section 3.1 and supplement, equations 20-22.
-    """
-
-    def __init__(self, features: int, steps: int, place: str, *, eps: float = 1e-5, affine: bool = True) -> None:
-        super().__init__(features, steps, place, norm=partial(LayerNorm, eps=eps, affine=affine))

@@ -15,7 +15,7 @@ from normbench.norms.batch import BatchNorm, RecurrentBatchNorm
 from normbench.norms.batch_renorm import BatchRenorm
 from normbench.norms.ghost_batch import GhostBatchNorm, RecurrentGhostBatchNorm
 from normbench.norms.group import GroupNorm, InstanceNorm
-from normbench.norms.layer import LayerNorm, LayerNorm2d, PerStep, RecurrentLayerNorm, RMSNorm
+from normbench.norms.layer import LayerNorm, LayerNorm2d, PerStep, RMSNorm
 from normbench.norms.noisy_batch import NoisyBatchNorm
 from normbench.norms.scheme import NormScheme
 from normbench.norms.weight import MeanOnlyBatchNorm, data_dependent_init, recurrent_mean_only
@@ -38,16 +38,6 @@ def ghost_batch(*, gamma: float, **options: Any) -> NormScheme:
     """Ghost batch normalization. Options: as in GhostBatchNorm."""
     recurrent = partial(RecurrentGhostBatchNorm, gamma=gamma, **options)
     return NormScheme(norm=partial(GhostBatchNorm, **options), recurrent_norm=recurrent)
-
-
-def batch_renorm(**options: Any) -> NormScheme:
-    """Batch renormalization, which has no form for recurrent cells. Options: as in BatchRenorm."""
-    return NormScheme(norm=partial(BatchRenorm, **options))
-
-
-def noisy_batch(**options: Any) -> NormScheme:
-    """Batch normalization and noise, which has no form for recurrent cells. Options: as in NoisyBatchNorm."""
-    return NormScheme(norm=partial(NoisyBatchNorm, **options))
 
 
 def mean_only(*, momentum: float | None, affine: bool, per_step: bool) -> NormScheme:
@@ -77,45 +67,32 @@ def weight_standardization(**options: Any) -> NormScheme:
     return NormScheme(reparametrize=partial(standardize_weight, **options))
 
 
-def layer(**options: Any) -> NormScheme:
-    """Layer normalization. Options: as in LayerNorm."""
-    return NormScheme(norm=partial(LayerNorm, **options), recurrent_norm=partial(RecurrentLayerNorm, **options))
-
-
-def layer2d(**options: Any) -> NormScheme:
-    """Layer normalization over the channels of each pixel. Options: as in LayerNorm2d."""
-    return _without_memory(partial(LayerNorm2d, **options))
-
-
-def group(**options: Any) -> NormScheme:
-    """Group normalization. Options: as in GroupNorm."""
-    return _without_memory(partial(GroupNorm, **options))
-
-
-def instance(**options: Any) -> NormScheme:
-    """Instance normalization. Options: as in InstanceNorm."""
-    return _without_memory(partial(InstanceNorm, **options))
-
-
-def rms(**options: Any) -> NormScheme:
-    """RMS normalization. Options: as in RMSNorm."""
-    return _without_memory(partial(RMSNorm, **options))
-
-
-def dynamic_tanh(**options: Any) -> NormScheme:
-    """Dynamic tanh. Options: as in DynamicTanh."""
-    return _without_memory(partial(DynamicTanh, **options))
-
-
 def selu() -> NormScheme:
     """Self-normalizing networks: N(0, 1/fan_in) weights, SELU and alpha dropout."""
     init = partial(nn.init.kaiming_normal_, mode="fan_in", nonlinearity="linear")
     return NormScheme(activation=nn.SELU, init_=init, dropout=AlphaDropout)
 
 
-def _without_memory(norm: Callable[[int], nn.Module]) -> NormScheme:
+def _in_blocks(norm: Callable[..., nn.Module], **options: Any) -> NormScheme:
+    """A norm that has no form for recurrent cells."""
+    return NormScheme(norm=partial(norm, **options))
+
+
+def _without_memory(norm: Callable[..., nn.Module], **options: Any) -> NormScheme:
     """A norm that keeps nothing from batch to batch: in recurrent cells the same one serves every time step."""
-    return NormScheme(norm=norm, recurrent_norm=partial(PerStep, norm=norm))
+    made = partial(norm, **options)
+    return NormScheme(norm=made, recurrent_norm=partial(PerStep, norm=made))
+
+
+# The options of these are those of their norms.
+batch_renorm = partial(_in_blocks, BatchRenorm)
+noisy_batch = partial(_in_blocks, NoisyBatchNorm)
+layer = partial(_without_memory, LayerNorm)
+layer2d = partial(_without_memory, LayerNorm2d)
+group = partial(_without_memory, GroupNorm)
+instance = partial(_without_memory, InstanceNorm)
+rms = partial(_without_memory, RMSNorm)
+dynamic_tanh = partial(_without_memory, DynamicTanh)
 
 
 def make_scheme(make: partial[Any], **common: Any) -> NormScheme:

@@ -69,15 +69,14 @@ def exact_statistics(model: nn.Module, images: Tensor) -> dict[str, MeanVar]:
 
     Source: Wu & Johnson 2021, arXiv:2105.07576, section 3 ("PreciseBN").
     """
-    found: dict[str, list[MeanVar]] = defaultdict(list)  # of each norm, at each of its calls in the pass
 
-    def measure(name: str, norm: Any, call: int, x: Tensor) -> None:
-        found[name].append(moments(x))
-        load(norm, found[name][-1], min(call, len(norm.running_mean) - 1) if norm.running_mean.dim() == 2 else ...)
+    def measure(norm: Any, call: int, x: Tensor) -> MeanVar:
+        found = moments(x)
+        load(norm, found, min(call, len(norm.running_mean) - 1) if norm.running_mean.dim() == 2 else ...)
+        return found
 
-    with preserve_state(model), before_norms(model, measure):
-        model(images)
-        return {name: of_calls(model.get_submodule(name), calls) for name, calls in found.items()}
+    with preserve_state(model):
+        return measured(model, [images], measure)
 
 
 def average_statistics(model: nn.Module, batches: Iterable[Tensor]) -> dict[str, MeanVar]:
@@ -92,20 +91,53 @@ def average_statistics(model: nn.Module, batches: Iterable[Tensor]) -> dict[str,
 
     Source: Ioffe & Szegedy 2015, arXiv:1502.03167, algorithm 2.
     """
-    count, sums = 0, defaultdict[str, dict[int, Any]](lambda: defaultdict(float))  # of each norm, at each call
 
-    def add(name: str, norm: Any, call: int, x: Tensor) -> None:
+    def measure(norm: Any, call: int, x: Tensor) -> MeanVar:
         mean, var = mean_and_var(x)
         m = x.numel() // len(mean)
-        unbiased = var * (m / max(1, m - 1)) if norm.running_var is not None else var * torch.nan
-        sums[name][call] += torch.stack([mean, unbiased]).double()
+        return MeanVar(mean, var * (m / max(1, m - 1)) if norm.running_var is not None else var * torch.nan)
 
-    with batch_statistics(model, noise=False), before_norms(model, add):
+    with batch_statistics(model, noise=False):
+        return measured(model, batches, measure)
+
+
+def measured(
+    model: nn.Module, batches: Iterable[Tensor], measure: Callable[[Any, int, Tensor], MeanVar]
+) -> dict[str, MeanVar]:
+    """{name of a norm that keeps statistics: mean over `batches` of `measure(norm, call, x)`}, in float64.
+
+    `measure` is called before the norm works on x; `call` counts its calls in a pass, from 0: the time steps of a
+    recurrent cell. What is found there is shaped as the norm's own statistics: the mean over calls where it keeps one
+    set for all.
+    """
+    sums: dict[str, list[Tensor]] = defaultdict(list)  # of each norm, at each of its calls [2, C]
+    calls, count = Counter[str](), 0
+
+    def before(name: str, norm: nn.Module, inputs: tuple[Any, ...]) -> None:
+        found = torch.stack(measure(norm, calls[name], inputs[0])).double()
+        if calls[name] == len(sums[name]):
+            sums[name].append(torch.zeros_like(found))
+        sums[name][calls[name]] += found
+        calls[name] += 1
+
+    norms = norms_with_statistics(model)
+    hooks = [norm.register_forward_pre_hook(partial(before, name)) for name, norm in norms.items()]
+    try:
         for images in batches:
+            calls.clear()
             model(images)
             count += 1
-    return {name: of_calls(model.get_submodule(name), [MeanVar(*s / count) for s in each.values()])
-            for name, each in sums.items()}  # fmt: skip
+    finally:
+        for hook in hooks:
+            hook.remove()
+    found = {}
+    for name, of_calls in sums.items():
+        mean, var = torch.stack(of_calls, 1) / count  # each [calls, C]
+        shape = norms[name].running_mean.shape
+        if mean.shape != shape:
+            mean, var = mean.mean(0), var.mean(0)
+        found[name] = MeanVar(mean.view(shape), var.view(shape))
+    return found
 
 
 def load_statistics(model: nn.Module, statistics: Mapping[str, MeanVar]) -> None:
@@ -152,36 +184,6 @@ def norms_with_statistics(model: nn.Module) -> dict[str, Any]:
         for name, module in model.named_modules()
         if isinstance(module, _BatchNorm) and module.running_mean is not None
     }
-
-
-@contextmanager
-def before_norms(model: nn.Module, watch: Callable[[str, Any, int, Tensor], None]) -> Iterator[None]:
-    """Inside, `watch(name, norm, call, x)` is called before each norm with running statistics works on x.
-
-    `call` counts the calls of this norm in a pass, from 0: the time steps of a recurrent cell.
-    """
-    calls = Counter[str]()
-
-    def before(name: str, norm: nn.Module, inputs: tuple[Any, ...]) -> None:
-        watch(name, norm, calls[name], inputs[0])
-        calls[name] += 1
-
-    hooks = [model.register_forward_pre_hook(lambda *_: calls.clear())]
-    hooks += [n.register_forward_pre_hook(partial(before, name)) for name, n in norms_with_statistics(model).items()]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def of_calls(norm: Any, found: Sequence[MeanVar]) -> MeanVar:
-    """The statistics of each call of `norm` in a pass, in the shape of its own: their mean where it keeps one set."""
-    mean, var = (torch.stack(part) for part in zip(*found, strict=True))  # [calls, C]
-    shape = norm.running_mean.shape
-    if mean.shape != shape:
-        mean, var = mean.mean(0), var.mean(0)
-    return MeanVar(mean.view(shape), var.view(shape))
 
 
 def moments(x: Tensor) -> MeanVar:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from normbench.models import GRUCell, LSTMCell, RecurrentCell, TanhCell
-from normbench.norms import NormScheme, RecurrentBatchNorm, RecurrentLayerNorm, recurrent_mean_only, weight_norm
+from normbench.norms import LayerNorm, NormScheme, PerStep, RecurrentBatchNorm, recurrent_mean_only, weight_norm
 
 EXACT = {"rtol": 1e-11, "atol": 1e-12}  # float64, through up to 7 time steps
 T, N, INPUTS, UNITS = 5, 6, 3, 4
@@ -124,10 +124,14 @@ GAINS = {
 }  # fmt: skip
 
 
+def recurrent_layer_norm(features: int, steps: int, place: str, **options: Any) -> PerStep:
+    return PerStep(features, steps, place, norm=partial(LayerNorm, **options))
+
+
 @NAMES
 @pytest.mark.parametrize("eps", [1e-5, 0.1])
 @pytest.mark.parametrize(
-    ("norm", "naive"), [(RecurrentLayerNorm, over_units), (RecurrentBatchNorm, over_batch)], ids=["layer", "batch"]
+    ("norm", "naive"), [(recurrent_layer_norm, over_units), (RecurrentBatchNorm, over_batch)], ids=["layer", "batch"]
 )
 def test_norms_are_as_published(name, norm, naive, eps):
     cell = make(name, NormScheme(recurrent_norm=partial(norm, eps=eps)))
@@ -179,7 +183,7 @@ def test_batch_norm_in_evaluation_uses_each_steps_average():
 
 
 @NAMES
-@pytest.mark.parametrize("norm", [None, RecurrentLayerNorm])
+@pytest.mark.parametrize("norm", [None, recurrent_layer_norm])
 def test_shows_its_three_tensors_at_every_step(name, norm):
     cell = make(name, NormScheme(recurrent_norm=norm))
     given = inputs(cell)

@@ -9,7 +9,7 @@ from torch import nn
 
 from normbench import seeding
 from normbench.models import initialize
-from normbench.norms import DynamicTanh
+from normbench.norms.activations import DynamicTanh
 
 
 @pytest.mark.parametrize("shape", [(6, 5), (4, 5, 3, 2)])

@@ -1,4 +1,4 @@
-"""Batch norm against torch.nn, against its formula in float64, and against loops over time steps."""
+"""Batch norm against torch.nn, and in recurrent cells against loops over time steps."""
 
 from __future__ import annotations
 
@@ -6,24 +6,13 @@ import copy
 
 import pytest
 import torch
-from formulas import EXACT, SHAPES, assert_same, axes, per_channel, randomize
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from formulas import EXACT, SHAPES, axes, randomize
 from torch import Tensor, nn
 
 from normbench.errors import Unsupported
 from normbench.norms import BatchNorm, RecurrentBatchNorm
 
 FLOAT = {"rtol": 1e-5, "atol": 1e-6}  # float32: seven digits, two of them lost in variances and other rounding
-
-
-def naive(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> Tensor:
-    """The paper's algorithm 1, term by term."""
-    m = x.numel() // x.shape[1]
-    mean = x.sum(axes(x)) / m
-    var = ((x - per_channel(mean, x)) ** 2).sum(axes(x)) / m
-    x_hat = (x - per_channel(mean, x)) / per_channel((var + eps).sqrt(), x)
-    return per_channel(gamma, x) * x_hat + per_channel(beta, x)
 
 
 def reference(features: int, dims: int, **options: float) -> nn.Module:
@@ -57,85 +46,18 @@ def test_is_torchs_batch_norm_over_several_steps(shape, momentum, dtype, close, 
     assert all(torch.equal(value, before[key]) for key, value in ours.state_dict().items())
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("eps", [1e-30, 1e-5, 0.1])
-def test_is_the_formula(shape, eps, device):
-    torch.manual_seed(1)
-    norm = BatchNorm(5, eps=eps).to(device, torch.float64)
-    randomize(norm)
-    x = (torch.randn(shape, dtype=torch.float64) * 3 + 2).to(device).requires_grad_()
-    assert_same(norm(x), naive(x, norm.weight, norm.bias, eps), (x, norm.weight, norm.bias))
-
-
-def test_starts_as_nothing_was_seen(device):
-    norm = BatchNorm(4).to(device)
-    assert norm.num_batches_tracked == 0
-    assert torch.equal(norm.running_mean, torch.zeros(4, device=device))
-    assert torch.equal(norm.running_var, torch.ones(4, device=device))
-    assert torch.equal(norm.weight, torch.ones(4, device=device))
-    assert torch.equal(norm.bias, torch.zeros(4, device=device))
-
-
 @pytest.mark.parametrize("shape", [(4, 5), (3, 5, 2, 2)])
-def test_running_statistics_are_exponential_or_plain_averages(shape, device):
+def test_without_momentum_they_are_plain_averages_as_torchs(shape, device):
     torch.manual_seed(3)
-    norm = BatchNorm(5, momentum=0.3).to(device, torch.float64)
     plain = BatchNorm(5, momentum=None).to(device, torch.float64)
     theirs = reference(5, len(shape), momentum=None).to(device, torch.float64)
-    means, variances = [], []
-    running_mean, running_var = torch.zeros(5, dtype=torch.float64), torch.ones(5, dtype=torch.float64)
-    for step in range(1, 21):
-        x = torch.randn(shape, dtype=torch.float64) * step + step
-        torch.testing.assert_close(norm(x.to(device)), plain(x.to(device)), **EXACT)
-        theirs(x.to(device))
-        m = x.numel() // 5
-        means.append(x.mean(axes(x)))
-        variances.append(((x - per_channel(means[-1], x)) ** 2).sum(axes(x)) / (m - 1))  # unbiased
-        running_mean = 0.7 * running_mean + 0.3 * means[-1]
-        running_var = 0.7 * running_var + 0.3 * variances[-1]
-        torch.testing.assert_close(plain.running_mean.cpu(), torch.stack(means).mean(0), **EXACT)
-        torch.testing.assert_close(plain.running_var.cpu(), torch.stack(variances).mean(0), **EXACT)
+    batches = [torch.randn(shape, dtype=torch.float64).to(device) * step + step for step in range(20)]
+    for x in batches:
+        torch.testing.assert_close(plain(x), theirs(x), **EXACT)
         for mine, other in zip(plain.buffers(), theirs.buffers(), strict=True):
             torch.testing.assert_close(mine, other, **EXACT)
-        torch.testing.assert_close(norm.running_mean.cpu(), running_mean, **EXACT)
-        torch.testing.assert_close(norm.running_var.cpu(), running_var, **EXACT)
-        assert norm.num_batches_tracked == step
-
-
-def test_large_means_do_not_spoil_the_variance():
-    # E[x^2] - E[x]^2 in float32 would be wrong by 100% here.
-    torch.manual_seed(5)
-    x = torch.randn(256, 3) + 3000
-    norm = BatchNorm(3, momentum=1.0)
-    y = norm(x)
-    exact = x.double()
-    torch.testing.assert_close(norm.running_var.double(), exact.var(0), rtol=1e-3, atol=0)
-    # The running sum nears 768,000, where float32 has steps of 1/16: a mean may be off by half of one, 1/32.
-    torch.testing.assert_close(y.double(), (exact - exact.mean(0)) / exact.std(0, correction=0), rtol=0, atol=1 / 32)
-
-
-def test_state_dict_and_deepcopy_carry_the_statistics(device):
-    torch.manual_seed(6)
-    norm = BatchNorm(4).to(device)
-    for _ in range(3):
-        norm(torch.randn(5, 4, device=device))
-    fresh, copied = BatchNorm(4).to(device), copy.deepcopy(norm)
-    fresh.load_state_dict(norm.state_dict())
-    x = torch.randn(5, 4, device=device)
-    for other in (fresh, copied):
-        assert set(other.state_dict()) == {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
-        for key, value in norm.state_dict().items():
-            assert torch.equal(other.state_dict()[key], value)
-        assert torch.equal(other.eval()(x), norm.eval()(x))
-    norm.train()(x)
-    assert copied.num_batches_tracked == 3  # a copy has buffers of its own
-
-
-def test_without_affine_there_are_no_parameters():
-    norm = BatchNorm(4, affine=False).double()
-    assert list(norm.parameters()) == []
-    x = torch.randn(6, 4, dtype=torch.float64)
-    torch.testing.assert_close(norm(x), naive(x, torch.ones(4), torch.zeros(4), 1e-5), **EXACT)
+    wanted = torch.stack([x.var(axes(x)) for x in batches]).mean(0)  # unbiased
+    torch.testing.assert_close(plain.running_var, wanted, **EXACT)
 
 
 @pytest.mark.parametrize("shape", [(1, 4), (1, 4, 1, 1)])
@@ -152,20 +74,6 @@ def test_a_batch_of_two_keeps_only_a_sign():
     y = BatchNorm(50, affine=False).double()(x)
     torch.testing.assert_close(y.abs(), 1 / (1 + 4e-5 / (x[0] - x[1]) ** 2).sqrt().expand(2, -1), **EXACT)
     assert torch.equal(y[0].sign(), (x[0] - x[1]).sign())
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    n=st.integers(2, 9), c=st.integers(1, 6), side=st.sampled_from([0, 1, 3]),
-    scale=st.floats(0.01, 1000), shift=st.floats(-100, 100), seed=st.integers(0, 2**31),
-)  # fmt: skip
-def test_any_input_comes_out_standardised(n, c, side, scale, shift, seed):
-    g = torch.Generator().manual_seed(seed)
-    shape = (n, c, side, side) if side else (n, c)
-    x = torch.randn(shape, generator=g, dtype=torch.float64) * scale + shift
-    y = BatchNorm(c, affine=False, eps=1e-30).double()(x)
-    assert y.mean(axes(y)).abs().max() < 1e-9  # |shift| / std may be 1e4, times 1e-16, times 1/std of the mean
-    torch.testing.assert_close(y.var(axes(y), correction=0), torch.ones(c, dtype=torch.float64), rtol=1e-8, atol=0)
 
 
 # ---- inside recurrent cells
@@ -238,7 +146,8 @@ def test_recurrent_gamma_and_beta_act_at_every_step():
     randomize(norm)
     for t in range(3):
         x = torch.randn(6, 4, dtype=torch.float64)
-        torch.testing.assert_close(norm(x, t), naive(x, norm.weight, norm.bias, 1e-5), **EXACT)
+        wanted = norm.weight * (x - x.mean(0)) / (x.var(0, correction=0) + 1e-5).sqrt() + norm.bias
+        torch.testing.assert_close(norm(x, t), wanted, **EXACT)
 
 
 def test_recurrent_without_affine_gamma_stays():

@@ -8,7 +8,8 @@ from formulas import assert_same, axes, per_channel, randomize
 from torch import Tensor, nn
 
 from normbench.errors import Unsupported
-from normbench.norms import BatchNorm, BatchRenorm
+from normbench.norms import BatchNorm
+from normbench.norms.batch_renorm import BatchRenorm
 
 SHAPES = [(6, 5), (2, 5), (4, 5, 3, 2)]
 

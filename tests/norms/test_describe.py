@@ -9,8 +9,11 @@ import torch
 from torch import nn
 
 from normbench.cli import main
-from normbench.norms import Block, DynamicTanh, GhostBatchNorm, GroupNorm, blocks
+from normbench.norms import Block, blocks
+from normbench.norms.activations import DynamicTanh
 from normbench.norms.describe import axes, describe
+from normbench.norms.ghost_batch import GhostBatchNorm
+from normbench.norms.group import GroupNorm
 
 
 class MaxNorm(nn.Module):

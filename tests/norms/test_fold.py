@@ -1,4 +1,4 @@
-"""Folding: the network without norms gives the same logits, or the reason why there can't be one is right."""
+"""Folding whole networks, and reasons why there can't be one. Each scheme's blocks are folded by `verify`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,6 @@ from torch.nn.utils import parametrize
 
 from normbench.norms import BatchNorm, NormScheme, Unfoldable, blocks, fold, weight_norm
 from normbench.verify.folding import exported
-
-NOTHING = {"none", "selu"}
-OF_THE_EXAMPLE = {"layer", "layer2d", "group", "instance", "rms"}
-NO_MULTIPLY_ADD = {"dynamic_tanh"}
-# Any other scheme on disk must fold.
 
 
 def trained(network_of, batch_of, norm: str, model: str, *words: str) -> nn.Module:
@@ -42,31 +37,25 @@ def differences(network: nn.Module, batch_of) -> tuple[float, float]:
     return found[0], found[1]
 
 
-def affine_or_not(norm: str, scheme_of) -> list[list[str]]:
-    try:
-        scheme_of(norm, "norm.affine=false")
-    except Exception:  # the scheme has no such option
-        return [[]]
-    return [["norm.affine=true"], ["norm.affine=false"]]
+@pytest.mark.parametrize("affine", ["true", "false"])
+@pytest.mark.parametrize("norm", ["batch", "batch_renorm", "mean_only", "weight_mean_only", "weight_standardization"])
+def test_folded_networks_have_the_same_logits(norm, affine, network_of, batch_of):
+    network = trained(network_of, batch_of, norm, "cnn", f"norm.affine={affine}")
+    folded, merges = fold(network)
+    assert merges
+    assert all(getattr(block, "norm", None) is None for _, block in blocks(folded))
+    assert not any(parametrize.is_parametrized(module) for module in folded.modules())
+    in_32, in_64 = differences(network, batch_of)
+    assert in_32 < 1e-4
+    assert in_64 < 1e-10
 
 
-@pytest.mark.parametrize("model", ["mlp", "cnn"])
-def test_every_scheme_folds_or_says_why_not(norm_name, model, network_of, batch_of, scheme_of, case):
-    for words in affine_or_not(norm_name, scheme_of):
-        with case(words=words):
-            network = trained(network_of, batch_of, norm_name, model, *words)
-            if norm_name in OF_THE_EXAMPLE | NO_MULTIPLY_ADD:
-                reason = "statistics of the example itself" if norm_name in OF_THE_EXAMPLE else "keeps no running mean"
-                with pytest.raises(Unfoldable, match=reason):
-                    fold(network)
-                continue
-            folded, merges = fold(network)
-            assert bool(merges) == (norm_name not in NOTHING)
-            assert all(getattr(block, "norm", None) is None for _, block in blocks(folded))
-            assert not any(parametrize.is_parametrized(module) for module in folded.modules())
-            in_32, in_64 = differences(network, batch_of)
-            assert in_32 < 1e-4
-            assert in_64 < 1e-10
+@pytest.mark.parametrize(
+    ("norm", "reason"), [("layer", "statistics of the example itself"), ("dynamic_tanh", "keeps no running mean")]
+)
+def test_it_says_why_not(norm, reason, network_of):
+    with pytest.raises(Unfoldable, match=reason):
+        fold(network_of(norm, "mlp"))
 
 
 @pytest.mark.parametrize("model", ["mlp", "cnn", "resnet"])

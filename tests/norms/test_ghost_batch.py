@@ -8,7 +8,8 @@ from formulas import EXACT, randomize
 from torch import Tensor, nn
 
 from normbench.errors import Unsupported
-from normbench.norms import BatchNorm, GhostBatchNorm, RecurrentBatchNorm, RecurrentGhostBatchNorm
+from normbench.norms import BatchNorm, RecurrentBatchNorm
+from normbench.norms.ghost_batch import GhostBatchNorm, RecurrentGhostBatchNorm
 
 
 def run(norm: nn.Module, x: Tensor, *t: int) -> list[Tensor]:

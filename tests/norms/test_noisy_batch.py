@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from normbench.errors import Unsupported
-from normbench.norms import BatchNorm, NoisyBatchNorm
+from normbench.norms import BatchNorm
+from normbench.norms.noisy_batch import NoisyBatchNorm
 
 N, C = 2000, 400
 LINE = 2 * torch.arange(N).remainder(2).double() - 1  # -1, 1, -1, ...: standardised already

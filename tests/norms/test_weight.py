@@ -8,21 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from formulas import EXACT, SHAPES, axes, per_channel
 from torch import Tensor, nn
 
 from normbench.errors import Unsupported
-from normbench.norms import (
-    MeanOnlyBatchNorm,
-    NormScheme,
-    RecurrentMeanOnlyBatchNorm,
-    blocks,
-    data_dependent_init,
-    recurrent_mean_only,
-    weight_norm,
-    weight_standardization,
-)
+from normbench.norms import MeanOnlyBatchNorm, NormScheme, blocks, recurrent_mean_only, weight_norm
+from normbench.norms.weight import RecurrentMeanOnlyBatchNorm, data_dependent_init, weight_standardization
 
 GAIN = math.sqrt(2 / (1 - 1 / math.pi))  # what ReLU takes from a normal variable's standard deviation
 NAMES = ["none", "weight", "weight_mean_only"]
@@ -30,11 +21,6 @@ NAMES = ["none", "weight", "weight_mean_only"]
 
 def layers() -> list[nn.Module]:
     return [nn.Linear(6, 4).double(), nn.Conv2d(3, 4, 3).double()]
-
-
-def inputs(layer: nn.Module, device: torch.device) -> Tensor:
-    shape = (5, 6) if isinstance(layer, nn.Linear) else (5, 3, 6, 6)
-    return torch.randn(shape, dtype=torch.float64).to(device)
 
 
 def parts(layer: nn.Module) -> tuple[nn.Parameter, nn.Parameter]:
@@ -57,53 +43,6 @@ def test_starts_unchanged_with_g_the_length_of_the_weight(kind):
     assert {name for name, _ in layer.named_parameters()} == {
         "bias", "parametrizations.weight.original0", "parametrizations.weight.original1"
     }  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", [0, 1], ids=["linear", "conv"])
-def test_outputs_and_gradients_are_the_papers(kind, device):
-    torch.manual_seed(0)
-    layer = weight_norm(layers()[kind].to(device))
-    g, v = parts(layer)
-    with torch.no_grad():
-        g.copy_(torch.linspace(-1.0, 2.0, 4).view_as(g))  # g may be negative, and is not tied to |v|
-        v.mul_(3)
-    x, op = inputs(layer, device), F.linear if kind == 0 else F.conv2d
-    w = (g / length(v) * v).detach().requires_grad_()
-    up = torch.randn_like(op(x, w))
-    op(x, w, layer.bias.detach()).backward(up)
-    y = layer(x)
-    torch.testing.assert_close(y, op(x, w, layer.bias), **EXACT)
-    y.backward(up)
-    sums = tuple(range(1, v.dim()))
-    grad_g = (w.grad * v).sum(sums, keepdim=True) / length(v)
-    grad_v = g / length(v) * w.grad - g * grad_g / length(v) ** 2 * v
-    torch.testing.assert_close(g.grad, grad_g.detach(), **EXACT)
-    torch.testing.assert_close(v.grad, grad_v.detach(), **EXACT)
-    assert (v.grad * v).sum(sums).abs().max() < 1e-13 * length(v.grad).max() * length(v).max()
-
-
-def test_plain_gradient_descent_only_lengthens_v():
-    torch.manual_seed(1)
-    layer = weight_norm(nn.Linear(6, 4).double())
-    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
-    lengths = [length(parts(layer)[1]).detach()]
-    for _ in range(10):
-        optimizer.zero_grad()
-        y = layer(torch.randn(5, 6, dtype=torch.float64))
-        (y * torch.randn_like(y)).sum().backward()
-        optimizer.step()
-        lengths.append(length(parts(layer)[1]).detach())
-    assert (torch.stack(lengths).diff(dim=0) > 0).all()
-
-
-def test_setting_the_weight_sets_g_and_v():
-    layer = weight_norm(nn.Linear(6, 4).double())
-    wanted = torch.randn(4, 6, dtype=torch.float64)
-    layer.weight = wanted
-    g, v = parts(layer)
-    torch.testing.assert_close(layer.weight.detach(), wanted, **EXACT)
-    torch.testing.assert_close(g.detach(), length(wanted), **EXACT)
-    torch.testing.assert_close(v.detach(), wanted, **EXACT)
 
 
 # ---- weight standardization
@@ -130,38 +69,6 @@ def test_weights_have_mean_zero_and_the_length_of_the_gain(kind):
     assert {name for name, _ in layer.named_parameters()} == {
         "bias", "parametrizations.weight.original0", "parametrizations.weight.original1"
     }  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", [0, 1], ids=["linear", "conv"])
-def test_standardized_outputs_and_gradients_are_the_formulas(kind, device):
-    torch.manual_seed(1)
-    layer = weight_standardization(layers()[kind].to(device), gain=1.5)
-    g, v = parts(layer)
-    with torch.no_grad():
-        g.copy_(torch.linspace(-1.0, 2.0, 4).view_as(g))
-    op = F.linear if kind == 0 else F.conv2d
-    x = torch.randn((5, 6) if kind == 0 else (5, 3, 6, 6), dtype=torch.float64).to(device)
-    y, wanted = layer(x), op(x, standardized(g, v, 1.5), layer.bias)
-    torch.testing.assert_close(y, wanted, rtol=1e-12, atol=1e-12)
-    up = torch.randn_like(y)
-    got, expected = torch.autograd.grad(y, (g, v), up), torch.autograd.grad(wanted, (g, v), up)
-    for a, b in zip(got, expected, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-12)
-    # Neither its scale nor its mean matter to w, so the gradient of v has no part along either.
-    sums = tuple(range(1, v.dim()))
-    assert (got[1] * v).sum(sums).abs().max() < 1e-13 * got[1].norm() * v.norm()
-    assert got[1].sum(sums).abs().max() < 1e-13 * got[1].norm()
-
-
-def test_the_gradient_goes_as_one_over_the_scale():
-    torch.manual_seed(2)
-    layer, x = weight_standardization(layers()[0]), torch.randn(5, 6, dtype=torch.float64)
-    v = parts(layer)[1]
-    (first,) = torch.autograd.grad(layer(x).square().sum(), v)
-    with torch.no_grad():
-        v.mul_(2)
-    (second,) = torch.autograd.grad(layer(x).square().sum(), v)
-    torch.testing.assert_close(second, first / 2, rtol=1e-11, atol=1e-13)
 
 
 def test_the_default_gain_is_that_of_relu(scheme_of):
@@ -209,17 +116,6 @@ def test_weights_that_are_all_the_same_stay_finite():
 def test_one_input_is_unsupported():
     with pytest.raises(Unsupported, match="Weight standardization needs two inputs to a unit: got 1"):
         weight_standardization(nn.Linear(1, 4))
-
-
-@pytest.mark.parametrize("reparametrize", [weight_norm, weight_standardization])
-def test_state_dict_and_deepcopy_carry_g_and_v(reparametrize):
-    layer, fresh = reparametrize(nn.Linear(6, 4)), reparametrize(nn.Linear(6, 4))
-    with torch.no_grad():
-        parts(layer)[0].mul_(2)
-    fresh.load_state_dict(layer.state_dict())
-    for other in (fresh, copy.deepcopy(layer)):
-        assert torch.equal(other.weight, layer.weight)
-        assert all(torch.equal(value, other.state_dict()[key]) for key, value in layer.state_dict().items())
 
 
 # ---- mean-only batch norm
