@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Fetch or import the data set that is named, then list what is there. Returns 0. Raises UserError."""
-    from normbench.data import DataError, default_data_dir, describe, fetch, import_from
+    from normbench.data import DataError, default_data_dir, describe, fetch
 
     name, source = options.name, options.source
     if source is not None and name is None:
@@ -24,7 +24,7 @@ def run(options: argparse.Namespace) -> int:
     folder = options.data_dir or default_data_dir()
     try:
         if name is not None:
-            import_from(name, source, folder) if source is not None else fetch(name, folder)
+            fetch(name, folder, source)
         rows = describe(folder)
     except DataError as error:
         raise UserError(str(error)) from error

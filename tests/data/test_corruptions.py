@@ -93,12 +93,6 @@ def test_a_split_is_corrupted_before_it_is_scaled(options):
     assert torch.equal(Corrupted(split, "none", 0).batch(places)[0], split.batch(places)[0])
 
 
-def test_an_images_noise_does_not_depend_on_its_place_in_a_split():
-    split = data().validation
-    both, one = (Corrupted(split, "noise", 3).batch(torch.tensor(places))[0] for places in ([1, 2], [2]))
-    assert torch.equal(both[1:], one)
-
-
 @pytest.mark.parametrize(
     ("name", "severity", "message"),
     [

@@ -130,12 +130,3 @@ def test_refuses_a_tree(tree, damage, says):
     with pytest.raises(DataError, match=says) as refusal:
         load(tree)
     assert str(refusal.value).count("\n") < 2
-
-
-def test_an_unreadable_image_is_named_and_not_called_damaged(tree, monkeypatch):
-    def refuse(path):
-        raise PermissionError(13, "Permission denied", str(path))
-
-    monkeypatch.setattr(Image, "open", refuse)
-    with pytest.raises(DataError, match=r"cannot read .*train/cat/0.png \(Permission denied\)"):
-        load(tree)

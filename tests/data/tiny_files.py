@@ -96,10 +96,7 @@ def cifar_files(names: list[str], meta: tuple[str, str], key: str, tiny: tuple[A
     files = {}
     parts = [*zip(*(np.split(array, len(names) - 1) for array in train), strict=True), test]
     for name, (images, labels) in zip(names, parts, strict=True):
-        numbers = b"](" + b"".join(b"K" + bytes([label]) for label in labels) + b"e"
-        data = pickled_array(images.reshape(len(images), -1))
-        head = b"\x80\x02}(U" + bytes([len(key)]) + key.encode()
-        files[name] = head + numbers + b"U\x04data" + data + b"u."
+        files[name] = pickle.dumps({key: labels.tolist(), "data": images.reshape(len(images), -1)}, protocol=2)
     files[meta[0]] = pickle.dumps({meta[1]: classes}, protocol=2)
     return files
 
