@@ -259,7 +259,7 @@ def _train(ready: Prepared, folder: RunFolder, on_progress: OnProgress, stop: St
 
     done = checkpoint.restore()
     if done is None:
-        folder.start(record(ready.run_config) | {"total_steps": total})
+        folder.start(record(ready.run_config) | {"total_steps": total, "executed": executed(config["device"])})
         data_dependent_init(model, parts, dataset)
     diverged = None
     log.clock.start()
@@ -344,6 +344,11 @@ def batches(config: Mapping[str, Any], dataset: Dataset, start: int, total: int)
 
 
 # ---- what is written about it
+
+
+def executed(device: str) -> dict[str, Any]:
+    """How a run is executed: on what, and in a stack of how many runs (None: alone)."""
+    return {"device": torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu", "stack": None}
 
 
 def dataset_facts(dataset: Dataset) -> dict[str, Any]:

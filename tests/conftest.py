@@ -68,7 +68,7 @@ def in_short(norm: str, model: str) -> bool:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     norms, models = options_of("norm"), options_of("model")
     # Instruments know blocks and cells, no models: one of each kind. All models are run with all instruments
-    # in test_training.py.
+    # in test_loop.py.
     if "instruments" in metafunc.definition.path.parts:
         models = [name for name in models if name in ("mlp", "cnn", "rnn")]
     wanted = {"norm_name", "model_name"} & set(metafunc.fixturenames)
