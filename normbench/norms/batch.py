@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -58,7 +60,23 @@ class RunningStatistics(_BatchNorm):
         if self.training and input.numel() == input.shape[1]:
             raise Unsupported(ONE_VALUE.format(norm=self.called, n=len(input)))
 
-    def by_batch(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, x: Tensor, t: int | None = None) -> Tensor:
+        """Of a mini-batch, at time step `t` inside a recurrent cell: later ones than there are work with the last."""
+        t = t if t is None else min(t, len(self.running_mean) - 1)
+        if not self.training:
+            row = ... if t is None else t
+            running_var = None if self.running_var is None else self.running_var[row]
+            return self.by_averages(x, self.running_mean[row], running_var)
+        self._check_input_dim(x)
+        y, mean, var = self.by_batch(x)
+        self.update(mean, var, t)
+        return y
+
+    def by_averages(self, x: Tensor, mean: Tensor, var: Tensor | None) -> Tensor:
+        """`x` normalised by these, gamma and beta included."""
+        return F.batch_norm(x, mean, var, self.weight, self.bias, False, 0.0, self.eps)
+
+    def by_batch(self, x: Tensor) -> tuple[Tensor, Tensor, Any]:
         """`x` normalised by its own statistics, gamma and beta included, and its mean and unbiased variance [C].
 
         With momentum 1 the kernel leaves both where it keeps its averages. They are zeros_like, because under vmap what
@@ -104,13 +122,9 @@ class BatchNorm(RunningStatistics):
     def __init__(self, features: int, *, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True) -> None:
         super().__init__(features, eps=eps, momentum=momentum, affine=affine)
 
-    def forward(self, x: Tensor) -> Tensor:
-        if self.training and self.momentum is None:  # torch would read the count on the host, which vmap can't
-            self._check_input_dim(x)
-            y, mean, var = self.by_batch(x)
-            self.update(mean, var)
-            return y
-        return super().forward(x)
+    def forward(self, x: Tensor, t: int | None = None) -> Tensor:
+        # torch updates averages in the same kernel; plain ones with a count read on the host, which vmap can't
+        return super().forward(x, t) if self.momentum is None else _BatchNorm.forward(self, x)
 
 
 class RecurrentBatchNorm(RunningStatistics):
@@ -149,14 +163,3 @@ class RecurrentBatchNorm(RunningStatistics):
         nn.init.constant_(self.weight, gamma).requires_grad_(affine)
         if place != "state" or not affine:
             self.bias = None  # type: ignore[assignment]
-
-    def forward(self, x: Tensor, t: int) -> Tensor:  # type: ignore[override]
-        t = min(t, len(self.running_mean) - 1)
-        if not self.training:
-            assert self.running_var is not None
-            mean, var = self.running_mean[t], self.running_var[t]
-            return F.batch_norm(x, mean, var, self.weight, self.bias, False, 0.0, self.eps)
-        self._check_input_dim(x)
-        y, mean, var = self.by_batch(x)
-        self.update(mean, var, t)
-        return y

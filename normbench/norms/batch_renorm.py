@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from normbench.norms.batch import BatchNorm
+from normbench.norms.batch import BatchNorm, RunningStatistics
 
 
 class BatchRenorm(BatchNorm):
@@ -49,19 +49,17 @@ class BatchRenorm(BatchNorm):
                 raise ValueError(f"norm.{option} must be {least} or more: got {value}.")
         self.r_max, self.d_max, self.warmup_steps = r_max, d_max, warmup_steps
 
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
-            return super().forward(x)
-        self._check_input_dim(x)
+    forward = RunningStatistics.forward
+
+    def by_batch(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         mean, var = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_mean)
         x_hat = F.batch_norm(x, mean, var, None, None, True, 1.0, self.eps)  # leaves the batch's mean and variance
         values = x.numel() // x.shape[1]
         r, d = self.correction(mean, var * ((values - 1) / values))
-        self.update(mean, var)
         if self.affine:
             r, d = self.weight * r, self.weight * d + self.bias
         view = (-1, *[1] * (x.dim() - 2))
-        return x_hat * r.view(view) + d.view(view)
+        return x_hat * r.view(view) + d.view(view), mean, var
 
     def correction(self, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
         """r and d [C] of a batch with this mean and biased variance."""

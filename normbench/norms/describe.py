@@ -49,10 +49,8 @@ def describe(model: nn.Module, shape: tuple[int, int, int], batch_size: int) -> 
             linear = _weights(block)
             norms = {n.removesuffix("_norm"): m for n, m in block.named_children() if n.endswith("_norm")}
             after = f" ({', '.join(norms)})"
-            size = (
-                size[0],
-                getattr(block, "together", 1) * getattr(block, "units", size[1]),
-            )  # what its first norm takes
+            # what its first norm takes
+            size = (size[0], getattr(block, "together", 1) * getattr(block, "units", size[1]))
         kinds = ", ".join(sorted({type(getattr(norm, "norm", norm)).__name__ for norm in norms.values()}))
         over = axes(next(iter(norms.values())), size) if norms else "-"
         count = sum(p.numel() for p in block.parameters())
@@ -94,14 +92,12 @@ def invariances(linear: nn.Module, norm: nn.Module | None) -> frozenset[str]:
     found: set[str] = set()
     if parametrize.is_parametrized(linear, "weight"):
         how = linear.parametrizations["weight"][0]  # type: ignore[index]
-        found |= set(
-            getattr(how, "invariant_to", ("matrix scaled", "vector scaled") if isinstance(how, _WeightNorm) else ())
+        found |= (
+            {"matrix scaled", "vector scaled"} if isinstance(how, _WeightNorm) else {*getattr(how, "invariant_to", ())}
         )
     norm = norm.norm if isinstance(norm, PerStep) else norm
     of_norm = set(getattr(norm, "invariant_to", ()))
-    if isinstance(linear, nn.Conv2d) and {"features", "height"} <= set(
-        (axes_of(norm) if norm is not None else ()) or ()
-    ):
+    if isinstance(linear, nn.Conv2d) and norm is not None and {"features", "height"} <= set(axes_of(norm) or ()):
         of_norm -= {"matrix shifted"}
     if getattr(linear, "bias", None) is not None and "data shifted" not in of_norm:
         of_norm = {change for change in of_norm if "scaled" not in change}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from normbench.errors import Unsupported
-from normbench.norms.batch import BatchNorm, RecurrentBatchNorm
+from normbench.norms.batch import BatchNorm, RecurrentBatchNorm, RunningStatistics
 
 Normalized = tuple[Tensor, Tensor, Tensor]  # y, and the mean and unbiased variance [C] of x
 
@@ -36,13 +36,10 @@ class GhostBatchNorm(BatchNorm):
         super().__init__(features, eps=eps, momentum=momentum, affine=affine)
         self.virtual = require_virtual(virtual)
 
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
-            return super().forward(x)
-        self._check_input_dim(x)
-        y, mean, var = ghost_batch_norm(x, self.virtual, self.by_batch)
-        self.update(mean, var)
-        return y
+    forward = RunningStatistics.forward
+
+    def by_batch(self, x: Tensor) -> Normalized:
+        return ghost_batch_norm(x, self.virtual, super().by_batch)
 
 
 class RecurrentGhostBatchNorm(RecurrentBatchNorm):

@@ -43,8 +43,8 @@ class NoisyBatchNorm(Noisy, BatchNorm):
         super().__init__(features, eps=eps, momentum=momentum, affine=affine)
         self.noise_mean, self.noise_scale, self.noise_spread = noise_mean, noise_scale, noise_spread
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = super().forward(x)
+    def forward(self, x: Tensor, t: int | None = None) -> Tensor:
+        y = super().forward(x, t)
         if not (self.training and self.noisy):
             return y
         n, c = y.shape[:2]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
@@ -90,21 +92,20 @@ class MeanOnlyBatchNorm(RunningStatistics):
     invariant_to = ("data shifted",)
     called = "Mean-only batch norm"
 
-    def __init__(self, features: int, *, momentum: float | None = 0.1, affine: bool = True) -> None:
-        super().__init__(features, eps=0.0, momentum=momentum, affine=affine)
+    def __init__(self, features: int, *, momentum: float | None = 0.1, affine: bool = True, **time_steps: Any) -> None:
+        super().__init__(features, eps=0.0, momentum=momentum, affine=affine, **time_steps)
         self.weight = self.running_var = None  # type: ignore[assignment]
 
-    def forward(self, x: Tensor) -> Tensor:
-        mean = self.running_mean
-        if self.training:
-            self._check_input_dim(x)
-            mean = x.mean((0, *range(2, x.dim())))
-            self.update(mean.detach(), None)
+    def by_averages(self, x: Tensor, mean: Tensor, var: Tensor | None) -> Tensor:
         shift = mean if self.bias is None else mean - self.bias
         return x - (shift if x.dim() == 2 else shift.view(-1, *[1] * (x.dim() - 2)))
 
+    def by_batch(self, x: Tensor) -> tuple[Tensor, Tensor, None]:
+        mean = x.mean((0, *range(2, x.dim())))
+        return self.by_averages(x, mean, None), mean.detach(), None
 
-class RecurrentMeanOnlyBatchNorm(RunningStatistics):
+
+class RecurrentMeanOnlyBatchNorm(MeanOnlyBatchNorm):
     """y = x - mean_t inside a recurrent cell, with the statistics of each time step t.
 
     It follows each normalised weight matrix, as in a feed-forward layer; the cell adds the one bias. No paper gives a
@@ -116,24 +117,11 @@ class RecurrentMeanOnlyBatchNorm(RunningStatistics):
     Raises: Unsupported in training with one value per feature.
     """
 
-    invariant_to = ("data shifted",)
-    called = "Mean-only batch norm"
-
     def __init__(
         self, features: int, steps: int, place: str, *, momentum: float | None = 0.1, per_step: bool = True
     ) -> None:
         own, updates = (steps, 1) if per_step else (1, steps)
-        super().__init__(features, eps=0.0, momentum=momentum, affine=False, steps=own, updates=updates)
-        self.running_var = None
-
-    def forward(self, x: Tensor, t: int) -> Tensor:  # type: ignore[override]
-        t = min(t, len(self.running_mean) - 1)
-        if not self.training:
-            return x - self.running_mean[t]
-        self._check_input_dim(x)
-        mean = x.mean(0)
-        self.update(mean.detach(), None, t)
-        return x - mean
+        super().__init__(features, momentum=momentum, affine=False, steps=own, updates=updates)
 
 
 def recurrent_mean_only(features: int, steps: int, place: str, **options: object) -> nn.Module | None:
