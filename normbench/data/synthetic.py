@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from normbench.data.canonical import Source, canonical
+from normbench.data.canonical import DataError, Source, canonical
 
 CLASSES = 10
 
@@ -23,6 +23,8 @@ def synthetic(
         size: height and width in pixels.
         noise: largest change of a pixel, in grey levels of 0..255 (triangular distribution).
     """
+    if not size or size < 8:
+        raise DataError(f"size must be 8 or more: got {size}. Type e.g. dataset.size=28")
     bits = np.random.PCG64(seed)
     patterns = _patterns(bits, size, channels)
     train, test = (_draw(bits, patterns, count, noise) for count in (examples, examples // 4))

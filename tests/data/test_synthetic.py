@@ -1,8 +1,9 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from normbench.data import prepare
+from normbench.data import DataError, prepare
 from normbench.data.synthetic import synthetic
 
 NOWHERE = Path("does not exist")
@@ -21,3 +22,9 @@ def test_shapes_and_options():
     assert source.synthetic
     assert not NOWHERE.exists()
     assert prepare(source, name="synthetic", validation=20).synthetic
+
+
+@pytest.mark.parametrize("size", [7, None])
+def test_refuses_a_size_that_patterns_do_not_fit(size):
+    with pytest.raises(DataError, match="size must be 8 or more: got"):
+        synthetic(NOWHERE, size=size)
