@@ -83,7 +83,7 @@ def test_an_own_norm_without_reference_passes(capsys: pytest.CaptureFixture[str]
         (["norm=group", "norm.groups=5"], "norm.groups must divide the features of each normalised layer: got 5"),
         (
             ["norm=batch", "norm.momentum=2"],
-            "norm.momentum must be above 0 and at most 1, or null for a plain average: got 2",
+            "norm.momentum must be above 0 and at most 1, or null: got 2",
         ),
         (["--jsn"], "options are written key=value: got --jsn."),
     ],

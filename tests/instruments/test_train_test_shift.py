@@ -164,7 +164,7 @@ def test_it_only_looks(norm_name, model_name, network_of, device):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"corruptions": ["fog"]}, r"corruption must be contrast, .* or invert: got fog"),
+        ({"corruptions": ["fog"]}, r"corruption must be one of contrast, .* invert: got fog"),
         ({"severities": [0]}, r"corruption.severity must be a whole number, 1 to 5: got 0"),
         ({"images": [1]}, r"TrainTestShift.images are whole numbers, 2 or more: got \[1\]"),
         ({"examples": 1}, "needs examples=2"),

@@ -227,7 +227,7 @@ def test_status_watches_until_nothing_runs(
     assert "nowhere is no folder, so it holds no runs" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("rounds", [6, pytest.param(200, marks=pytest.mark.full)])
+@pytest.mark.parametrize("rounds", [3, pytest.param(200, marks=pytest.mark.full)])
 def test_torture(rounds: int) -> None:
     """Disturbances at random moments."""
     command = [sys.executable, str(TORTURE), "--rounds", str(rounds)]

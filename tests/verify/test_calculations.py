@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from normbench.errors import UserError, claims
+from normbench.claims.claim import claims
+from normbench.errors import UserError
 from normbench.verify.calculations import CALCULATIONS, Numbers, calculate
 
 
