@@ -145,7 +145,7 @@ def print_explanation(steps: Sequence[Step], facts: Mapping[str, Any], worksheet
     for number, step in enumerate(steps, start=1):
         _heading(f"{number}. {step.title}")
         for line in step.formula.splitlines():
-            console.say("\n".join(wrap(line, WIDTH, initial_indent="    ", subsequent_indent="      ")))
+            console.say("\n".join(wrap(line, _width(), initial_indent="    ", subsequent_indent="      ")))
         _say_wrapped(step.words)
         _print_step(step, blank=worksheet)
     if worksheet:
@@ -156,12 +156,17 @@ def print_explanation(steps: Sequence[Step], facts: Mapping[str, Any], worksheet
                 _print_step(step, blank=False)
 
 
+def _width() -> int:
+    """Of a line: that of the terminal where it is narrower than WIDTH."""
+    return min(WIDTH, console.out.width)
+
+
 def _heading(text: str) -> None:
     console.out.print(f"\n{text}", style="bold", markup=False, highlight=False, soft_wrap=True)
 
 
 def _say_wrapped(text: str) -> None:
-    for line in wrap(text, WIDTH):
+    for line in wrap(text, _width()):
         console.say(line)
 
 

@@ -117,7 +117,8 @@ def source(place: Place) -> str:
 
 
 def values(place: Place) -> Step:
-    o, over = place.values.x, place.over
+    o = place.values.x
+    over = place.over and tuple(axis for axis in list(AXES)[: o.dim()] if axis in place.over)
     if over:
         parts = [f"{AXES[axis]} = {len(range(size)[part])}" for axis, size, part in
                  zip(AXES, o.shape, place.members, strict=False) if axis in over]  # fmt: skip
