@@ -25,8 +25,10 @@ def explanation(subject: Subject, layer: str | None, unit: int) -> tuple[list[St
     """The steps, and what they are about. The network stays as it is. Raises UserError."""
     with batch_statistics(subject.model, noise=False):
         place = find_place(subject, layer, unit)
-        steps = [*weight.steps(place), *(norm_steps(place) if place.norm is not None else plain_steps(place))]
-        steps = steps if place.norm is not None or len(steps) == 1 else steps[:-1]  # the weights' own last step shows o
+        steps = weight.steps(place)
+        if place.norm is not None:
+            steps += norm_steps(place)
+        steps = steps or plain_steps(place)
     units = place.values.x.shape[1]
     time = f", time step {place.t + 1} of {place.block.steps}" if place.t is not None else ""
     where = (
@@ -285,13 +287,13 @@ def running(calculation: Calculation) -> list[Step]:
     place, m = calculation.place, calculation.m
     if getattr(place.inner, "momentum", None) is None or not calculation.follows_formula or m == 1:
         return []
+    if getattr(place.inner, "virtual", None):  # the batch's own numbers are means over the ghost batches
+        return []
     before, restore = _averages(place), keep_buffers(place.norm)
     place.norm(place.values.x, *place.when)
     after = _averages(place)
     restore()
     batch = {"mean": calculation.mean, "var": calculation.var * m / (m - 1)}
-    if getattr(place.inner, "virtual", None):  # the batch's own numbers are then means over the ghost batches
-        return []
     rows = [(name, before[name], batch[name], after[name]) for name in before]
     words = f"Inference can't wait for a batch: training keeps averages. momentum = {place.inner.momentum:.6g}."
     if "var" in before:

@@ -187,10 +187,11 @@ def find_place(subject: Subject, layer: str | None, unit: int) -> Place:
         raise UserError(f"there is no layer {layer}. Layers of this network: {', '.join(found)}.")
     block = found[layer]
     t = block.steps // 2 if block.recurrent else None
-    units = record(subject.model, block, subject.images, t).x.shape[1]
+    place = Place(subject.model, layer, block, unit, t, subject.images, subject.labels)
+    units = place.values.x.shape[1]
     if not 0 <= unit < units:
         raise UserError(f"there is no unit {unit} in layer {layer}: it has {units}, from 0 to {units - 1}.")
-    return Place(subject.model, layer, block, unit, t, subject.images, subject.labels)
+    return place
 
 
 def record(model: nn.Module, block: Recorded, images: Tensor, t: int | None) -> Values:
