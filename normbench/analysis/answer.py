@@ -4,24 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from normbench.analysis.best_lr import (
-    Choice,
-    best_lr_table,
-    choices,
-    compare_at_best_lr,
-    pair,
-    several,
-    smallest_batch_table,
-)
-from normbench.analysis.comparisons import LEVEL, Versus, compare_all, comparisons
+import pandas as pd
+
+from normbench.analysis.batch_sizes import smallest_batch_table
+from normbench.analysis.best_lr import Choice, best_lr_table, choices, compare_at_best_lr, lr_table, pair, several
+from normbench.analysis.comparisons import LEVEL, compare_all, comparisons
 from normbench.analysis.groups import Groups, Setting, label
 from normbench.analysis.inference_statistics import inference_table
 from normbench.analysis.leaderboard import leaderboard, leaderboard_table
-from normbench.analysis.lr_stability import lr_table
 from normbench.analysis.notes import SYNTHETIC
-from normbench.analysis.statistics import Comparison, estimate
-from normbench.analysis.tables import Table, format_p
+from normbench.analysis.statistics import estimate
+from normbench.analysis.tables import Table, format_p, records
 from normbench.analysis.targets import time_table
 from normbench.analysis.weight_perturbation import perturbation_table
 
@@ -72,24 +67,24 @@ def answer(groups: Groups, options: Options | None = None) -> list[str]:
     reference, margin = check(groups, options)
     found = compare_at_best_lr(groups, reference, margin)
     how = ", each at its own best lr" if several(choices(groups)) else ""
-    better = sorted(_having(found, "better"), key=_difference, reverse=True)
-    unsure = _having(found, "inconclusive")
-    if not found:
+    by_verdict = {word: records(found[found["verdict"] == word]) for word in found["verdict"].dropna().unique()}
+    unsure = by_verdict.get("inconclusive", [])
+    if not len(found):
         words = [f"Nothing to compare: all runs are of {reference}."]
-    elif better:
-        words = [f"Better than {reference}{how}: {_format_list([_format_measured(v) for v in better])}."]
+    elif better := sorted(by_verdict.get("better", []), key=_difference, reverse=True):
+        words = [f"Better than {reference}{how}: {_format_list([_format_measured(c) for c in better])}."]
     else:
         words = [f"No scheme is shown to be better than {reference}{how}."]
         if unsure:
             words[0] += f" Closest: {_format_measured(max(unsure, key=_difference))}: inconclusive."
     rest = {
-        "worse": _having(found, "worse"),
-        f"equivalent within {options.margin:g} points": _having(found, "equivalent"),
+        "worse": by_verdict.get("worse", []),
+        f"equivalent within {options.margin:g} points": by_verdict.get("equivalent", []),
         "inconclusive": unsure,
-        "without a pair of results": [v for v in found if v.verdict is None],
+        "without a pair of results": records(found[found["verdict"].isna()]),
     }
     counted = [
-        f"{len(some)} {word} ({_format_list([_format_name(v) for v in some])})" for word, some in rest.items() if some
+        f"{len(some)} {word} ({_format_list([_format_name(c) for c in some])})" for word, some in rest.items() if some
     ]
     if counted:
         words.append(f"Of {len(found)} comparison{'s' * (len(found) > 1)}: {'; '.join(counted)}.")
@@ -114,31 +109,24 @@ def check(groups: Groups, options: Options) -> tuple[str, float]:
     return options.reference, options.margin / 100
 
 
-def _having(found: Sequence[Versus], verdict: str) -> list[Versus]:
-    return [v for v in found if v.verdict == verdict]
+def _difference(comparison: Mapping[str, Any]) -> float:
+    return float(comparison["difference"])
 
 
-def _difference(versus: Versus) -> float:
-    return versus.result.difference or 0.0
-
-
-def _format_name(versus: Versus) -> str:
+def _format_name(comparison: Mapping[str, Any]) -> str:
     """Such as "selu at batch size 4, diverged"."""
-    pairing = versus.pairing
-    setting, statuses = label(pairing.setting, ""), set(pairing.arms[0].runs["status"])
+    setting, statuses = label(comparison["setting"], ""), set(comparison["ours"].runs["status"])
     why = f", {statuses.pop()}" if len(statuses) == 1 and statuses != {"complete"} else ""
-    return pairing.scheme + (f" at {setting}" if setting else "") + why
+    return comparison["scheme"] + (f" at {setting}" if setting else "") + why
 
 
-def _format_measured(versus: Versus) -> str:
-    result = versus.result
-    words = f"{_format_name(versus)}, {100 * (result.difference or 0.0):+.2f} points"
-    if result.low is not None and result.high is not None:
-        words += f" (95% interval {100 * result.low:+.2f} to {100 * result.high:+.2f}, {result.n} pairs,"
-        words += f" p {format_p(versus.p, '= ')} after Holm)"
-    else:
-        words += f" ({result.n} {'pair' if result.n == 1 else 'pairs'}: no interval)"
-    return words
+def _format_measured(comparison: Mapping[str, Any]) -> str:
+    difference, low, high, n = (comparison[key] for key in ("difference", "low", "high", "n"))
+    words = f"{_format_name(comparison)}, {100 * difference:+.2f} points"
+    if low is None:
+        return f"{words} ({n} {'pair' if n == 1 else 'pairs'}: no interval)"
+    p = format_p(comparison["p_holm"], "= ")
+    return f"{words} (95% interval {100 * low:+.2f} to {100 * high:+.2f}, {n} pairs, p {p} after Holm)"
 
 
 def _format_list(words: Sequence[str]) -> str:
@@ -164,7 +152,11 @@ def recommendations(groups: Groups, reference: str, margin: float) -> list[str]:
 
 
 def _recommend(setting: Setting, by_scheme: Mapping[str, Choice], reference: str, margin: float) -> str:
-    means = {scheme: mean for scheme, choice in by_scheme.items() if (mean := _validation(choice)) is not None}
+    means = {
+        scheme: choice.mean
+        for scheme, choice in by_scheme.items()
+        if choice.mean is not None and len(choice.shown.numbers("test_accuracy"))
+    }
     if len(means) < SCHEMES:
         return ""
     best = max(means, key=means.__getitem__)
@@ -176,12 +168,13 @@ def _recommend(setting: Setting, by_scheme: Mapping[str, Choice], reference: str
     if test.low is not None and test.high is not None:
         words.append(f" (95% interval {100 * test.low:.2f} to {100 * test.high:.2f}, {test.n} seeds)")
     if best != reference and reference in means:
-        [versus] = compare_all([pair(ours, by_scheme[reference])], margin)
-        words.append(f", {_gain(versus.result)} {reference}")
+        [gain] = records(compare_all([pair(ours, by_scheme[reference])], margin))
+        words.append(f", {_gain(gain)} {reference}")
         if cost := _cost(ours, by_scheme[reference]):
             words.append(f", in {cost:.2f} times its training time")
     compared = compare_all([pair(choice, ours) for choice in others], margin)
-    alike = [v.pairing.scheme for v in compared if v.result.difference is not None and (v.p is None or v.p >= LEVEL)]
+    differ = (pd.to_numeric(compared["p_holm"]) < LEVEL) | compared["difference"].isna()
+    alike = compared.loc[~differ, "scheme"].tolist()
     if alike:
         costs = {scheme: cost for scheme in alike if (cost := _cost(by_scheme[scheme], ours))}
         cheapest = min(costs, key=costs.__getitem__) if costs else None
@@ -191,20 +184,12 @@ def _recommend(setting: Setting, by_scheme: Mapping[str, Choice], reference: str
     return "".join(words) + "."
 
 
-def _validation(choice: Choice) -> float | None:
-    """Mean validation accuracy at the best lr; None where a run there has none."""
-    if choice.lr is None or not len(choice.shown.numbers("test_accuracy")):
-        return None
-    return choice.means.get(choice.lr)
-
-
-def _gain(result: Comparison) -> str:
-    if result.difference is None:
+def _gain(comparison: Mapping[str, Any]) -> str:
+    difference, low, high = (comparison[key] for key in ("difference", "low", "high"))
+    if difference is None:
         return "without a seed in common with"
-    interval = ""
-    if result.low is not None and result.high is not None:
-        interval = f" ({100 * result.low:+.2f} to {100 * result.high:+.2f})"
-    return f"{100 * result.difference:+.2f} points{interval} against"
+    interval = "" if low is None else f" ({100 * low:+.2f} to {100 * high:+.2f})"
+    return f"{100 * difference:+.2f} points{interval} against"
 
 
 def _cost(ours: Choice, theirs: Choice) -> float | None:

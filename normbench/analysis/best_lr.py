@@ -1,19 +1,33 @@
-"""Each scheme at its own best learning rate, against a reference at its own; the smallest batch size that works."""
+"""Each scheme at its own best learning rate, against a reference at its own; and how much the lr matters."""
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from normbench.analysis.comparisons import COLUMNS, FRESH, Pairing, Versus, compare_all, how_to_read, row
-from normbench.analysis.groups import Group, Groups, Setting, without
-from normbench.analysis.statistics import Comparison, estimate
-from normbench.analysis.tables import REMARKS, SCHEME, Column, Table, number, percent, row_start, setting_columns
+import pandas as pd
+
+from normbench.analysis.comparisons import COLUMNS, FIELDS, FRESH, Pair, compare_all, how_to_read, row
+from normbench.analysis.groups import Group, Groups, Setting, show, without
+from normbench.analysis.reproduce import again
+from normbench.analysis.statistics import estimate
+from normbench.analysis.tables import (
+    REMARKS,
+    SCHEME,
+    Column,
+    Table,
+    number,
+    percent,
+    records,
+    row_start,
+    setting_columns,
+)
 
 OVER = ("complete", "diverged")
-USABLE = ("usable", "unusable", "inconclusive")
+NEAR = 0.01  # accuracy within one point of the best
 MISSING = "Every scheme was run at one lr only. Runs at several, such as lr=0.01,0.1,1 after run -m, would supply it."
 
 
@@ -24,8 +38,8 @@ class Choice:
     Args:
         setting: all but the lr.
         groups: by lr, ascending.
-        grid: the lrs at which a run is over, with a result or diverged.
-        means: validation accuracy at each lr of the grid; None where a run diverged.
+        means: validation accuracy at each lr where a run is over, with a result or diverged: the grid; None where a
+            run diverged.
         lr: the best; None where no run is over.
         on: seeds that were run at two lrs or more, which decide.
         fresh: seeds that `lr` alone has, with which it was not chosen; all of them where there was no choice.
@@ -34,16 +48,24 @@ class Choice:
     setting: Setting
     scheme: str
     groups: dict[float, Group]
-    grid: tuple[float, ...]
     means: dict[float, float | None]
     lr: float | None
     on: frozenset[Any]
     fresh: frozenset[Any]
 
     @property
+    def grid(self) -> tuple[float, ...]:
+        return tuple(self.means)
+
+    @property
     def chosen(self) -> bool:
         """Whether there was a choice."""
-        return len(self.grid) > 1
+        return len(self.means) > 1
+
+    @property
+    def mean(self) -> float | None:
+        """Validation accuracy at the best lr; None where a run there has none."""
+        return None if self.lr is None else self.means[self.lr]
 
     @property
     def shown(self) -> Group:
@@ -99,23 +121,23 @@ def choose(setting: Setting, scheme: str, groups: dict[float, Group]) -> Choice:
         fresh = on
     elif best is not None and over[best] & on:  # without any of them, its other seeds have had to decide
         fresh = frozenset(over[best] - on)
-    return Choice(setting, scheme, groups, tuple(over), means, best, on, fresh)
+    return Choice(setting, scheme, groups, means, best, on, fresh)
 
 
-def pair(ours: Choice, theirs: Choice | None) -> Pairing:
+def pair(ours: Choice, theirs: Choice | None) -> Pair:
     """Both at their own best lr; on fresh seeds alone where there are three or more pairs of such."""
     if theirs is None:
-        return Pairing(ours.setting, ours.shown, ours.shown.missing("the reference"))
-    both = Pairing(ours.setting, ours.shown, theirs.shown)
+        return Pair(ours.setting, ours.shown, ours.shown.missing("the reference"))
     if not (ours.chosen or theirs.chosen):
-        return both
-    spent = ours.spent | theirs.spent
+        return Pair(ours.setting, ours.shown, theirs.shown)
+    spent, taken = ours.spent | theirs.spent, ours.seeds | theirs.seeds
+    if len(ours.fresh & theirs.fresh - spent) < FRESH:
+        return Pair(ours.setting, ours.shown, theirs.shown, chosen=True, taken=taken)
     fresh = (ours.fresh | theirs.fresh) - spent
-    chosen = len(ours.fresh & theirs.fresh - spent) < FRESH
-    return replace(both, seeds=None if chosen else fresh, chosen=chosen, taken=ours.seeds | theirs.seeds)
+    return Pair(ours.setting, ours.shown.with_seeds(fresh), theirs.shown.with_seeds(fresh), fresh=True, taken=taken)
 
 
-def compare_at_best_lr(groups: Groups, reference: str, margin: float) -> list[Versus]:
+def compare_at_best_lr(groups: Groups, reference: str, margin: float) -> pd.DataFrame:
     """Each scheme against the reference, each at its own best lr."""
     found = choices(groups).values()
     pairs = [(choice, by_scheme.get(reference)) for by_scheme in found for choice in by_scheme.values()]
@@ -127,7 +149,7 @@ def several(chosen: Choices) -> bool:
     return any(len(choice.groups) > 1 for by_scheme in chosen.values() for choice in by_scheme.values())
 
 
-def best_lr_table(groups: Groups, found: Sequence[Versus], reference: str, margin: float) -> Table:
+def best_lr_table(groups: Groups, found: pd.DataFrame, reference: str, margin: float) -> Table:
     """Test accuracy of each scheme at its own best lr, beside its comparison from `compare_at_best_lr`."""
     name, title = "own_lr", f"Against {reference}, each at its own best lr"
     columns = [
@@ -145,25 +167,19 @@ def best_lr_table(groups: Groups, found: Sequence[Versus], reference: str, margi
     chosen = choices(groups)
     if not several(chosen):
         return Table(name, title, "", columns, [], MISSING)
-    versus = {(v.pairing.setting, v.pairing.scheme): v for v in found}
+    compared = {(c["setting"], c["scheme"]): c for c in records(found)}
     rows = []
     for setting, by_scheme in chosen.items():
         theirs = by_scheme.get(reference)
         for scheme, choice in by_scheme.items():
-            fresh = choice.fresh if choice.chosen and len(choice.fresh) >= FRESH else None
-            alone = Versus(Pairing(setting, choice.shown, choice.shown.missing(""), fresh), Comparison(0))
-            v = versus.get((setting, scheme), alone)
-            compared = row(v, reference, margin)
-            if scheme == reference:
-                compared |= dict.fromkeys(("n", "unpaired_scheme", "unpaired_reference", "diverged_reference"))
-            test = estimate(v.pairing.arms[0].numbers("test_accuracy").tolist())
+            c = compared.get((setting, scheme)) or _alone(choice, margin)
+            test = estimate(c["ours"].numbers("test_accuracy").tolist())
             rows.append(
                 row_start(groups, scheme, setting)
-                | {"lr": choice.lr, "reference_lr": theirs.lr if theirs else None}
-                | {"validation_mean": choice.means.get(choice.lr) if choice.lr is not None else None}
-                | {"seeds": _seeds(choice, v.pairing.seeds), "test_n": test.n if test else 0}
+                | {"lr": choice.lr, "reference_lr": theirs.lr if theirs else None, "validation_mean": choice.mean}
+                | {"seeds": _seeds(choice, c["ours"], c["pair"]), "test_n": test.n if test else 0}
                 | {f"test_{key}": getattr(test, key, None) for key in ("mean", "low", "high", "median", "iqm")}
-                | compared
+                | row(c, reference)
             )
     caption = (
         "Each scheme at the lr with its highest mean validation accuracy (an lr at which a run diverged comes behind "
@@ -174,71 +190,111 @@ def best_lr_table(groups: Groups, found: Sequence[Versus], reference: str, margi
     return Table(name, title, caption, columns, rows)
 
 
-def _seeds(choice: Choice, used: Collection[Any] | None) -> str:
+def _alone(choice: Choice, margin: float) -> dict[str, Any]:
+    """What stands for the comparison of the reference, which is compared with nothing."""
+    fresh = choice.chosen and len(choice.fresh) >= FRESH
+    ours = choice.shown.with_seeds(choice.fresh) if fresh else choice.shown
+    pair = Pair(choice.setting, ours, ours.missing(""), fresh)
+    counts = {"diverged_scheme": ours.count("diverged"), "margin": margin, "command": "", "remarks": ""}
+    return dict.fromkeys(FIELDS) | counts | {"ours": ours, "pair": pair}
+
+
+def _seeds(choice: Choice, ours: Group, pair: Pair) -> str:
     if not choice.chosen:
-        return "one lr: nothing chosen" if choice.grid else "none"
-    if used is None:
+        return "one lr: nothing chosen" if choice.means else "none"
+    if not pair.fresh:
         return "the same seeds chose the lr"
-    seeds = sorted(used)
+    seeds = sorted(ours.seeds() | pair.theirs.seeds())
     unbroken = len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1))
     return "fresh: " + (f"{seeds[0]}..{seeds[-1]}" if unbroken else ", ".join(map(str, seeds)))
 
 
-def usable(versus: Versus, margin: float) -> str:
-    """usable: the interval of the difference lies above -margin; unusable: below; inconclusive: -margin is inside.
-
-    A scheme that is unsupported, or diverged in every run, is unusable where the reference has a result.
-    """
-    low, high, pairing = versus.result.low, versus.result.high, versus.pairing
-    if low is not None and low > -margin:
-        return "usable"
-    if high is not None and high < -margin:
-        return "unusable"
-    fails = pairing.group.count("unsupported", "diverged") == len(pairing.group.members)
-    return "unusable" if fails and pairing.reference.count("complete") else "inconclusive"
-
-
-def smallest_batch_table(groups: Groups, found: Sequence[Versus], reference: str, margin: float) -> Table:
-    """From the comparisons of `compare_at_best_lr`, so that fewer updates at large batches count against nobody."""
-    name, title = "smallest_batch", "Smallest usable batch size"
+def lr_table(groups: Groups) -> Table:
+    """How much the lr matters: best, edge of the grid, width of the band that works."""
+    name, title = "lr_stability", "How much the learning rate matters"
     columns = [
         SCHEME,
-        *setting_columns(groups, "lr", "batch_size"),
-        Column("smallest_usable", "smallest usable", number("{:g}")),
-        *(Column(word, word, numeric=False) for word in USABLE),
+        *setting_columns(groups, "lr"),
+        Column("lrs", "lrs tried", numeric=False),
+        Column("best_lr", "best lr", number("{:g}")),
+        Column("validation_mean", "validation % there", percent),
+        Column("band_text", "decades near the best of all", str, "band"),
+        Column("own_band_text", "decades near its own best", str, "own_band"),
+        Column("largest_stable_text", "largest stable lr", str, "largest_stable"),
         REMARKS,
+        Column("command", "to look further", str, numeric=False),
     ]
-    if "batch_size" not in groups.varying:
-        note = "All runs have the same batch size. Runs at several, such as batch_size=2,8,32 after run -m, supply it."
-        return Table(name, title, "", columns, [], note)
-    by_size: dict[tuple[Setting, str], dict[int, str]] = defaultdict(dict)
-    for v in found:
-        key = without(v.pairing.setting, "batch_size"), v.pairing.scheme
-        by_size[key][dict(v.pairing.setting)["batch_size"]] = usable(v, margin)
-    rows = [
-        {k: v for k, v in row_start(groups, scheme, setting).items() if k != "batch_size"} | _sizes_row(sizes)
-        for (setting, scheme), sizes in by_size.items()
-    ]
+    chosen = choices(groups)
+    if not several(chosen):
+        return Table(name, title, "", columns, [], MISSING)
+    rows = []
+    for setting, by_scheme in chosen.items():
+        top = max((m for c in by_scheme.values() for m in c.means.values() if m is not None), default=None)
+        rows += [row_start(groups, scheme, setting) | _lr_row(choice, top) for scheme, choice in by_scheme.items()]
+    every = [choice for by_scheme in chosen.values() for choice in by_scheme.values()]
+    runs = sum(len(choice.groups[lr].having(*OVER)) for choice in every for lr in choice.grid)
     caption = (
-        f"From {sum(v.result.n for v in found)} pairs of runs, each scheme and {reference} at its own best lr for that "
-        f"batch size. Usable: the 95% interval of the paired difference in test accuracy lies above -{100 * margin:g} "
-        "points; unusable: below it, or the scheme cannot be trained there; otherwise inconclusive: more seeds would "
-        "tell. Smallest usable: the smallest above all that are unusable. New seeds on this test set, not new images."
+        f"Validation accuracy, mean over the seeds that were run at two lrs or more, from {runs} runs. "
+        "Decades: "
+        "log10(highest / lowest) of the unbroken row of lrs around a scheme's best whose means lie within one point of "
+        "the best of all schemes in the setting, or of its own best; 0.0: one lr alone, –: none; ≥: the row ends where "
+        "the lrs tried end. An lr at which a run diverged is in no band. Largest stable lr: no run there diverged or "
+        "ended at chance. The wider, the less the lr needs tuning."
     )
-    note = "" if rows else f"All runs are of {reference}. Runs of another scheme would supply it."
-    return Table(name, title, caption if rows else "", columns, rows, note)
+    return Table(name, title, caption, columns, rows)
 
 
-def _sizes_row(sizes: dict[int, str]) -> dict[str, Any]:
-    by_word = {word: sorted(s for s in sizes if sizes[s] == word) for word in USABLE}
-    largest_unusable = max(by_word["unusable"], default=None)
-    smallest = min((s for s in by_word["usable"] if s > (largest_unusable or 0)), default=None)
-    remarks = []
-    if smallest is not None and smallest == min(sizes):
-        remarks.append("the smallest tried: it may be usable below")
-    if smallest is None:
-        remarks.append("not shown usable at any size" + (" above" if by_word["usable"] else ""))
-    if smallest is not None and any((largest_unusable or 0) < s < smallest for s in by_word["inconclusive"]):
-        remarks.append("smaller sizes are inconclusive")
-    words: dict[str, Any] = {word: ", ".join(map(str, found)) for word, found in by_word.items()}
-    return {"smallest_usable": smallest, "largest_unusable": largest_unusable} | words | {"remarks": "; ".join(remarks)}
+def band(choice: Choice, best: float | None) -> tuple[float, ...]:
+    """The unbroken row of lrs around the scheme's best whose means lie within one point of `best`."""
+    near = [m is not None and best is not None and m >= best - NEAR - 1e-12 for m in choice.means.values()]
+    if choice.lr is None or not near[middle := choice.grid.index(choice.lr)]:
+        return ()
+    low = high = middle
+    while low and near[low - 1]:
+        low -= 1
+    while high + 1 < len(near) and near[high + 1]:
+        high += 1
+    return choice.grid[low : high + 1]
+
+
+def _lr_row(choice: Choice, top: float | None) -> dict[str, Any]:
+    groups, words = choice.groups, []
+    for lr, group in groups.items():
+        counts = {"diverged": group.count("diverged"), "at chance": group.at_chance}
+        words += [f"{n} of {len(group.members)} {what} at lr {lr:g}" for what, n in counts.items() if n]
+        words += [] if lr in choice.means else [f"{group.members[0].status} at lr {lr:g}"]
+    working = (g for lr in choice.grid if (g := groups[lr]).count("complete") - g.at_chance == len(g.members))
+    stable = max((float(group.values["lr"]) for group in working), default=None)
+    edge, command = _edge(choice)
+    row: dict[str, Any] = {
+        "lrs": ", ".join(show(lr) for lr in groups),
+        "seeds": " ".join(str(seed) for seed in sorted(choice.on)),
+        "best_lr": choice.lr,
+        "validation_mean": choice.mean,
+        "largest_stable": stable,
+        "largest_stable_text": _at_least("{:g}", stable, stable in choice.grid[-1:]),
+        "remarks": "; ".join([*edge, *words]),
+        "command": command,
+    }
+    for name, lrs in (("band", band(choice, top)), ("own_band", band(choice, choice.mean))):
+        width = math.log10(lrs[-1] / lrs[0]) if lrs else None
+        ends = bool(lrs) and (lrs[0] == choice.grid[0] or lrs[-1] == choice.grid[-1])
+        row |= {name: width, f"{name}_text": _at_least("{:.1f}", width, ends)}
+    return row
+
+
+def _at_least(pattern: str, value: float | None, more: bool) -> str:
+    return "–" if value is None else ("≥ " if more else "") + pattern.format(value)
+
+
+def _edge(choice: Choice) -> tuple[list[str], str]:
+    """Where the best lr lies at the end of those tried: a remark with the next to try, and the command."""
+    if choice.lr is None or not choice.chosen or choice.lr not in (choice.grid[0], choice.grid[-1]):
+        return [], ""
+    lowest = choice.lr == choice.grid[0]
+    beyond = [lr for lr in choice.groups if (lr < choice.lr if lowest else lr > choice.lr)]  # begun, but none is over
+    neighbour = choice.grid[1] if lowest else choice.grid[-2]
+    following = (max(beyond) if lowest else min(beyond)) if beyond else float(f"{choice.lr**2 / neighbour:.3g}")
+    word = "smallest" if lowest else "largest"
+    words = f"best at the {word} lr {'that is over' if beyond else 'tried'}: add lr={show(following)}"
+    return [words], again([choice.shown.members[0]], lr=[show(following)], seed=sorted(choice.on))

@@ -1,15 +1,21 @@
-"""Schemes against a reference, paired by seed: everything but the scheme is the same, the first weights included."""
+"""Schemes against a reference, paired by seed: everything but the scheme is the same, the first weights included.
+
+A comparison is a row of a frame: what is compared (`setting`, `scheme`, and the groups of runs `ours` and `theirs`),
+the numbers of `statistics.compare`, adjusted p values, the verdict from them, and what would settle it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 from typing import Any
 
+import pandas as pd
+
 from normbench.analysis.groups import Group, Groups, Setting
 from normbench.analysis.reproduce import again
-from normbench.analysis.statistics import MOST, Comparison, compare, holm, seeds_needed, verdict
+from normbench.analysis.statistics import MOST, compare, holm, seeds_needed, verdict
 from normbench.analysis.tables import (
     REMARKS,
     SCHEME,
@@ -18,6 +24,7 @@ from normbench.analysis.tables import (
     format_p,
     number,
     points,
+    records,
     row_start,
     setting_columns,
 )
@@ -28,88 +35,56 @@ FRESH = 3  # fresh seeds from which on they replace those that chose an lr: the 
 
 
 @dataclass(frozen=True, eq=False)
-class Pairing:
+class Pair:
     """What is compared with what. A group without runs stands for one that is missing.
 
     Args:
         setting: what both share.
-        seeds: only runs with these; None: all.
-        chosen: these seeds have helped to choose an lr, so that only fresh ones will count once there are some.
+        fresh: these runs alone did not choose the lr.
+        chosen: the seeds have helped to choose an lr, so that only fresh ones will count once there are some.
         taken: seeds that would not be fresh.
     """
 
     setting: Setting
-    group: Group
-    reference: Group
-    seeds: Collection[Any] | None = None
+    ours: Group
+    theirs: Group
+    fresh: bool = False
     chosen: bool = False
     taken: Collection[Any] = ()
 
-    @property
-    def scheme(self) -> str:
-        return self.group.scheme
 
-    @property
-    def arms(self) -> tuple[Group, Group]:
-        """The runs that take part: of the scheme, and of the reference."""
-        if self.seeds is None:
-            return self.group, self.reference
-        return self.group.with_seeds(self.seeds), self.reference.with_seeds(self.seeds)
+# The columns of a table of comparisons, after what is compared. Accuracies, differences and the margin are fractions of
+# 1; p values without "holm" are not adjusted.
+FIELDS = ("n", "unpaired_scheme", "unpaired_reference", "diverged_scheme", "diverged_reference", "difference", "low",
+          "high", "sd", "correlation", "p", "p_holm", "margin", "p_equivalent", "p_equivalent_holm", "verdict",
+          "seeds_needed", "command", "remarks")  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False)
-class Versus:
-    """A comparison with what depends on the others of its table: adjusted p values and the verdict from them."""
-
-    pairing: Pairing
-    result: Comparison
-    p: float | None = None
-    p_equivalent: float | None = None
-    verdict: str | None = None
-    seeds_needed: int | None = None
-    command: str = ""
-    remarks: str = ""
-
-
-def compare_all(pairings: Sequence[Pairing], margin: float) -> list[Versus]:
-    """Compare test accuracies pair by pair, and adjust over all of them: one call is one table.
+def compare_all(pairs: Sequence[Pair], margin: float) -> pd.DataFrame:
+    """Test accuracies compared seed by seed, a row for each pair; p values adjusted over all: one call is one table.
 
     Args:
         margin: of equivalence, as a fraction: 0.005 is half a point.
     """
-    results = []
-    for pairing in pairings:
-        ours, theirs = (arm.numbers("test_accuracy") for arm in pairing.arms)
-        seeds = [seed for seed in ours.index if seed in theirs.index]
-        results.append(compare(ours.reindex(seeds).tolist(), theirs.reindex(seeds).tolist(), margin))
-    adjusted, adjusted_equivalent = holm([r.p for r in results]), holm([r.p_equivalent for r in results])
-    levels = (_level(adjusted), _level(adjusted_equivalent))
-    found = []
-    for pairing, result, p, p_eq in zip(pairings, results, adjusted, adjusted_equivalent, strict=True):
-        word, needed, command = verdict(result.difference, p, p_eq, LEVEL), None, ""
-        remarks = _remarks(pairing, result)
-        if word == "inconclusive" and result.n == 1:
-            command = _command(pairing, FIRST if pairing.chosen else FIRST - 1)
-        elif word == "inconclusive" and result.sd and result.difference is not None:
-            needed = seeds_needed(result.difference, result.sd, margin, *levels)
-            if needed is None:
-                remarks.append(f"too small a difference for seeds to settle: more than {MOST} needed at this spread")
-            else:
-                command = _command(pairing, max(needed, FRESH) if pairing.chosen else needed - result.n)
-        found.append(Versus(pairing, result, p, p_eq, word, needed, command, "; ".join(remarks)))
-    return found
+    found = pd.DataFrame([_compared(pair, margin) for pair in pairs])
+    found = found.reindex(columns=["setting", "scheme", "ours", "theirs", "pair", *FIELDS]).astype(object)
+    for p in ("p", "p_equivalent"):
+        found[f"{p}_holm"] = holm(found[p])
+    levels = [_level(found["p_holm"]), _level(found["p_equivalent_holm"])]
+    rows = [row | _settled(row, margin, levels) for row in records(found)]
+    return pd.DataFrame(rows, columns=found.columns, dtype=object)
 
 
-def comparisons(groups: Groups, reference: str, margin: float) -> tuple[Table, list[Versus]]:
+def comparisons(groups: Groups, reference: str, margin: float) -> tuple[Table, pd.DataFrame]:
     """Each scheme against `reference` where everything else is the same, the lr too: the table, and what is in it."""
-    pairings = [
-        Pairing(setting, group, by_scheme.get(reference) or group.missing("the reference"))
+    pairs = [
+        Pair(setting, group, by_scheme.get(reference) or group.missing("the reference"))
         for setting, by_scheme in groups.settings.items()
         for group in by_scheme.values()
         if group.scheme != reference
     ]
-    found = compare_all(pairings, margin)
-    rows = [row_start(groups, v.pairing.scheme, v.pairing.setting) | row(v, reference, margin) for v in found]
+    found = compare_all(pairs, margin)
+    rows = [row_start(groups, c["scheme"], c["setting"]) | row(c, reference) for c in records(found)]
     caption = (
         f"Each scheme against {reference}, all settings equal, the lr too: test accuracy of the scheme minus that of "
         f"{reference} for the same seed. {how_to_read(found, margin)}"
@@ -119,22 +94,9 @@ def comparisons(groups: Groups, reference: str, margin: float) -> tuple[Table, l
     return Table("comparisons", f"Against {reference}, same lr", caption if rows else "", columns, rows, note), found
 
 
-def row(versus: Versus, reference: str, margin: float) -> dict[str, Any]:
-    """Accuracies, differences and the margin are fractions of 1; the p values without "holm" are not adjusted."""
-    result, pairing = versus.result, versus.pairing
-    arms = dict(zip(("scheme", "reference"), pairing.arms, strict=True))
-    return {
-        "reference": reference,
-        "n": result.n,
-        **{f"unpaired_{name}": len(arm.numbers("test_accuracy")) - result.n for name, arm in arms.items()},
-        **{f"diverged_{name}": arm.count("diverged") for name, arm in arms.items()},
-        **{name: getattr(result, name) for name in ("difference", "low", "high", "sd", "correlation", "p")},
-        "p_holm": versus.p,
-        "margin": margin,
-        "p_equivalent": result.p_equivalent,
-        "p_equivalent_holm": versus.p_equivalent,
-        **{name: getattr(versus, name) for name in ("verdict", "seeds_needed", "command", "remarks")},
-    }
+def row(comparison: dict[str, Any], reference: str) -> dict[str, Any]:
+    """What a table shows of a comparison."""
+    return {"reference": reference} | {name: comparison[name] for name in FIELDS}
 
 
 COLUMNS = (
@@ -152,55 +114,80 @@ COLUMNS = (
 )
 
 
-def how_to_read(found: Sequence[Versus], margin: float) -> str:
-    pairs = sum(v.result.n for v in found)
-    tests = sum(v.result.p is not None for v in found)
+def how_to_read(found: pd.DataFrame, margin: float) -> str:
     return (
-        f"From {pairs} pairs of runs; a run that diverged or is missing takes its pair out, which is counted here. "
+        f"From {found['n'].sum()} pairs of runs; a run that diverged or is missing takes its pair out, which is "
+        "counted here. "
         "Intervals are 95% Student t for the mean difference, one by one: new seeds on this test set, not new images. "
-        f"p values are adjusted over the {tests} comparisons of this table that can be tested (Holm). better, worse: "
-        "paired t test, p < 0.05. equivalent: less than "
+        f"p values are adjusted over the {found['p'].notna().sum()} comparisons of this table that can be tested "
+        "(Holm). better, worse: paired t test, p < 0.05. equivalent: less than "
         f"{100 * margin:g} points apart (TOST, p < 0.05), which goes first, as such a difference does not matter. "
         "inconclusive: neither; the seeds are what would give a verdict with 80% power at the difference and spread "
         "seen so far. A correlation above 0 says that pairing by seed helps."
     )
 
 
-def _level(adjusted: Iterable[float | None]) -> float:
+def _compared(pair: Pair, margin: float) -> dict[str, Any]:
+    """A row without what depends on the others."""
+    arms = {"scheme": pair.ours, "reference": pair.theirs}
+    ours, theirs = (arm.numbers("test_accuracy") for arm in arms.values())
+    both = ours.index[ours.index.isin(theirs.index)]
+    found = compare(ours[both].tolist(), theirs[both].tolist(), margin)
+    unpaired = {"unpaired_scheme": len(ours) - len(both), "unpaired_reference": len(theirs) - len(both)}
+    diverged = {f"diverged_{name}": arm.count("diverged") for name, arm in arms.items()}
+    what = {"setting": pair.setting, "scheme": pair.ours.scheme, "ours": pair.ours, "theirs": pair.theirs, "pair": pair}
+    return what | found | unpaired | diverged | {"margin": margin, "remarks": _remarks(pair, found)}
+
+
+def _settled(row: dict[str, Any], margin: float, levels: Sequence[float]) -> dict[str, Any]:
+    """The verdict, and where there is none how many seeds would give one: a command, or a remark that none would."""
+    pair, remarks = row["pair"], row["remarks"]
+    word, needed, command = verdict(row["difference"], row["p_holm"], row["p_equivalent_holm"], LEVEL), None, ""
+    if word == "inconclusive" and row["n"] == 1:
+        command = _command(pair, FIRST if pair.chosen else FIRST - 1)
+    elif word == "inconclusive" and row["sd"]:
+        needed = seeds_needed(row["difference"], row["sd"], margin, *levels)
+        if needed is None:
+            remarks.append(f"too small a difference for seeds to settle: more than {MOST} needed at this spread")
+        else:
+            command = _command(pair, max(needed, FRESH) if pair.chosen else needed - row["n"])
+    return {"verdict": word, "seeds_needed": needed, "command": command, "remarks": "; ".join(remarks)}
+
+
+def _level(adjusted: pd.Series) -> float:
     """What the next comparison to pass has to undercut: where Holm's procedure has stopped."""
-    return LEVEL / max(1, sum(p is not None and p >= LEVEL for p in adjusted))
+    return LEVEL / max(1, int((adjusted >= LEVEL).sum()))
 
 
-def _remarks(pairing: Pairing, result: Comparison) -> list[str]:
+def _remarks(pair: Pair, found: dict[str, Any]) -> list[str]:
     """What became of the runs that are in no pair, and what a reader could take wrongly."""
     words = []
-    ours, theirs = pairing.arms
-    for arm in (ours, theirs):
+    for arm in (pair.ours, pair.theirs):
         parts = [f"{n} {s}" for s in ("diverged", "failed", "running", "interrupted") if (n := arm.count(s))]
         parts += [f"{arm.at_chance} at chance"] if arm.at_chance else []
         words += [f"{arm.scheme}: {', '.join(parts)} of {len(arm.members)}"] if parts else []
         words += dict.fromkeys(f"{arm.scheme} unsupported: {run.reason}" for run in arm.having("unsupported"))
         words += [] if arm.members else [f"no run of {arm.scheme} here"]
-    for arm, other in ((ours, theirs), (theirs, ours)):
+    for arm, other in ((pair.ours, pair.theirs), (pair.theirs, pair.ours)):
         name = arm.scheme
-        if result.n and arm.count("diverged") and not other.count("diverged"):
+        if found["n"] and arm.count("diverged") and not other.count("diverged"):
             words.append(f"the pairs left flatter {name}: {name} diverged for other seeds and {other.scheme} did not")
         if other.members and (alone := sorted(arm.seeds() - other.seeds())):
             words.append(f"seed {', '.join(map(str, alone))} of {name} has no partner")
-    if result.n > 1 and result.sd == 0:
-        same = "the same accuracy" if abs(result.difference or 0.0) < 1e-12 else "the same difference"
-        words.append(f"{same} in all {result.n} pairs: without a spread there is no interval and no test")
+    if found["n"] > 1 and found["sd"] == 0:
+        same = "the same accuracy" if abs(found["difference"]) < 1e-12 else "the same difference"
+        words.append(f"{same} in all {found['n']} pairs: without a spread there is no interval and no test")
     return words
 
 
-def _command(pairing: Pairing, missing: int) -> str:
+def _command(pair: Pair, missing: int) -> str:
     """Completes pairs of which a half is missing or failed, then takes seeds that neither arm has seen."""
-    groups = [group for group in (pairing.group, pairing.reference) if group.members]
-    known = set(pairing.taken).union(*(group.seeds() for group in groups))
+    arms = [arm for arm in (pair.ours, pair.theirs) if arm.members]
+    known = set(pair.taken).union(*(arm.seeds() for arm in arms))
     halves = set[Any]()
-    if not pairing.chosen:
-        lost = set[Any]().union(*(group.seeds("diverged", "unsupported") for group in groups))
-        halves = set[Any]().union(*(arm.seeds() for arm in pairing.arms)) - lost
-        halves -= set.intersection(*(group.seeds("complete") for group in groups))
+    if not pair.chosen:
+        lost = set[Any]().union(*(arm.seeds("diverged", "unsupported") for arm in arms))
+        halves = set[Any]().union(*(arm.seeds() for arm in arms)) - lost
+        halves -= set.intersection(*(arm.seeds("complete") for arm in arms))
     asked = [*sorted(halves), *islice(count(max(known) + 1), missing)][:missing]
-    return again([group.members[0] for group in groups], seed=asked)
+    return again([arm.members[0] for arm in arms], seed=asked)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
+
+import pandas as pd
 
 from normbench.analysis.groups import Group, Groups
 from normbench.analysis.measured import has_rows, rows
@@ -25,18 +27,14 @@ def accuracies(run: Run) -> dict[str, float]:
     return {kind: float(value) for kind, value in zip(table.statistics, table.accuracy, strict=True) if kind in KINDS}
 
 
-def parts(found: Mapping[str, float], none: float) -> dict[str, float]:
-    """loss = none - ema = (precise - ema) + (none - precise): recovered by re-estimation, and lost in training."""
-    ema, precise = found["ema"], found["precise"]
-    return {"loss": none - ema, "recovered": precise - ema, "lost": none - precise}
-
-
 def inference_table(groups: Groups) -> Table:
     made = []
     for group in groups.groups:
         by_seed = {run.seed: accuracies(run) for run in group.having("complete")}
-        measured = {seed: found for seed, found in by_seed.items() if {"ema", "precise"} <= found.keys()}
-        if measured:
+        measured = pd.DataFrame.from_dict(by_seed, "index", columns=KINDS, dtype=float).dropna(
+            subset=["ema", "precise"]
+        )
+        if len(measured):
             row = _row(group, measured, groups.settings[group.setting].get("none"))
             made.append(row_start(groups, group.scheme, group.setting) | row)
     if not made:
@@ -62,14 +60,22 @@ def inference_table(groups: Groups) -> Table:
     return Table(NAME, TITLE, caption, columns, made)
 
 
-def _row(group: Group, found: Mapping[Any, Mapping[str, float]], none: Group | None) -> dict[str, Any]:
-    theirs = none.numbers("validation_accuracy").to_dict() if none else {}
-    split = [parts(own, theirs[seed]) for seed, own in found.items() if seed in theirs]
-    row: dict[str, Any] = {"n": len(found), "pairs": len(split)}
+def _row(group: Group, found: pd.DataFrame, none: Group | None) -> dict[str, Any]:
+    """From a row of accuracies per seed: loss = none - ema = (precise - ema) + (none - precise), what re-estimation
+    recovers and what was lost in training.
+    """
+    theirs = none.numbers("validation_accuracy") if none else pd.Series(dtype=float)
+    paired = found[found.index.isin(theirs.index)]
+    split = {
+        "loss": theirs[paired.index] - paired["ema"],
+        "recovered": paired["precise"] - paired["ema"],
+        "lost": theirs[paired.index] - paired["precise"],
+    }
+    row: dict[str, Any] = {"n": len(found), "pairs": len(paired)}
     for kind in KINDS:
-        row |= _numbers(kind, [own[kind] for own in found.values() if kind in own])
-    for part in PARTS:
-        row |= _numbers(part, [one[part] for one in split], sign="+")
+        row |= _numbers(kind, found[kind].dropna().tolist())
+    for part, values in split.items():
+        row |= _numbers(part, values.tolist(), sign="+")
     missing = group.count("complete") - len(found)
     return row | {"remarks": ", ".join([*without_result(group), *[f"{missing} not measured"] * bool(missing)])}
 

@@ -10,11 +10,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy.special import gammaincinv, ndtr, stdtr, stdtrit
 
 MOST, POWER = 50, 0.8  # pairs that are planned at most, and the chance of a verdict that they are planned for
+COMPARED = ("difference", "low", "high", "sd", "correlation", "p", "p_equivalent")  # of pairs, besides their number n
 
 
 @dataclass(frozen=True)
@@ -37,24 +40,6 @@ class Estimate:
         if self.low is None or self.high is None or other.low is None or other.high is None:
             return None
         return self.low <= other.high and other.low <= self.high
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Paired differences, scheme minus reference. What `n` pairs can't give is None.
-
-    `low` and `high` bound the mean difference (95%, not adjusted for other comparisons), `sd` is that of the
-    differences, `p` of the paired t test, `p_equivalent` of the test of equivalence; `correlation` of the pairs.
-    """
-
-    n: int
-    difference: float | None = None
-    low: float | None = None
-    high: float | None = None
-    sd: float | None = None
-    p: float | None = None
-    p_equivalent: float | None = None
-    correlation: float | None = None
 
 
 def estimate(values: Sequence[float], confidence: float = 0.95) -> Estimate | None:
@@ -90,8 +75,12 @@ def interquartile_mean(values: Sequence[float] | np.ndarray) -> float:
     return float(x[cut : len(x) - cut].mean())
 
 
-def compare(values: Sequence[float], reference: Sequence[float], margin: float) -> Comparison:
+def compare(values: Sequence[float], reference: Sequence[float], margin: float) -> dict[str, Any]:
     """Compare two sequences whose elements belong together: values[i] and reference[i] have the same seed.
+
+    Returns the columns `n`, `difference` (the mean of values - reference), `low` and `high` (its 95% interval, not
+    adjusted for other comparisons), `sd` of the differences, `correlation` of the pairs, `p` of the paired t test and
+    `p_equivalent` of the test of equivalence; None is what n pairs can't give.
 
     With d = values - reference, m its mean and e = s / sqrt(n), t = m / e tests "no difference" (two-sided), and
     p_equivalent = max(P(T > (m + margin) / e), P(T < (m - margin) / e)) tests "margin or more apart" (TOST: two
@@ -111,36 +100,33 @@ def compare(values: Sequence[float], reference: Sequence[float], margin: float) 
     if not margin > 0:
         raise ValueError(f"the margin of equivalence is above 0, got {margin}. 0.5 points are 0.005.")
     n, d = len(a), a - b
+    found: dict[str, Any] = {"n": n} | dict.fromkeys(COMPARED)
     if n == 0:
-        return Comparison(0)
-    mean = float(d.mean())
-    correlation = float(np.corrcoef(a, b)[0, 1]) if n > 2 and not _constant(a) and not _constant(b) else None
-    if n == 1:
-        return Comparison(1, mean)
-    if _constant(d, max(np.abs(a).max(), np.abs(b).max())):
-        return Comparison(n, mean, sd=0.0, correlation=correlation)
-    sd = float(d.std(ddof=1))
-    half, error = _half_width(d, 0.95), sd / math.sqrt(n)
-    p = 2 * float(stdtr(n - 1, -abs(mean) / error))
-    p_equivalent = max(float(stdtr(n - 1, -(mean + margin) / error)), float(stdtr(n - 1, (mean - margin) / error)))
-    return Comparison(n, mean, mean - half, mean + half, sd, p, p_equivalent, correlation)
+        return found
+    found["difference"] = mean = float(d.mean())
+    if n > 2 and not _constant(a) and not _constant(b):
+        found["correlation"] = float(np.corrcoef(a, b)[0, 1])
+    if n > 1 and _constant(d, max(np.abs(a).max(), np.abs(b).max())):
+        found["sd"] = 0.0
+    elif n > 1:
+        sd, half = float(d.std(ddof=1)), _half_width(d, 0.95)
+        error = sd / math.sqrt(n)
+        one_sided = [float(stdtr(n - 1, t / error)) for t in (-mean - margin, mean - margin)]
+        found |= {"low": mean - half, "high": mean + half, "sd": sd}
+        found |= {"p": 2 * float(stdtr(n - 1, -abs(mean) / error)), "p_equivalent": max(one_sided)}
+    return found
 
 
-def holm(p_values: Sequence[float | None]) -> list[float | None]:
+def holm(p_values: pd.Series) -> pd.Series:
     """p values adjusted so that among them all the chance of one false rejection at 5% stays below 5%.
 
-    The i-th smallest of m becomes max over j <= i of min(1, (m - j + 1) p_j). None, a test that could not be made,
-    stays None and does not count.
+    The i-th smallest of m becomes max over j <= i of min(1, (m - j + 1) p_j). NaN, a test that could not be made,
+    stays NaN and does not count.
 
     Source: Holm 1979, Scand. J. Statist. 6.
     """
-    known = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
-    adjusted: list[float | None] = [None] * len(p_values)
-    highest = 0.0
-    for rank, (p, place) in enumerate(known):
-        highest = max(highest, min(1.0, (len(known) - rank) * p))
-        adjusted[place] = highest
-    return adjusted
+    known = pd.to_numeric(p_values).dropna().sort_values(kind="stable")
+    return (known * np.arange(len(known), 0, -1)).clip(upper=1).cummax().reindex(p_values.index)
 
 
 def verdict(difference: float | None, p: float | None, p_equivalent: float | None, level: float = 0.05) -> str | None:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+
 from normbench.analysis.groups import STATUSES, Group, Groups, Setting, show
 
 
@@ -60,11 +62,17 @@ class Table:
 
     def to_markdown(self) -> str:
         lines = [f"## {escape(self.title)}", "", escape(self.caption or self.note), ""]
-        if self.rows:
-            lines += [line([column.heading for column in self.columns])]
-            lines += [line(["---:" if column.numeric else "---" for column in self.columns])]
-            lines += [line(self.texts(row)) for row in self.rows]
-        return "\n".join(lines) + "\n"
+        return "\n".join([*lines, *(self.lines() if self.rows else [])]) + "\n"
+
+    def lines(self) -> list[str]:
+        """The table alone, in Markdown."""
+        headings, marks = zip(*((c.heading, "---:" if c.numeric else "---") for c in self.columns), strict=True)
+        return [line(headings), line(marks), *(line(self.texts(row)) for row in self.rows)]
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a frame as dictionaries, None where there is no value."""
+    return frame.astype(object).where(frame.notna(), None).to_dict("records")
 
 
 def line(values: Sequence[str]) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from normbench.analysis.groups import Group, Groups
+from normbench.analysis.groups import Groups
 from normbench.analysis.measured import rows
-from normbench.analysis.statistics import estimate
-from normbench.analysis.tables import REMARKS, SCHEME, Column, Table, number, row_start, setting_columns
+from normbench.analysis.tables import REMARKS, SCHEME, Column, Table, number, records, row_start, setting_columns
 from normbench.runs import Run
 
 WINDOW = 20  # updates whose mean loss is compared
@@ -19,11 +18,16 @@ LOSSES = [f"{mode}_{when}" for mode in ("training", "evaluation") for when in ("
 
 def perturbation_table(groups: Groups) -> Table | None:
     """None where no run had its weights changed."""
-    found = [
-        row_start(groups, group.scheme, group.setting) | _row(group)
-        for group in groups.groups
-        if any("perturbation" in run.summary for run in group.members)
-    ]
+    found = []
+    for group in groups.groups:
+        perturbed = [run for run in group.having("complete", "diverged") if "perturbation" in run.summary]
+        if any("perturbation" in run.summary for run in group.members):
+            losses = pd.DataFrame([run.summary["perturbation"] for run in perturbed]).reindex(columns=LOSSES)
+            means = losses.apply(pd.to_numeric, errors="coerce").replace([math.inf, -math.inf], math.nan).mean()
+            late = pd.Series([recovery(run) for run in perturbed], dtype=float).median()
+            diverged = f"{n} diverged" if (n := group.count("diverged")) else ""
+            row = {**means, "recovery": late, "n": len(perturbed), "remarks": diverged}
+            found.append(row_start(groups, group.scheme, group.setting) | row)
     if not found:
         return None
     columns = [
@@ -42,7 +46,7 @@ def perturbation_table(groups: Groups) -> Table | None:
         f"{WINDOW} updates whose mean training loss is no higher than that of the {WINDOW} before the change; median "
         "over seeds, a run that never gets there or diverges being later than all others."
     )
-    return Table("scale_shock", "A sudden change of scale", caption, columns, found)
+    return Table("scale_shock", "A sudden change of scale", caption, columns, records(pd.DataFrame(found)))
 
 
 def recovery(run: Run) -> float:
@@ -56,19 +60,3 @@ def recovery(run: Run) -> float:
         if len(before) and np.mean(window) <= np.mean(before):  # NaN, of a run that diverged, is not
             return float(end - perturbed)
     return math.inf
-
-
-def _row(group: Group) -> dict[str, Any]:
-    perturbed = [run for run in group.having("complete", "diverged") if "perturbation" in run.summary]
-    means = {}
-    for name in LOSSES:
-        values = [v for r in perturbed if (v := r.summary["perturbation"].get(name)) is not None and math.isfinite(v)]
-        found = estimate(values)
-        means[name] = found.mean if found else None
-    diverged = group.count("diverged")
-    return {
-        **means,
-        "recovery": float(np.median([recovery(run) for run in perturbed])) if perturbed else None,
-        "n": len(perturbed),
-        "remarks": f"{diverged} diverged" if diverged else "",
-    }

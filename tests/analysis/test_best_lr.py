@@ -10,11 +10,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from normbench.analysis.best_lr import best_lr_table, choices, compare_at_best_lr, smallest_batch_table, usable
-from normbench.analysis.comparisons import Pairing, Versus
+from normbench.analysis.batch_sizes import smallest_batch_table, usable
+from normbench.analysis.best_lr import best_lr_table, choices, compare_at_best_lr, lr_table
 from normbench.analysis.groups import Group, Groups, read
-from normbench.analysis.lr_stability import lr_table
-from normbench.analysis.statistics import Comparison
+from normbench.analysis.tables import records
 from normbench.runs import load
 
 Add = Callable[..., Path]
@@ -101,12 +100,12 @@ def test_fresh_seeds_are_new_at_every_lr(study: Path, add: Add) -> None:
             add(norm="none", lr=lr, seed=seed, accuracy=0.90 + seed / 100)
             add(norm="batch", lr=lr, seed=seed, accuracy=0.90 + gain + (seed % 2) / 100)
     add(norm="none", lr=1.0, seed=9, accuracy=0.90)  # not fresh, though neither best lr has seen it
-    (found,) = compare_at_best_lr(read(load(study)), "none", 0.005)
-    first, second = found.command.split(" && ")
+    (found,) = records(compare_at_best_lr(read(load(study)), "none", 0.005))
+    first, second = found["command"].split(" && ")
     assert " norm=batch " in first
     assert " lr=1.0 " in first
     assert " lr=0.1 " in second  # of two equally good lrs the smaller
-    assert found.seeds_needed == 48
+    assert found["seeds_needed"] == 48
     assert first.endswith("'seed=range(10,58)'")
     assert first.partition("seed=")[2] == second.partition("seed=")[2]
 
@@ -148,10 +147,8 @@ def test_smallest_usable_batch_size(groups: Groups) -> None:
     ],
 )
 def test_usable_is_not_worse_than_the_margin(low: float | None, high: float | None, word: str) -> None:
-    result = Comparison(3, -0.01, low, high)
     empty = Group("batch", (), pd.DataFrame({"seed": [], "status": []}), ())
-    versus = Versus(Pairing((), empty, empty), result)
-    assert usable(versus, 0.005) == word
+    assert usable({"low": low, "high": high, "ours": empty, "theirs": empty}, 0.005) == word
 
 
 def test_batch_sizes_that_cannot_be_trained_are_unusable_and_one_seed_is_inconclusive(study: Path, add: Add) -> None:
@@ -200,8 +197,8 @@ def test_all_diverged(study: Path, add: Add) -> None:
     groups = read(load(study))
     row = by_name(lr_table(groups))["batch", 64]
     assert (row["best_lr"], row["band"], row["own_band"], row["largest_stable"]) == (0.1, None, None, None)
-    (found,) = compare_at_best_lr(groups, "none", 0.005)
-    assert (found.verdict, found.result.n) == (None, 0)
+    (found,) = records(compare_at_best_lr(groups, "none", 0.005))
+    assert (found["verdict"], found["n"]) == (None, 0)
 
 
 def test_one_lr_gives_a_note(study: Path, add: Add) -> None:
@@ -211,4 +208,4 @@ def test_one_lr_gives_a_note(study: Path, add: Add) -> None:
     for table in (best_lr_table(groups, compare_at_best_lr(groups, "none", 0.005), "none", 0.005), lr_table(groups)):
         assert table.rows == []
         assert "one lr only" in table.note
-    assert "same batch size" in smallest_batch_table(groups, [], "none", 0.005).note
+    assert "same batch size" in smallest_batch_table(groups, pd.DataFrame(), "none", 0.005).note

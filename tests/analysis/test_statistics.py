@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
 from normbench.analysis.statistics import (
-    Comparison,
     Estimate,
     compare,
     estimate,
@@ -24,6 +25,7 @@ from normbench.analysis.statistics import (
 )
 
 T2 = 0.95 * math.sqrt(2 / (1 - 0.95**2))  # 97.5% quantile of Student's t, in closed form for 2 degrees of freedom
+patient = settings(deadline=None)
 
 
 def test_interval_of_three_values_by_hand() -> None:
@@ -31,35 +33,28 @@ def test_interval_of_three_values_by_hand() -> None:
     half = T2 * math.sqrt(7.0) / math.sqrt(3.0)  # s^2 = (4 + 1 + 9) / 2
     assert found is not None
     assert (found.n, found.mean, found.median, found.iqm) == (3, 3.0, 2.0, 3.0)
-    assert found.low == pytest.approx(3.0 - half, abs=1e-9)
-    assert found.high == pytest.approx(3.0 + half, abs=1e-9)
-    assert found.half_width == pytest.approx(half, abs=1e-9)
+    assert (found.low, found.high, found.half_width) == pytest.approx((3.0 - half, 3.0 + half, half), abs=1e-9)
 
 
-def test_one_seed_has_no_interval() -> None:
+def test_one_seed_has_no_interval_and_values_are_finite() -> None:
     found = estimate([0.9])
     assert found == Estimate(1, 0.9, 0.9, 0.9, None, None)
     assert found.half_width is None
     assert found.overlaps(Estimate(3, 0.9, 0.9, 0.9, 0.8, 1.0)) is None
-
-
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_values_must_be_finite(bad: float) -> None:
-    with pytest.raises(ValueError, match="Leave diverged runs out"):
-        estimate([0.9, bad])
+    for bad in (math.nan, math.inf):
+        with pytest.raises(ValueError, match="finite values"):
+            estimate([0.9, bad])
 
 
 @pytest.mark.parametrize(("low", "high", "meet"), [(0.9, 1.1, True), (0.4, 0.5, True), (1.01, 2.0, False)])
 def test_overlap(low: float, high: float, meet: bool) -> None:
     one, other = Estimate(2, 0.75, 0.75, 0.75, 0.5, 1.0), Estimate(2, (low + high) / 2, 0.0, 0.0, low, high)
-    assert one.overlaps(other) is meet
-    assert other.overlaps(one) is meet
+    assert one.overlaps(other) is other.overlaps(one) is meet
 
 
-@pytest.mark.parametrize("n", [3, 5, 10])
+@pytest.mark.parametrize("n", [3, 10])
 def test_the_interval_covers_what_it_says(n: int) -> None:
-    rng = np.random.default_rng(0)
-    found = [estimate(rng.normal(size=n).tolist()) for _ in range(1000)]
+    found = [estimate(values) for values in np.random.default_rng(0).normal(size=(1000, n))]
     covered = sum(e is not None and e.low is not None and e.high is not None and e.low <= 0 <= e.high for e in found)
     assert 930 <= covered <= 970
 
@@ -72,100 +67,91 @@ def test_the_interquartile_mean_is_that_of_rliable(n: int) -> None:
 
 def test_three_pairs_by_hand() -> None:
     found = compare([0.92, 0.95, 0.92], [0.90, 0.92, 0.91], 0.005)  # differences 0.02, 0.03, 0.01
-    error = 0.01 / math.sqrt(3)
-    assert (found.n, found.difference, found.sd) == (3, pytest.approx(0.02, abs=1e-9), pytest.approx(0.01, abs=1e-9))
-    assert found.low == pytest.approx(0.02 - T2 * error, abs=1e-9)
-    assert found.high == pytest.approx(0.02 + T2 * error, abs=1e-9)
+    half = T2 * 0.01 / math.sqrt(3)
     # With 2 degrees of freedom P(T < t) = 1/2 + t / (2 sqrt(2 + t^2)), and t = 2 sqrt(3) or 1.5 sqrt(3) for TOST.
-    assert found.p == pytest.approx(1 - math.sqrt(12 / 14), abs=1e-9)
-    assert found.p_equivalent == pytest.approx(0.5 + math.sqrt(6.75 / 8.75) / 2, abs=1e-9)
-    assert found.correlation == pytest.approx(math.sqrt(3) / 2, abs=1e-9)  # deviations (-1, 2, -1) and (-1, 1, 0)
+    p, p_equivalent = 1 - math.sqrt(12 / 14), 0.5 + math.sqrt(6.75 / 8.75) / 2
+    assert found == pytest.approx(
+        {"n": 3, "difference": 0.02, "sd": 0.01, "low": 0.02 - half, "high": 0.02 + half, "p": p,
+         "p_equivalent": p_equivalent, "correlation": math.sqrt(3) / 2},  # deviations (-1, 2, -1) and (-1, 1, 0)
+        abs=1e-9,
+    )  # fmt: skip
 
 
-@pytest.mark.parametrize("n", [2, 3, 5, 10, 30])
+@pytest.mark.parametrize("n", [2, 3, 10, 30])
 def test_against_scipy(n: int) -> None:
     rng = np.random.default_rng(n)
     b = rng.normal(0.9, 0.01, n)
     a = b + rng.normal(0.002, 0.004, n)
-    found = compare(a.tolist(), b.tolist(), 0.005)
-    assert found.p == pytest.approx(stats.ttest_rel(a, b).pvalue, abs=1e-9)
+    found, of_scipy = compare(a.tolist(), b.tolist(), 0.005), stats.ttest_rel(a, b)
     one_sided = (
         stats.ttest_1samp(a - b, -0.005, alternative="greater").pvalue,
         stats.ttest_1samp(a - b, 0.005, alternative="less").pvalue,
     )
-    assert found.p_equivalent == pytest.approx(max(one_sided), abs=1e-9)
-    assert (found.low, found.high) == pytest.approx(stats.ttest_rel(a, b).confidence_interval(), abs=1e-9)
-    assert found.correlation == (None if n == 2 else pytest.approx(stats.pearsonr(a, b).statistic, abs=1e-9))
+    assert (found["p"], found["p_equivalent"]) == pytest.approx((of_scipy.pvalue, max(one_sided)), abs=1e-9)
+    assert (found["low"], found["high"]) == pytest.approx(of_scipy.confidence_interval(), abs=1e-9)
+    assert found["correlation"] == (None if n == 2 else pytest.approx(stats.pearsonr(a, b).statistic, abs=1e-9))
 
 
-def test_what_few_pairs_cannot_tell_is_left_open() -> None:
-    assert compare([], [], 0.005) == Comparison(0)
-    assert compare([0.9], [0.8], 0.005) == Comparison(1, pytest.approx(0.1))
-
-
-def test_the_same_difference_in_every_pair_is_no_proof() -> None:
-    found = compare([0.92, 0.94, 0.93], [0.90, 0.92, 0.91], 0.005)  # differ in the last bit
-    assert (found.sd, found.low, found.p, found.p_equivalent) == (0.0, None, None, None)
-    assert verdict(found.difference, found.p, found.p_equivalent) == "inconclusive"
-    assert compare([0.1135] * 3, [0.1135] * 3, 0.005).correlation is None
-
-
-def test_pairs_must_be_pairs() -> None:
-    with pytest.raises(ValueError, match="two finite values"):
-        compare([0.9, 0.8], [0.9], 0.005)
-    with pytest.raises(ValueError, match="two finite values"):
-        compare([math.nan], [0.9], 0.005)
-    with pytest.raises(ValueError, match="margin"):
-        compare([0.9], [0.9], 0.0)
+def test_what_pairs_cannot_tell_is_left_open() -> None:
+    assert set(compare([], [], 0.005).values()) == {0, None}
+    one = compare([0.9], [0.8], 0.005)
+    assert (one["n"], one["difference"], one["low"], one["p"]) == (1, pytest.approx(0.1), None, None)
+    same = compare([0.92, 0.94, 0.93], [0.90, 0.92, 0.91], 0.005)  # differ in the last bit: no proof
+    assert (same["sd"], same["low"], same["p"], same["p_equivalent"]) == (0.0, None, None, None)
+    assert verdict(same["difference"], same["p"], same["p_equivalent"]) == "inconclusive"
+    assert compare([0.1135] * 3, [0.1135] * 3, 0.005)["correlation"] is None
+    for values, reference, margin, words in (
+        ([0.9, 0.8], [0.9], 0.005, "two finite values"),
+        ([math.nan], [0.9], 0.005, "two finite values"),
+        ([0.9], [0.9], 0.0, "margin"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            compare(values, reference, margin)
 
 
 ACCURACY = st.integers(0, 10_000).map(lambda images: images / 10_000)
 PAIRS = st.lists(st.tuples(ACCURACY, ACCURACY), min_size=2, max_size=12)
 
 
-@given(PAIRS)
-def test_the_other_way_round_turns_the_sign_alone(pairs: list[tuple[float, float]]) -> None:
-    a, b = zip(*pairs, strict=True)
-    ours, theirs = compare(a, b, 0.005), compare(b, a, 0.005)
-    assert ours.difference == -theirs.difference  # type: ignore[operator]
-    assert (ours.n, ours.p, ours.sd) == (theirs.n, theirs.p, theirs.sd)
-    assert ours.p_equivalent == pytest.approx(theirs.p_equivalent, abs=1e-12)
-    if ours.low is not None:
-        assert (ours.low, ours.high) == pytest.approx((-theirs.high, -theirs.low), abs=1e-12)  # type: ignore[operator]
-
-
+@patient
 @given(PAIRS, st.integers(-5_000, 5_000))
-def test_adding_to_both_changes_nothing(pairs: list[tuple[float, float]], images: int) -> None:
+def test_the_other_way_round_turns_the_sign_and_adding_to_both_changes_nothing(
+    pairs: list[tuple[float, float]], images: int
+) -> None:
     a, b = np.array(pairs).T
-    found, shifted = (compare(a + by, b + by, 0.005) for by in (0.0, images / 10_000))
-    assert found.difference == pytest.approx(shifted.difference, abs=1e-9)
-    assert found.sd == pytest.approx(shifted.sd, abs=1e-9)
-    assert (found.p is None) == (shifted.p is None)
-    if found.p is not None:
-        assert found.p == pytest.approx(shifted.p, abs=1e-6)
+    found, turned, shifted = (
+        compare(x + by, y + by, 0.005) for x, y, by in ((a, b, 0.0), (b, a, 0.0), (a, b, images / 10_000))
+    )
+
+    same = {name: found[name] for name in ("n", "sd", "p", "p_equivalent")}
+    assert same == pytest.approx({name: turned[name] for name in same}, abs=1e-12)
+    assert same == pytest.approx({name: shifted[name] for name in same}, abs=1e-6)
+    assert found["difference"] == -turned["difference"] == pytest.approx(shifted["difference"], abs=1e-9)
+    if found["low"] is not None:
+        assert (found["low"], found["high"]) == pytest.approx((-turned["high"], -turned["low"]), abs=1e-12)
 
 
 def test_holm_by_hand() -> None:
-    assert holm([0.01, 0.04, None, 0.03, 0.005]) == pytest.approx([0.03, 0.06, None, 0.06, 0.02])
-    assert holm([]) == []
-    assert holm([None]) == [None]
+    given_p = pd.Series([0.01, 0.04, None, 0.03, 0.005], dtype=object)
+    assert holm(given_p).tolist() == pytest.approx([0.03, 0.06, math.nan, 0.06, 0.02], nan_ok=True)
+    assert len(holm(pd.Series(dtype=object))) == 0
+    assert holm(pd.Series([None], dtype=object)).isna().all()
 
 
-P = st.lists(st.floats(0, 1), min_size=1, max_size=20)
+@patient
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=20), st.randoms())
+def test_holm_raises_p_keeps_their_order_and_ignores_that_of_the_list(values: list[float], random: Any) -> None:
+    p = pd.Series(values)
+    adjusted = holm(p)
+    assert ((p <= adjusted) & (adjusted <= 1)).all()
+    assert adjusted[p.sort_values(kind="stable").index].is_monotonic_increasing
+    places = random.sample(range(len(values)), len(values))
+    assert holm(p[places]).sort_index().tolist() == sorted_like(adjusted, p)
 
 
-@given(P, st.randoms())
-def test_holm_raises_p_keeps_their_order_and_ignores_that_of_the_list(values: list[float], random: object) -> None:
-    adjusted = holm(values)
-    assert all(p <= a <= 1 for p, a in zip(values, adjusted, strict=True))  # type: ignore[operator]
-    by_size = [a for _, a in sorted(zip(values, adjusted, strict=True))]  # type: ignore[type-var]
-    assert by_size == sorted(by_size)  # type: ignore[type-var]
-    places = list(range(len(values)))
-    random.shuffle(places)  # type: ignore[attr-defined]
-    assert sorted(holm([values[i] for i in places])) == sorted(adjusted)  # type: ignore[type-var]
-    assert dict(zip(values, adjusted, strict=True)) == dict(
-        zip([values[i] for i in places], holm([values[i] for i in places]), strict=True)
-    )
+def sorted_like(adjusted: pd.Series, p: pd.Series) -> list[float]:
+    """Equal p values have equal adjusted ones: the largest of theirs, whichever came first."""
+    return adjusted.groupby(p).transform("max").tolist()
 
 
 @pytest.mark.parametrize(
@@ -189,19 +175,17 @@ def test_verdicts_err_as_seldom_as_they_say() -> None:
     rng = np.random.default_rng(1)
     for truth, false in ((0.0, ("better", "worse")), (0.005, ("equivalent",))):
         wrong = 0
-        for _ in range(500):
+        for _ in range(300):
             reference = rng.normal(0.9, 0.01, 5)
-            found = [compare(reference + truth + rng.normal(0, 0.002, 5), reference, 0.005) for _ in range(4)]
-            ps, equivalent = holm([c.p for c in found]), holm([c.p_equivalent for c in found])
-            words = [
-                verdict(c.difference, *pair) for c, pair in zip(found, zip(ps, equivalent, strict=True), strict=True)
-            ]
-            wrong += any(word in false for word in words)
-        assert wrong <= 0.05 * 500 + 2 * math.sqrt(500 * 0.05 * 0.95)
+            rows = [compare(reference + truth + rng.normal(0, 0.002, 5), reference, 0.005) for _ in range(4)]
+            found = pd.DataFrame(rows)
+            columns = (found["difference"], holm(found["p"]), holm(found["p_equivalent"]))
+            wrong += any(verdict(*row) in false for row in zip(*columns, strict=True))
+        assert wrong <= 0.05 * 300 + 2 * math.sqrt(300 * 0.05 * 0.95)
 
 
-@pytest.mark.parametrize("n", [2, 3, 5, 10, 50])
-@pytest.mark.parametrize("effect", [0.0, 0.3, 1.0, 4.0])
+@pytest.mark.parametrize("n", [2, 5, 50])
+@pytest.mark.parametrize("effect", [0.0, 0.3, 4.0])
 @pytest.mark.parametrize("level", [0.05, 0.05 / 15])
 def test_power_is_that_of_the_noncentral_t(n: int, effect: float, level: float) -> None:
     t, shift = stats.t.isf(level / 2, n - 1), effect * math.sqrt(n)
@@ -209,27 +193,15 @@ def test_power_is_that_of_the_noncentral_t(n: int, effect: float, level: float) 
     assert power(effect, n, level) == pytest.approx(expected, abs=1e-4)
 
 
-@pytest.mark.parametrize(("difference", "sd", "n"), [(0.02, 0.01, 5), (0.001, 0.003, 5), (0.0, 0.003, 4)])
-def test_power_by_simulation(difference: float, sd: float, n: int) -> None:
-    rng = np.random.default_rng(0)
-    found = [compare(rng.normal(difference, sd, n), np.zeros(n), 0.005) for _ in range(2000)]
-    expected = {
-        "different": power(difference / sd, n),
-        "equivalent": power_of_equivalence(difference / sd, 0.005 / sd, n),
-    }
-    seen = {
-        "different": np.mean([c.p < 0.05 for c in found]),  # type: ignore[operator]
-        "equivalent": np.mean([c.p_equivalent < 0.05 for c in found]),  # type: ignore[operator]
-    }
-    for which, share in expected.items():
-        assert seen[which] == pytest.approx(share, abs=3 * math.sqrt(max(share * (1 - share), 1e-4) / 2000))
+@pytest.mark.parametrize(("difference", "sd", "n"), [(0.001, 0.003, 5), (0.0, 0.003, 4)])
+def test_power_of_equivalence_by_simulation(difference: float, sd: float, n: int) -> None:
+    values = np.random.default_rng(0).normal(difference, sd, (1000, n))
+    seen = np.mean([compare(row, np.zeros(n), 0.005)["p_equivalent"] < 0.05 for row in values])
+    share = power_of_equivalence(difference / sd, 0.005 / sd, n)
+    assert seen == pytest.approx(share, abs=3 * math.sqrt(share * (1 - share) / 1000))
 
 
 def test_seeds_for_a_difference() -> None:
-    needed = seeds_needed(0.02, 0.01, 0.005, 0.05, 0.05)
-    assert needed == 5
+    assert seeds_needed(0.02, 0.01, 0.005, 0.05, 0.05) == 5
     assert power(2, 5) >= 0.8 > power(2, 4)
-
-
-def test_a_difference_beside_the_margin_is_not_for_seeds_to_settle() -> None:
-    assert seeds_needed(0.004, 0.02, 0.005, 0.05, 0.05) is None
+    assert seeds_needed(0.004, 0.02, 0.005, 0.05, 0.05) is None  # beside the margin: not for seeds to settle

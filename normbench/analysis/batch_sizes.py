@@ -1,0 +1,72 @@
+"""The smallest batch size at which a scheme is no worse than the reference."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from normbench.analysis.groups import Groups, without
+from normbench.analysis.tables import REMARKS, SCHEME, Column, Table, number, records, row_start, setting_columns
+
+USABLE = ("usable", "unusable", "inconclusive")
+
+
+def usable(comparison: dict[str, Any], margin: float) -> str:
+    """usable: the interval of the difference lies above -margin; unusable: below; inconclusive: -margin is inside.
+
+    A scheme that is unsupported, or diverged in every run, is unusable where the reference has a result.
+    """
+    low, high, ours, theirs = (comparison[key] for key in ("low", "high", "ours", "theirs"))
+    if low is not None and low > -margin:
+        return "usable"
+    if high is not None and high < -margin:
+        return "unusable"
+    fails = ours.count("unsupported", "diverged") == len(ours.members)
+    return "unusable" if fails and theirs.count("complete") else "inconclusive"
+
+
+def smallest_batch_table(groups: Groups, found: pd.DataFrame, reference: str, margin: float) -> Table:
+    """From the comparisons of `compare_at_best_lr`, so that fewer updates at large batches count against nobody."""
+    name, title = "smallest_batch", "Smallest usable batch size"
+    columns = [
+        SCHEME,
+        *setting_columns(groups, "lr", "batch_size"),
+        Column("smallest_usable", "smallest usable", number("{:g}")),
+        *(Column(word, word, numeric=False) for word in USABLE),
+        REMARKS,
+    ]
+    if "batch_size" not in groups.varying:
+        note = "All runs have the same batch size. Runs at several, such as batch_size=2,8,32 after run -m, supply it."
+        return Table(name, title, "", columns, [], note)
+    sizes: dict[Any, dict[int, str]] = {}
+    for c in records(found):
+        of_scheme = sizes.setdefault((without(c["setting"], "batch_size"), c["scheme"]), {})
+        of_scheme[dict(c["setting"])["batch_size"]] = usable(c, margin)
+    rows = [
+        {k: v for k, v in row_start(groups, scheme, setting).items() if k != "batch_size"} | _row(by_size)
+        for (setting, scheme), by_size in sizes.items()
+    ]
+    caption = (
+        f"From {found['n'].sum()} pairs of runs, each scheme and {reference} at its own best lr for that batch size. "
+        f"Usable: the 95% interval of the paired difference in test accuracy lies above -{100 * margin:g} "
+        "points; unusable: below it, or the scheme cannot be trained there; otherwise inconclusive: more seeds would "
+        "tell. Smallest usable: the smallest above all that are unusable. New seeds on this test set, not new images."
+    )
+    note = "" if rows else f"All runs are of {reference}. Runs of another scheme would supply it."
+    return Table(name, title, caption if rows else "", columns, rows, note)
+
+
+def _row(sizes: dict[int, str]) -> dict[str, Any]:
+    by_word = {word: sorted(s for s in sizes if sizes[s] == word) for word in USABLE}
+    largest_unusable = max(by_word["unusable"], default=None)
+    smallest = min((s for s in by_word["usable"] if s > (largest_unusable or 0)), default=None)
+    remarks = []
+    if smallest is not None and smallest == min(sizes):
+        remarks.append("the smallest tried: it may be usable below")
+    if smallest is None:
+        remarks.append("not shown usable at any size" + (" above" if by_word["usable"] else ""))
+    if smallest is not None and any((largest_unusable or 0) < s < smallest for s in by_word["inconclusive"]):
+        remarks.append("smaller sizes are inconclusive")
+    words: dict[str, Any] = {word: ", ".join(map(str, found)) for word, found in by_word.items()}
+    return {"smallest_usable": smallest, "largest_unusable": largest_unusable} | words | {"remarks": "; ".join(remarks)}
