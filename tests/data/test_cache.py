@@ -47,7 +47,7 @@ def test_images_are_the_mapped_file_and_writing_to_them_leaves_it_alone(tmp_path
     assert_same(cached("toy", tmp_path, Decoder()), SOURCE)
 
 
-@pytest.mark.parametrize("name", ["train_images.npy", "test_labels.npy", "train_squares.npy", "manifest.json"])
+@pytest.mark.parametrize("name", ["train_images.npy", "manifest.json"])
 @pytest.mark.parametrize("where", [0.0, 0.5, 0.99])
 def test_a_flipped_byte_anywhere_is_noticed_and_repaired(tmp_path, messages, name, where):
     decode = Decoder()
@@ -131,7 +131,7 @@ folder, name = Path(sys.argv[1]), sys.argv[2]
 
 def decode():
     (folder / f"decoded-by-{name}").touch()
-    time.sleep(0.5)
+    time.sleep(0.2)
     images = np.arange(320, dtype=np.uint8).reshape(20, 1, 4, 4)
     return canonical("toy", "ab", (images, np.arange(20) % 2), (images, np.arange(20) % 2))
 

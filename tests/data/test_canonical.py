@@ -46,13 +46,11 @@ def test_checksum_notices(part):
     assert canonical("x", "abc", tuple(train), tuple(test)).checksum != canonical("x", "abc", TRAIN, TEST).checksum
 
 
-def test_pixel_sums_are_exact_across_parts_and_at_the_largest_value():
-    images = np.full((2100, 2, 5, 4), 255, np.uint8)  # more than two parts of 1,024
-    images[::3] = 7
-    source = canonical("x", "a", (images, np.zeros(2100, int)), (TEST[0], np.zeros(9, int)))
-    wide = source.train_images.astype(np.int64)
-    np.testing.assert_array_equal(source.train_sums, wide.sum(axis=(2, 3)))
-    np.testing.assert_array_equal(source.train_squares, (wide**2).sum(axis=(2, 3)))
+def test_validation_images_of_its_own_are_part_of_the_checksum():
+    plain, own = canonical("x", "abc", TRAIN, TEST), canonical("x", "abc", TRAIN, TEST, TEST)
+    assert plain.validation_images is None
+    np.testing.assert_array_equal(own.validation_images, own.test_images)
+    assert own.checksum != plain.checksum
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def everything(split):
 def test_mean_and_std_are_those_of_the_train_split(fraction):
     data = prepare(SOURCE, name="x", validation=30, train_fraction=fraction)
     pixels = SOURCE.train_images[data.train.index.numpy()].astype(np.float64)
-    shift, scale = _shift_and_scale(SOURCE, data.train.index.numpy(), "standard")
+    shift, scale = _shift_and_scale(SOURCE.train_images, data.train.index.numpy(), "standard")
     np.testing.assert_allclose(shift, pixels.mean(axis=(0, 2, 3)), rtol=1e-14)
     np.testing.assert_allclose(scale, 1 / pixels.std(axis=(0, 2, 3)), rtol=1e-12)  # numpy's own rounding is in it
     images = everything(data.train)[0].double()
@@ -88,7 +88,7 @@ def test_mean_and_std_of_a_binarized_train_split_are_exact(fraction):
     source = canonical("x", "abc", (images, SOURCE.train_labels), (SOURCE.test_images, SOURCE.test_labels))
     data = prepare(source, name="x", validation=30, train_fraction=fraction, binarize=True)
     bits = [[Fraction(int(v > 127)) for v in source.train_images[data.train.index, c].ravel()] for c in range(3)]
-    shift, scale = _shift_and_scale(source, data.train.index.numpy(), "standard", True)
+    shift, scale = _shift_and_scale(source.train_images, data.train.index.numpy(), "standard", True)
     for c, values in enumerate(bits):
         mean = sum(values) / len(values)
         variance = sum((v - mean) ** 2 for v in values) / len(values)

