@@ -4,7 +4,6 @@
 the setting of `trial.py`. `folding.py` and `calculations.py` supply the numbers of `normbench fold` and of claims.
 """
 
-from normbench.verify.checks import verify
-from normbench.verify.trial import Result
+from normbench.verify.checks import Result, verify
 
 __all__ = ["Result", "verify"]

@@ -1,10 +1,10 @@
-"""The checks, each of one block in one place."""
+"""The checks, each of one block in one place: what is expected is in `definitions.py`, what is tried in `trial.py`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
-from types import MappingProxyType
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,12 +14,32 @@ from torch.func import functional_call
 from normbench.errors import Unsupported
 from normbench.norms import NormScheme, Unfoldable, fold
 from normbench.verify.definitions import Options
-from normbench.verify.trial import COLUMNS, PLACES, Result, Trial, largest, passed_through, transformed, weight_of
+from normbench.verify.trial import COLUMNS, PLACES, Trial, largest, passed_through, transformed, weight_of
 
 EXACT, SINGLE = 1e-10, 1e-4  # errors allowed in float64 and in float32, of outputs of about 1
 STEP, GRADIENT = 1e-5, 1e-6  # of the differences, and the error allowed of a gradient of length 1
 UPDATE = 1e-12  # error allowed of running statistics
-NO_REFERENCE = "no reference"
+Found = Iterator[tuple[bool | None, float | None, str]]  # passed, error and note of results
+NO_REFERENCE = (None, None, "no reference")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one check found.
+
+    Args:
+        check: its name.
+        place: "dense" or "convolution".
+        passed: None where nothing is expected: the scheme has no reference.
+        error: the largest difference from what was expected, where that is a number.
+        note: what was seen, or what is wrong.
+    """
+
+    check: str
+    place: str
+    passed: bool | None
+    error: float | None
+    note: str
 
 
 def verify(scheme: NormScheme, options: Options, device: str = "cpu") -> list[Result]:
@@ -34,213 +54,162 @@ def verify(scheme: NormScheme, options: Options, device: str = "cpu") -> list[Re
     with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
         for place in PLACES:
             trial = Trial(scheme, options, place, device)
-            block = trial.block()
-            try:
-                passed_through(block, trial.data())
-            except Unsupported as reason:
-                found.append(Result("supported", place, None, note=f"not in this layer: {reason}"))
-                continue
-            except Exception as error:  # of a user's own code
-                found.append(_crashed("sane", place, error))
-                continue
+            trial.block()
             for name, check in CHECKS.items():
                 try:
-                    found += check(trial)
-                except Exception as error:
-                    found.append(_crashed(name, place, error))
+                    found += [Result(name, place, *result) for result in check(trial)]
+                except Exception as error:  # of a user's own code
+                    if name == "sane" and isinstance(error, Unsupported):
+                        found.append(Result("supported", place, None, None, f"not in this layer: {error}"))
+                    else:
+                        what = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+                        found.append(Result(name, place, False, None, what))
+                    if name == "sane":  # it does not even run
+                        break
     return found
 
 
-def _crashed(check: str, place: str, error: Exception) -> Result:
-    return Result(check, place, False, note=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
-
-
-def sane(trial: Trial) -> Iterator[Result]:
+def sane(trial: Trial) -> Found:
     """Finite, of the same shape as without the scheme, and in evaluation the same each time."""
     block, x = trial.block(), trial.data()
-    z, y = block.linear(x), block(x)
+    y, z = passed_through(block, x), block.linear(x)
     block.eval()
     wrong = ["not finite"] * (not y.isfinite().all())
     wrong += [f"shape {list(z.shape)} became {list(y.shape)}"] * (y.shape != z.shape)
     wrong += ["two passes in evaluation differ"] * (not torch.equal(block(x), block(x)))
-    yield Result("sane", trial.place, not wrong, note=", ".join(wrong) or "finite, shape kept, evaluation repeatable")
+    yield not wrong, None, ", ".join(wrong) or "finite, shape kept, evaluation repeatable"
 
 
-def reference(trial: Trial) -> Iterator[Result]:
+@torch.no_grad()
+def reference(trial: Trial) -> Found:
     """Training and evaluation against the closed forms, in float64 and in float32."""
     definition, block, x = trial.definition, trial.block(), trial.data()
     if definition is None:
-        yield Result("reference", trial.place, None, note=NO_REFERENCE)
+        yield NO_REFERENCE
         return
-    with torch.no_grad():
-        z = definition.linear(block.linear, x, trial.options)
-        right = definition.finished(definition.normalised(z, block.norm, trial.options), block.norm)
-        if not definition.noisy:
-            single = deepcopy(block).float()(x.float())
-            yield _compared("reference", trial, block(x), right, EXACT, "training")
-            yield _compared("reference", trial, single.double(), right, SINGLE, "training in float32")
-        _draw_statistics(block)
-        y = block.eval()(x)
-        right = definition.finished(definition.evaluated(z, block.norm, trial.options), block.norm)
-        yield _compared("reference", trial, y, right, EXACT, "evaluation")
+    z = definition.linear(block.linear, x, trial.options)
+    right = definition.finished(definition.normalised(z, block.norm, trial.options), block.norm)
+    if not definition.noisy:
+        single = deepcopy(block).float()(x.float())
+        yield _compared(block(x), right, EXACT, "training")
+        yield _compared(single.double(), right, SINGLE, "training in float32")
+    for name, low in (("running_mean", -0.5), ("running_var", 0.5)):
+        if (values := getattr(block.norm, name, None)) is not None:
+            values.copy_(torch.rand_like(values) + low)
+    right = definition.finished(definition.evaluated(z, block.norm, trial.options), block.norm)
+    yield _compared(block.eval()(x), right, EXACT, "evaluation")
 
 
-def against_torch(trial: Trial) -> Iterator[Result]:
+@torch.no_grad()
+def against_torch(trial: Trial) -> Found:
     """The same against torch's own layer, where it has one."""
     definition, block, x = trial.definition, trial.block(), trial.data()
-    if definition is None or not (definition.torch or definition.torch_weight):
-        yield Result("torch", trial.place, None, note=NO_REFERENCE)
+    if definition is not None and definition.torch_weight:
+        pair = block.linear.weight, definition.torch_weight(block.linear)
+    elif definition is not None and definition.torch:
+        z = definition.linear(block.linear, x, trial.options)
+        pair = block(x), definition.finished(definition.torch(z, trial.options), block.norm)
+    else:
+        yield NO_REFERENCE
         return
-    with torch.no_grad():
-        if definition.torch_weight:
-            pair = block.linear.weight, definition.torch_weight(block.linear)
-        else:
-            assert definition.torch is not None
-            z = definition.linear(block.linear, x, trial.options)
-            pair = block(x), definition.finished(definition.torch(z, trial.options), block.norm)
-        yield _compared("torch", trial, *pair, EXACT, "torch's own layer")
+    yield _compared(*pair, EXACT, "torch's own layer")
 
 
-def _draw_statistics(block: Any) -> None:
-    for name, low in (("running_mean", -0.5), ("running_var", 0.5)):
-        if getattr(block.norm, name, None) is not None:
-            values = getattr(block.norm, name)
-            values.copy_(torch.rand_like(values) + low)
-
-
-def _compared(check: str, trial: Trial, y: Tensor, right: Tensor, limit: float, note: str) -> Result:
+def _compared(y: Tensor, right: Tensor, limit: float, note: str) -> tuple[bool, float, str]:
     error = largest(y - right)
-    return Result(check, trial.place, error < limit, error, note)
+    return error < limit, error, note
 
 
-def invariance(trial: Trial) -> Iterator[Result]:
+@torch.no_grad()
+def invariance(trial: Trial) -> Found:
     """Which of six changes of weights and data does the block not notice? Laws hold up to eps, so that is made tiny."""
-    unmoved, largest_of_unmoved, wrong = [], 0.0, []
-    definition = trial.definition
-    expected: list[bool | None] = [None] * len(COLUMNS)
-    if definition is not None:
-        conv = trial.place == "convolution" and definition.unmoved_conv
-        answers = (conv or definition.unmoved).split()
-        expected = [answer == "yes" for answer in answers]
-    for column, answer in zip(COLUMNS, expected, strict=True):
-        moved = _change(trial, column)
-        if moved < EXACT:
-            unmoved.append(column)
-            largest_of_unmoved = max(largest_of_unmoved, moved)
-        if answer is not None and not (moved < EXACT if answer else moved > 0.01):
-            wrong.append(f"{column} {'must not' if answer else 'must'} change the output: it changed by {moved:.1e}")
-    note = "; ".join(wrong) or f"unmoved by {', '.join(unmoved) or 'nothing'}"
-    passed = None if definition is None else not wrong
-    yield Result("invariance", trial.place, passed, largest_of_unmoved if unmoved else None, note)
-
-
-def _change(trial: Trial, column: str) -> float:
-    """The largest difference that the change makes to the block's output."""
-    block, x = trial.block(), trial.data()
-    for module in block.modules():
-        if isinstance(getattr(module, "eps", None), float):
-            module.eps = 1e-30
-    with torch.no_grad():
+    definition, unmoved, wrong = trial.definition, dict[str, float](), []
+    expected = None if definition is None else definition.unmoved_in(trial.place)
+    for column in COLUMNS:
+        block, x = trial.block(), trial.data()
+        for module in block.modules():
+            if isinstance(getattr(module, "eps", None), float):
+                module.eps = 1e-30
         if block.linear.bias is not None:  # the laws are about weights: a bias before a norm does not scale with them
             block.linear.bias.zero_()
         before = passed_through(block, x)
         w, x = transformed(column, weight_of(block), x)
         weight_of(block).copy_(w)
-        return largest(passed_through(block, x) - before)
+        moved = largest(passed_through(block, x) - before)
+        if moved < EXACT:
+            unmoved[column] = moved
+        if expected is not None and not (moved < EXACT if column in expected else moved > 0.01):
+            must = "must not" if column in expected else "must"
+            wrong.append(f"{column} {must} change the output: it changed by {moved:.1e}")
+    note = "; ".join(wrong) or f"unmoved by {', '.join(unmoved) or 'nothing'}"
+    yield None if expected is None else not wrong, max(unmoved.values(), default=None), note
 
 
-def mixing(trial: Trial) -> Iterator[Result]:
+@torch.no_grad()
+def mixing(trial: Trial) -> Found:
     """Does the output for one example depend on the others of its batch? In evaluation it must not."""
     definition, x = trial.definition, trial.data()
     others = torch.cat([x[:1], x[1:] * 2 + 1])
-    for training in (True, False):
-        with torch.no_grad():
-            ys = [passed_through(trial.block().train(training), images)[0] for images in (x, others)]
-        moved, way = largest(ys[0] - ys[1]), "training" if training else "evaluation"
+    for mode in ("training", "evaluation"):
+        y, other = (passed_through(trial.block().train(mode == "training"), images)[0] for images in (x, others))
+        moved = largest(y - other)
         depends = moved > EXACT
-        note = f"{way}: an example {'depends' if depends else 'does not depend'} on the others"
-        expected = False if not training else None if definition is None else definition.mixes
+        expected = False if mode == "evaluation" else None if definition is None else definition.mixes
         passed = None if expected is None else depends == expected
-        yield Result("batch mixing", trial.place, passed, None if depends and passed is not False else moved, note)
+        note = f"{mode}: an example {'depends' if depends else 'does not depend'} on the others"
+        yield passed, None if depends and passed is not False else moved, note
 
 
-def statistics(trial: Trial) -> Iterator[Result]:
+def statistics(trial: Trial) -> Found:
     """After one and after two passes: (1 - momentum) old + momentum new, with the variance m / (m - 1) var.
 
     Schemes without running statistics must leave every buffer alone; all must in evaluation.
     """
     definition, block = trial.definition, trial.block()
-    result = "statistics", trial.place
     if definition is None:
-        yield Result(*result, None, note="no reference; " + _behaviour(trial))
+        keeps = f"training moves {_moved(trial, block, True, False) or 'no buffer'}"
+        yield None, None, f"no reference; {keeps if list(block.buffers()) else 'keeps none'}"
         return
-    if definition.keeps:
-        worst = 0.0
-        for seed in (1, 5):
-            error, fault = _one_pass(trial, block, seed)
-            if not error <= UPDATE:
-                yield Result(*result, False, error, fault or "the running statistics are not the moving averages")
-                return
-            worst = max(worst, error)
-        yield Result(*result, True, worst, f"one update of the running {definition.keeps} per pass")
-    moved = _moved(trial, block, training=bool(definition.keeps) is False)
-    if moved:
-        yield Result(*result, False, note=f"{moved} changed where nothing may")
-    elif not definition.keeps:
-        yield Result(*result, True, note="keeps none")
+    names = {"": (), "mean": ("mean",), "mean and variance": ("mean", "var")}[definition.keeps]
+    errors = [_error_after_a_pass(trial, block, names, seed) for seed in (1, 5) if names]
+    if not all(error <= UPDATE for error in errors):
+        yield False, max(errors), "the running statistics are not the moving averages, or count their batches wrong"
+    elif errors:
+        yield True, max(errors), f"one update of the running {definition.keeps} per pass"
+    if moved := _moved(trial, block, *([False] if names else [False, True])):
+        yield False, None, f"{moved} changed where nothing may"
+    elif not names:
+        yield True, None, "keeps none"
 
 
-def _one_pass(trial: Trial, block: Any, seed: int) -> tuple[float, str]:
-    """The largest error after one more training pass, and what is wrong where that is no number."""
-    definition, norm, x = trial.definition, block.norm, trial.data(seed)
-    assert definition is not None
-    names = ("mean", "var") if definition.keeps == "mean and variance" else ("mean",)
-    if missing := [name for name in names if getattr(norm, f"running_{name}", None) is None]:
-        return float("nan"), f"there is no running_{missing[0]}"
-    before = {name: getattr(norm, f"running_{name}").clone() for name in names}
-    count = _count(norm)
-    passed_through(block, x)
-    batch = _batch(definition.linear(block.linear, x, trial.options).detach(), trial)
-    share = trial.options["momentum"]
-    error = max(
-        largest((1 - share) * before[name] + share * batch[name] - getattr(norm, f"running_{name}")) for name in names
-    )
-    if error <= UPDATE and count is not None and _count(norm) != count + 1:
-        return float("nan"), f"the batch was counted {(_count(norm) or 0) - count} times"
-    return error, ""
-
-
-def _batch(z: Tensor, trial: Trial) -> dict[str, Tensor]:
-    """Mean and unbiased variance of each unit of z [N, C, ...]; of ghost batches the averages."""
+def _error_after_a_pass(trial: Trial, block: Any, names: tuple[str, ...], seed: int) -> float:
+    """The largest error of the running statistics after one more training pass; infinite if it is counted wrong."""
+    assert trial.definition is not None
+    norm, x, share = block.norm, trial.data(seed), trial.options["momentum"]
+    z = trial.definition.linear(block.linear, x, trial.options).detach()
     size = trial.options["virtual"] if trial.scheme.name == "ghost_batch" else len(z)
-    parts = [part.movedim(1, 0).flatten(1) for part in z.split(size)]  # each [C, values]
-    return {name: torch.stack([f(part, 1) for part in parts]).mean(0)
-            for name, f in (("mean", torch.mean), ("var", torch.var))}  # fmt: skip
+    parts = [part.movedim(1, 0).flatten(1) for part in z.split(size)]  # of each ghost batch [C, values]
+    wanted = {}
+    for name in names:
+        batch = torch.stack([getattr(torch, name)(part, 1) for part in parts]).mean(0)
+        wanted[f"running_{name}"] = (1 - share) * getattr(norm, f"running_{name}") + share * batch
+    if getattr(norm, "num_batches_tracked", None) is not None:
+        wanted["num_batches_tracked"] = norm.num_batches_tracked + 1
+    passed_through(block, x)
+    return max(largest(value - getattr(norm, name)) for name, value in wanted.items())
 
 
-def _count(norm: Any) -> int | None:
-    count = getattr(norm, "num_batches_tracked", None)
-    return None if count is None else int(count)
-
-
-def _moved(trial: Trial, block: Any, training: bool) -> str:
-    """The first buffer that a pass in evaluation (and in training) changes; "" if none does."""
+def _moved(trial: Trial, block: Any, *modes: bool) -> str:
+    """The first buffer that passes in training (True) or evaluation (False) change; "" if none does."""
     before = {name: buffer.clone() for name, buffer in block.named_buffers()}
-    for mode in (False, True) if training else (False,):
+    for mode in modes:
         passed_through(block.train(mode), trial.data(7))
     return next((n for n, buffer in block.named_buffers() if not torch.equal(buffer, before[n])), "")
 
 
-def _behaviour(trial: Trial) -> str:
-    block = trial.block()
-    if not list(block.buffers()):
-        return "keeps none"
-    return f"training moves {_moved(trial, block, training=True) or 'no buffer'}"
-
-
-def folding(trial: Trial) -> Iterator[Result]:
+def folding(trial: Trial) -> Found:
     """The network after a few training steps, and what it is folded to."""
-    network, x, result = trial.network(), trial.data(), ("fold", trial.place)
+    network, x = trial.network(), trial.data()
     after = trial.scheme.placement == "after"  # the activation, which stands between layer and norm
     expected = None if trial.definition is None or after else trial.definition.folds
     optimizer = torch.optim.SGD(network.parameters(), lr=0.05)
@@ -251,15 +220,15 @@ def folding(trial: Trial) -> Iterator[Result]:
     try:
         folded, merges = fold(network)
     except Unfoldable as reason:
-        yield Result(*result, None if expected is None else expected == "no", note=f"can't: {reason}")
+        yield None if expected is None else expected == "no", None, f"can't: {reason}"
         return
-    error = largest(network.eval()(x) - folded(x))
-    found = "yes" if merges else "nothing"
-    right = error < EXACT and expected in (None, found)
-    yield Result(*result, right, error, "folds" if merges else "nothing to fold")
+    right, error, note = _compared(
+        network.eval()(x), folded(x), EXACT, "folds" if merges else "nothing to fold"
+    )  # fmt: skip
+    yield right and expected in (None, "yes" if merges else "nothing"), error, note
 
 
-def gradient(trial: Trial) -> Iterator[Result]:
+def gradient(trial: Trial) -> Found:
     """Gradients of all weights and of the data against central differences, in float64.
 
     Along random directions d of one tensor at a time, (L(p + h d) - L(p - h d)) / 2h must be d . gradient, for L a
@@ -267,40 +236,38 @@ def gradient(trial: Trial) -> Iterator[Result]:
     computes the whole Jacobian, which takes minutes here.)
     """
     if trial.corrects:
-        yield Result("gradient", trial.place, None, note="by definition no gradient flows through r and d")
+        yield None, None, "by definition no gradient flows through r and d"
         return
     block, x = trial.block(), trial.data().requires_grad_()
+    buffers = {name: buffer.clone() for name, buffer in block.named_buffers()}
     tensors = {n: p for n, p in [("data", x), *block.named_parameters()] if p.requires_grad}
     torch.manual_seed(3)
     weighing = torch.randn_like(passed_through(block, x))
-    gradients = dict(
-        zip(tensors, torch.autograd.grad(_weighed(block, x, weighing), list(tensors.values())), strict=True)
-    )
+
+    def loss(changed: Mapping[str, Tensor]) -> Tensor:
+        """L with some tensors exchanged, and the buffers of the start."""
+        values = {**changed, **{name: value.clone() for name, value in buffers.items()}}
+        data = values.pop("data", x)
+        torch.manual_seed(2)
+        return (functional_call(block, values, (data,)) * weighing).sum()
+
+    found = torch.autograd.grad(loss({}), list(tensors.values()))
     errors: dict[str, float] = {}
     with torch.no_grad():
-        for name, tensor in tensors.items():
+        for (name, tensor), exact in zip(tensors.items(), found, strict=True):
             for seed in range(3):
                 torch.manual_seed(seed)
                 d = torch.randn_like(tensor)
-                ends = [_weighed(block, x, weighing, {name: tensor + h * d}) for h in (STEP, -STEP)]
-                numeric, analytic = (ends[0] - ends[1]).item() / (2 * STEP), (d * gradients[name]).sum().item()
-                scale = max(1.0, gradients[name].norm().item())
-                errors[name] = max(errors.get(name, 0.0), abs(numeric - analytic) / scale)
+                above, below = (loss({name: tensor + h * d}) for h in (STEP, -STEP))
+                difference = abs((above - below).item() / (2 * STEP) - (d * exact).sum().item())
+                errors[name] = max(errors.get(name, 0.0), difference / max(1.0, exact.norm().item()))
     worst = max(errors, key=lambda name: errors[name])
     passed = errors[worst] < GRADIENT
     note = "equals finite differences" if passed else f"that of {worst} differs from finite differences"
-    yield Result("gradient", trial.place, passed, errors[worst], note)
+    yield passed, errors[worst], note
 
 
-def _weighed(block: Any, x: Tensor, weighing: Tensor, changed: Mapping[str, Tensor] = MappingProxyType({})) -> Tensor:
-    """L = the weighed sum of the output, with some tensors exchanged; buffers stay as they are."""
-    buffers = {name: buffer.clone() for name, buffer in block.named_buffers()}
-    parameters = {name: value for name, value in changed.items() if name != "data"}
-    torch.manual_seed(2)
-    return (functional_call(block, {**parameters, **buffers}, (changed.get("data", x),)) * weighing).sum()
-
-
-CHECKS: dict[str, Callable[[Trial], Iterator[Result]]] = {
+CHECKS: dict[str, Callable[[Trial], Found]] = {
     "sane": sane,
     "reference": reference,
     "torch": against_torch,

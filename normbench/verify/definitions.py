@@ -11,41 +11,41 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 Options = Mapping[str, Any]  # of the scheme's YAML
-Form = Callable[[Tensor, Tensor, Tensor, int, float], Tensor]  # (x, mean, biased var, values, eps) -> normalised x
+Form = Callable[[Tensor, Tensor, Tensor, float], Tensor]  # (x, mean, biased var, eps) -> normalised x
+
+# Six changes that a normalised layer may or may not notice: the columns of Ba et al. 2016 and three of the same kind.
+# Source: Ba, Kiros & Hinton 2016, arXiv:1607.06450, table 1
+COLUMNS = ("matrix scaled", "matrix shifted", "vector scaled", "data scaled", "data shifted", "one case scaled")
 
 
-def standardise(x: Tensor, mean: Tensor, var: Tensor, values: int, eps: float) -> Tensor:
+def standardise(x: Tensor, mean: Tensor, var: Tensor, eps: float) -> Tensor:
     return (x - mean) / (var + eps).sqrt()
 
 
-def centre(x: Tensor, mean: Tensor, var: Tensor, values: int, eps: float) -> Tensor:
+def centre(x: Tensor, mean: Tensor, var: Tensor, eps: float) -> Tensor:
     return x - mean
 
 
-def divide_by_rms(x: Tensor, mean: Tensor, var: Tensor, values: int, eps: float) -> Tensor:
+def divide_by_rms(x: Tensor, mean: Tensor, var: Tensor, eps: float) -> Tensor:
     return x / (var + mean * mean + eps).sqrt()  # mean(x^2) = var + mean^2
 
 
 def over(x: Tensor, where: str, options: Options, form: Form) -> Tensor:
     """`form` with the statistics of the values of x [N, C, ...] that belong together."""
-    space = tuple(range(2, x.dim()))
     if where == "ghost batch":
         return torch.cat([over(part, "batch", options, form) for part in x.split(options["virtual"])])
     if where == "group":
         size = options.get("channels_per_group") or x.shape[1] // options["groups"]
-        grouped = x.unflatten(1, (-1, size))  # [N, C, ...] -> [N, groups, C / groups, ...]
-        return _apply(grouped, tuple(range(2, grouped.dim())), options, form).view_as(x)
-    dims = {"batch": (0, *space), "example": (1, *space), "pixel": (1,), "channel": space}[where]
-    return _apply(x, dims, options, form)
-
-
-def _apply(x: Tensor, dims: tuple[int, ...], options: Options, form: Form) -> Tensor:
+        x = x.unflatten(1, (-1, size))  # [N, C, ...] -> [N, groups, C / groups, ...]
+    space = tuple(range(2, x.dim()))
+    dims = {"batch": (0, *space), "example": (1, *space), "pixel": (1,), "channel": space, "group": space}[where]
     mean = x.mean(dims, keepdim=True)
     var = (x - mean).square().mean(dims, keepdim=True)
-    return form(x, mean, var, x.numel() // mean.numel(), options.get("eps", 1e-5))
+    y = form(x, mean, var, options.get("eps", 1e-5))
+    return y.flatten(1, 2) if where == "group" else y
 
 
 def of_its_own(linear: Any, options: Options) -> Tensor:
@@ -72,17 +72,20 @@ def selu(x: Tensor) -> Tensor:
 
 def torch_layer_norm(x: Tensor, options: Options) -> Tensor:
     """torch's LayerNorm over everything but the examples; it has no form with one gain per channel."""
-    return nn.LayerNorm(x.shape[1:], options["eps"], elementwise_affine=False)(x)
+    return F.layer_norm(x, x.shape[1:], eps=options["eps"])
 
 
 def torch_layer_norm_of_pixels(x: Tensor, options: Options) -> Tensor:
-    norm = nn.LayerNorm(x.shape[1], options["eps"], elementwise_affine=False)
-    return norm(x.movedim(1, -1)).movedim(-1, 1)  # [N, C, H, W] -> [N, H, W, C] -> [N, C, H, W]
+    return F.layer_norm(x.movedim(1, -1), x.shape[1:2], eps=options["eps"]).movedim(-1, 1)  # [N, C, H, W]
 
 
 def torch_batch_norm(x: Tensor, options: Options) -> Tensor:
-    kind = nn.BatchNorm1d if x.dim() == 2 else nn.BatchNorm2d
-    return kind(x.shape[1], options["eps"], options["momentum"], affine=False).to(x)(x)
+    return F.batch_norm(x, None, None, training=True, eps=options["eps"])
+
+
+def torch_group_norm(x: Tensor, options: Options) -> Tensor:
+    of_size = options.get("channels_per_group")
+    return F.group_norm(x, x.shape[1] // of_size if of_size else options["groups"], eps=options["eps"])
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ class Definition:
         torch: the same as `form`, from torch.
         torch_weight: the same as `weight`, from torch.
         folds: "yes", "no", or "nothing" where there is nothing to fold.
-        unmoved: which of the six changes of `trial.py` a dense layer does not notice; "-": not in dense layers.
+        unmoved: for each of COLUMNS, does a dense layer not notice it? "-": the scheme is not for dense layers.
         unmoved_conv: the same of a convolution, where it is another.
     """
 
@@ -122,6 +125,11 @@ class Definition:
         """Does training let the examples of a batch depend on one another?"""
         return self.form is not None and self.where in ("batch", "ghost batch")
 
+    def unmoved_in(self, place: str) -> set[str]:
+        """Those of COLUMNS that a layer does not notice; `place` is "dense" or "convolution"."""
+        answers = (place == "convolution" and self.unmoved_conv) or self.unmoved
+        return {column for column, answer in zip(COLUMNS, answers.split(), strict=False) if answer == "yes"}
+
     def linear(self, linear: Any, x: Tensor, options: Options) -> Tensor:
         weight, bias = self.weight(linear, options), linear.bias
         return F.linear(x, weight, bias) if x.dim() == 2 else F.conv2d(x, weight, bias)
@@ -138,7 +146,7 @@ class Definition:
             return self.normalised(z, norm, options)
         shape = (1, -1, *[1] * (z.dim() - 2))
         var = norm.running_var.view(shape) if self.keeps == "mean and variance" else torch.ones_like(z)
-        return self.form(z, norm.running_mean.view(shape), var, 0, options.get("eps", 1e-5))
+        return self.form(z, norm.running_mean.view(shape), var, options.get("eps", 1e-5))
 
     def finished(self, y: Tensor, norm: Any) -> Tensor:
         """gamma y + beta, and the activation."""
@@ -165,24 +173,15 @@ DEFINITIONS = {
     "noisy_batch": Definition(**_BATCH, noisy=True),
     "mean_only": Definition(form=centre, keeps="mean", folds="yes", unmoved="no no no no yes no"),
     "layer": Definition(**_LAYER, where="example", unmoved_conv=_LAYER_CONV, torch=torch_layer_norm),
-    "group": Definition(
-        **_LAYER, where="group", unmoved_conv=_LAYER_CONV,
-        torch=lambda x, o: nn.GroupNorm(
-            x.shape[1] // o["channels_per_group"] if o.get("channels_per_group") else o["groups"],
-            x.shape[1], o["eps"], affine=False,
-        )(x),
-    ),
-    "layer2d": Definition(
-        **_LAYER, where="pixel",
-        torch=torch_layer_norm_of_pixels,
-    ),
+    "group": Definition(**_LAYER, where="group", unmoved_conv=_LAYER_CONV, torch=torch_group_norm),
+    "layer2d": Definition(**_LAYER, where="pixel", torch=torch_layer_norm_of_pixels),
     "instance": Definition(
         form=standardise, where="channel", unmoved="-", unmoved_conv="yes no yes yes yes yes",
-        torch=lambda x, o: nn.InstanceNorm2d(x.shape[1], o["eps"])(x),
+        torch=lambda x, o: F.instance_norm(x, eps=o["eps"]),
     ),
     "rms": Definition(
         form=divide_by_rms, where="example", unmoved="yes no no yes no yes",
-        torch=lambda x, o: nn.RMSNorm(x.shape[1:], o["eps"], elementwise_affine=False)(x),
+        torch=lambda x, o: F.rms_norm(x, x.shape[1:], eps=o["eps"]),
     ),
     "dynamic_tanh": Definition(bend=lambda z, norm: torch.tanh(norm.alpha * z)),
     "weight": Definition(
@@ -194,7 +193,5 @@ DEFINITIONS = {
     "weight_mean_only": Definition(
         weight=length_and_direction, form=centre, keeps="mean", folds="yes", unmoved="yes no yes no yes no",
     ),
-    "weight_standardization": Definition(
-        weight=centred_and_scaled, folds="yes", unmoved="yes no yes no no no",
-    ),
+    "weight_standardization": Definition(weight=centred_and_scaled, folds="yes", unmoved="yes no yes no no no"),
 }  # fmt: skip

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import io
 import statistics
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.benchmark import Timer
 
 from normbench.data import Split
 from normbench.norms import fold
@@ -64,27 +62,20 @@ def compare_in(precision: str, model: nn.Module, images: Split) -> Comparison:
 @torch.inference_mode()
 def compare(before: nn.Module, after: nn.Module, images: Split, precision: str = "float32") -> Comparison:
     """Two networks of one precision on all `images`."""
-    old, new = (torch.cat([net(x) for x in _batches(images, precision)]) for net in (before, after))
+    logits = []
+    # convolutions on a GPU calculate in float32 as they say, and not with 10 bits (TF32)
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        for places in torch.arange(len(images), device=images.index.device).split(IMAGES_AT_ONCE):
+            x = images.batch(places)[0].to(getattr(torch, precision))
+            logits.append(torch.stack([before(x), after(x)]))  # [2, B, classes]
+    old, new = torch.cat(logits, 1)
     difference, largest = (old - new).abs().max().item(), old.abs().max().item()
     was, now = old.argmax(1), new.argmax(1)
-    rows = (was != now).nonzero().flatten().tolist()
     changed = [
-        Changed(i, int(was[i]), int(now[i]), (old[i, was[i]] - old[i, now[i]]).item()) for i in rows
-    ]  # fmt: skip
+        Changed(i, int(was[i]), int(now[i]), (old[i, was[i]] - old[i, now[i]]).item())
+        for i in (was != now).nonzero().flatten().tolist()
+    ]
     return Comparison(precision, len(old), difference, LARGEST[precision] * max(1.0, largest), changed)
-
-
-def _batches(images: Split, precision: str) -> Iterator[Tensor]:
-    with _full_precision():
-        for places in torch.arange(len(images), device=images.index.device).split(IMAGES_AT_ONCE):
-            yield images.batch(places)[0].to(getattr(torch, precision))
-
-
-@contextmanager
-def _full_precision() -> Iterator[None]:
-    """Inside, convolutions on a GPU calculate in float32 as they say, and not with 10 bits (TF32)."""
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        yield
 
 
 @dataclass(frozen=True)
@@ -97,38 +88,20 @@ class Latency:
 
 
 @torch.inference_mode()
-def latencies(before: nn.Module, after: nn.Module, images: Split) -> list[Latency]:
-    """How long one batch takes, without and with the norms, on the run's device and threads."""
+def latencies(before: nn.Module, after: nn.Module, images: Split, sizes: Sequence[int] = BATCH_SIZES) -> list[Latency]:
+    """How long a batch of each size takes, without and with the norms, on the run's device and threads.
+
+    In turns, so that a machine that slows down slows both.
+    """
     found = []
-    for size in BATCH_SIZES:
-        places = torch.arange(size, device=images.index.device) % len(images)
-        x = images.batch(places)[0]
-        first, second = _alternating([lambda x=x: before(x), lambda x=x: after(x)], x.device)  # type: ignore[misc]
-        found.append(Latency(size, first, second))
+    for size in sizes:
+        x = images.batch(torch.arange(size, device=images.index.device) % len(images))[0]
+        threads = torch.get_num_threads()
+        timers = [Timer("net(x)", globals={"net": net, "x": x}, num_threads=threads) for net in (before, after)]
+        times = max(1, round(SECONDS_A_TURN / max(timer.timeit(3).mean for timer in timers)))
+        turns = [[timer.timeit(times).mean for timer in timers] for _ in range(ROUNDS)]
+        found.append(Latency(size, *(1000 * statistics.median(column) for column in zip(*turns, strict=True))))
     return found
-
-
-def _alternating(calls: Sequence[Callable[[], Any]], device: torch.device) -> list[float]:
-    """Median milliseconds of each call. In turns, so that a machine that slows down slows both."""
-
-    def timed(call: Callable[[], Any], times: int) -> float:
-        _wait(device)
-        start = time.perf_counter()
-        for _ in range(times):
-            call()
-        _wait(device)
-        return (time.perf_counter() - start) / times
-
-    for call in calls:
-        timed(call, 3)  # warms up
-    times = max(1, round(SECONDS_A_TURN / max(timed(call, 3) for call in calls)))
-    turns = [[timed(call, times) for call in calls] for _ in range(ROUNDS)]
-    return [1000 * statistics.median(column) for column in zip(*turns, strict=True)]
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def exported(model: nn.Module, image: Tensor) -> bytes:

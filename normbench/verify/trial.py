@@ -10,29 +10,10 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from normbench.norms import NormScheme
-from normbench.verify.definitions import DEFINITIONS, Definition, Options
+from normbench.verify.definitions import COLUMNS, DEFINITIONS, Definition, Options
 
 PLACES = ("dense", "convolution")
 INPUTS, UNITS, EXAMPLES, SIDE = 8, 16, 64, 5
-
-
-@dataclass(frozen=True)
-class Result:
-    """What one check found.
-
-    Args:
-        check: its name.
-        place: "dense" or "convolution".
-        passed: None where nothing is expected: the scheme has no reference.
-        error: the largest difference from what was expected, where that is a number.
-        note: what was seen, or what is wrong.
-    """
-
-    check: str
-    place: str
-    passed: bool | None
-    error: float | None = None
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,14 +63,13 @@ class Trial:
     def network(self) -> nn.Sequential:
         """Two blocks and a plain output."""
         torch.manual_seed(0)
-        block = self.scheme.block
-        if self.place == "dense":
-            layers = [block(nn.Linear(INPUTS, UNITS), nn.ReLU), block(nn.Linear(UNITS, UNITS), nn.ReLU)]
-            layers += [block(nn.Linear(UNITS, 5), normalize=False)]
-        else:
-            layers = [block(nn.Conv2d(INPUTS, UNITS, 3), nn.ReLU), block(nn.Conv2d(UNITS, UNITS, 2), nn.ReLU)]
-            layers += [nn.Flatten(), block(nn.Linear(UNITS * 4, 5), normalize=False)]  # type: ignore[list-item]
-        return nn.Sequential(*layers).to(self.device, torch.float64)
+        linears: tuple[Any, Any] = (nn.Linear(INPUTS, UNITS), nn.Linear(UNITS, UNITS))
+        if self.place == "convolution":
+            linears = nn.Conv2d(INPUTS, UNITS, 3), nn.Conv2d(UNITS, UNITS, 2)
+        positions = 1 if self.place == "dense" else (SIDE - 3) ** 2
+        hidden = [self.scheme.block(linear, nn.ReLU) for linear in linears]
+        output = self.scheme.block(nn.Linear(UNITS * positions, 5), normalize=False)
+        return nn.Sequential(*hidden, nn.Flatten(), output).to(self.device, torch.float64)
 
 
 def passed_through(module: nn.Module, x: Tensor) -> Tensor:
@@ -101,11 +81,6 @@ def passed_through(module: nn.Module, x: Tensor) -> Tensor:
 def largest(x: Tensor) -> float:
     """The largest absolute value; NaN if there is one."""
     return x.detach().abs().max().item()
-
-
-# Six changes that a normalised layer may or may not notice: the columns of Ba et al. 2016 and three of the same kind.
-# Source: Ba, Kiros & Hinton 2016, arXiv:1607.06450, table 1; which scheme is unmoved by which is in `definitions.py`.
-COLUMNS = ("matrix scaled", "matrix shifted", "vector scaled", "data scaled", "data shifted", "one case scaled")
 
 
 def weight_of(block: Any) -> nn.Parameter:
@@ -130,3 +105,6 @@ def transformed(column: str, w: Tensor, x: Tensor, by: float = 3.0) -> tuple[Ten
     elif column == "one case scaled":
         x[3] *= by
     return w, x
+
+
+__all__ = ["COLUMNS", "PLACES", "Trial", "largest", "passed_through", "transformed", "weight_of"]
