@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from normbench import seeding
 from normbench.config import compose as composing
 from normbench.config.compose import COMMON, Expanded
-from normbench.config.run_config import RunConfig
+from normbench.config.run_config import RunConfig, data_may_change
 from normbench.config.schema import check_layers
 from normbench.data import DataError, Dataset, Source, default_data_dir, prepare
 from normbench.errors import ConfigError, Stopped, Unsupported
@@ -91,16 +91,58 @@ def build(config: Mapping[str, Any]) -> Parts:
 def load_dataset(config: Mapping[str, Any], parts: Parts) -> Dataset:
     """The run's data, on its device. Raises ConfigError where they can't be had or the splits make no sense."""
     key = json.dumps([config["dataset"], config["data_dir"], config["device"]])
-    if key not in _datasets:
+    if key not in _datasets or data_may_change(config):
         options = {key: value for key, value in config["dataset"].items() if key in COMMON["dataset"]}
-        folder = Path(config["data_dir"]).expanduser() if config["data_dir"] else default_data_dir()
-        try:
-            _datasets[key] = prepare(parts.source(folder), **options, device=config["device"], data_dir=folder)
-        except DataError as error:
-            raise ConfigError(str(error)) from error
+        folder, source = _data_dir(config), load_source(config, parts)
+        if key not in _datasets or _datasets[key].checksum != source.checksum:
+            try:
+                _datasets[key] = prepare(source, **options, device=config["device"], data_dir=folder)
+            except DataError as error:
+                raise ConfigError(str(error)) from error
         if len(_datasets) > KEPT:
             del _datasets[next(iter(_datasets))]
     return _datasets[key]
+
+
+def load_source(config: Mapping[str, Any], parts: Parts) -> Source:
+    """The images that the run's data set is cut from. Raises ConfigError where they can't be had."""
+    try:
+        return parts.source(_data_dir(config))
+    except DataError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _data_dir(config: Mapping[str, Any]) -> Path:
+    return Path(config["data_dir"]).expanduser() if config["data_dir"] else default_data_dir()
+
+
+def require_same_data(run_configs: Iterable[RunConfig]) -> None:
+    """Raise ConfigError where the images of a finished run are no longer those that it has seen.
+
+    What can't be loaded any more is passed over: a run that is over needs no images.
+    """
+    found: dict[str, str | None] = {}  # what each data set is now; one for all runs of a sweep
+    for run_config in run_configs:
+        if not data_may_change(run_config.config):
+            continue
+        key = json.dumps([run_config.config["dataset"], run_config.config["data_dir"]])
+        if key not in found:
+            try:
+                found[key] = load_source(run_config.config, build(run_config.config)).checksum
+            except ConfigError:
+                found[key] = None
+        if (now := found[key]) is not None:
+            check_data(Run(run_config.folder), now)
+
+
+def check_data(run: Run, checksum: str) -> None:
+    """Raise ConfigError unless the images with this checksum are those that `run` was trained on."""
+    seen = run.record.get("data_checksum")
+    if seen not in (None, checksum):
+        raise ConfigError(
+            f"the images have changed since {run.name} was trained (SHA-256 {checksum[:12]}..., then "
+            f"{str(seen)[:12]}...). Put them back, or train anew with another study=..."
+        )
 
 
 def total_steps(config: Mapping[str, Any], examples: int) -> int:
@@ -213,6 +255,7 @@ def execute(run_config: RunConfig, on_progress: OnProgress = lambda progress: No
         Exception: whatever went wrong in training; it is in `error.json`, too.
     """
     if is_finished(run_config.folder):
+        require_same_data([run_config])
         return Run(run_config.folder)
     return train(prepare_run(run_config), on_progress, stop)
 
@@ -259,7 +302,10 @@ def _train(ready: Prepared, folder: RunFolder, on_progress: OnProgress, stop: St
 
     done = checkpoint.restore()
     if done is None:
-        folder.start(record(ready.run_config) | {"total_steps": total, "executed": executed(config["device"])})
+        folder.start(
+            record(ready.run_config)
+            | {"classes": list(dataset.classes), "total_steps": total, "executed": executed(config["device"])}
+        )
         data_dependent_init(model, parts, dataset)
     diverged = None
     log.clock.start()

@@ -15,7 +15,7 @@ from normbench.errors import UserError
 
 if TYPE_CHECKING:
     from normbench.commands.trained import Trained
-    from normbench.data import Dataset
+    from normbench.data import Split
 
 CORRUPTION = ("corruption", "corruption.severity", "corruption.images")
 KEYS = ("norm.statistics", "batch_size", "images", "dataset", "data_dir", "device", *CORRUPTION)
@@ -58,9 +58,10 @@ def run(options: argparse.Namespace) -> int:
     require_complete(folder)  # before torch is imported, which takes seconds
     places = {key: value for key, value in given.items() if key in ("data_dir", "device")}
     trained = load_trained(folder, places, own_statistics=False)
-    dataset = _dataset(trained, given, options.config_dir)
+    name, test = _test_images(trained, given, options.config_dir)
     corrupted = "corruption" in given
-    found = (_on_corrupted_images if corrupted else _with_statistics)(trained, dataset, given)
+    found = (_on_corrupted_images if corrupted else _with_statistics)(trained, test, given)
+    found = {"run": trained.run.folder.name, "dataset": name, **found}
     if options.json:
         print(json.dumps(found, indent=1, allow_nan=False))
     else:
@@ -88,25 +89,39 @@ def _parse(words: Sequence[str]) -> tuple[Path, dict[str, str]]:
     return Path(folders[0]), given
 
 
-def _dataset(trained: Trained, given: Mapping[str, str], config_dir: str | None) -> Dataset:
-    """The run's, or what the words name: another one, or the run's with other options. Raises UserError."""
-    from normbench.experiment import build, compose, load_dataset
+def _test_images(trained: Trained, given: Mapping[str, str], config_dir: str | None) -> tuple[str, Split]:
+    """The test images of the run's data set, or of what the words name, and its name; standardised and whitened by the
+    run's training images, whatever they are of. Only options that the words name differ from the run's.
 
-    words = [f"{key}={value}" for key, value in given.items() if key.startswith("dataset")]
+    Raises: UserError.
+    """
+    from normbench.data import split_for_testing
+    from normbench.experiment import build, compose, load_dataset, load_source
+
+    own, words = trained.dataset, [f"{key}={value}" for key, value in given.items() if key.startswith("dataset")]
     if not words:
-        return trained.dataset
+        return own.name, own.test
     if "dataset" not in given:
         words = [word for word in trained.run.record["overrides"] if word.startswith("dataset")] + words
     run_config = compose([*words, *(["--config-dir", config_dir] if config_dir else [])])
     config = {**run_config.config, **{key: trained.config[key] for key in ("data_dir", "device")}}
-    found, wanted = load_dataset(config, build(config)), trained.dataset
-    if (found.shape, len(found.classes)) != (wanted.shape, len(wanted.classes)):
-        shapes = [f"{' x '.join(map(str, d.shape))} in {len(d.classes)} classes" for d in (wanted, found)]
+    options, found = config["dataset"], load_source(config, build(config))
+    if (shape := found.test_images.shape[1:]) != own.shape or len(found.classes) != len(own.classes):
+        sizes = ((own.shape, own.classes), (shape, found.classes))
+        wanted, got = (f"{' x '.join(map(str, shape))} in {len(classes)} classes" for shape, classes in sizes)
         raise UserError(
-            f"the data set must be of the shape that the run was trained on, {shapes[0]}: "
-            f"got {found.name}, {shapes[1]}. Use {wanted.name}, or another run."
+            f"the data set must be of the shape that the run was trained on, {wanted}: "
+            f"got {options['name']}, {got}. Use {own.name}, or another run."
         )
-    return found
+    if classes := [f"{one} is {other}" for one, other in zip(own.classes, found.classes, strict=True) if one != other]:
+        raise UserError(
+            f"the data set must have the classes that the run was trained on: in {options['name']}, "
+            f"{', '.join(classes[:4])}{' ...' if len(classes) > 4 else ''}. Rename its folders, or use another run."
+        )
+    if named := {key: options[key] for key in ("scale", "whiten", "binarize") if f"dataset.{key}" in given}:
+        changed = {**trained.config, "dataset": {**trained.config["dataset"], **named}}
+        own = load_dataset(changed, build(changed))
+    return options["name"], split_for_testing(found.test_images, found.test_labels, own.test, options["split_seed"])
 
 
 def _whole_number(key: str, text: str, least: int, most: int, what: str) -> int:
@@ -115,7 +130,7 @@ def _whole_number(key: str, text: str, least: int, most: int, what: str) -> int:
     return int(text)
 
 
-def _with_statistics(trained: Trained, dataset: Dataset, given: Mapping[str, str]) -> dict[str, Any]:
+def _with_statistics(trained: Trained, test: Split, given: Mapping[str, str]) -> dict[str, Any]:
     """Loss and accuracy with each kind of statistics at each batch size, and the errors of the statistics.
 
     Raises: UserError for what this network can't do.
@@ -127,7 +142,7 @@ def _with_statistics(trained: Trained, dataset: Dataset, given: Mapping[str, str
     model, train, size = trained.model, trained.dataset.train, trained.run.config["batch_size"]
     asked = given["norm.statistics"].split(",") if "norm.statistics" in given else None
     sizes = [
-        _whole_number("batch_size", n, 1, len(dataset.test), "the test images")
+        _whole_number("batch_size", n, 1, len(test), "the test images")
         for n in given.get("batch_size", str(size)).split(",")
     ]
     images = given.get("images", str(len(train)))
@@ -135,7 +150,7 @@ def _with_statistics(trained: Trained, dataset: Dataset, given: Mapping[str, str
     able = possible_kinds(model)
     keeps_none = f"norm={trained.run.choices['norm']} keeps no statistics of batches."
     why = {kind: keeps_none for kind in KINDS if kind not in able}
-    small = [n for n in sizes if not supports_batch(model, dataset.test, n)]
+    small = [n for n in sizes if not supports_batch(model, test, n)]
     if small:
         why.setdefault("batch", "it needs two values per unit: got a batch of 1. Use batch_size=2 or more.")
     for kind in asked or ():
@@ -147,12 +162,10 @@ def _with_statistics(trained: Trained, dataset: Dataset, given: Mapping[str, str
     found = Statistics(model, [kind for kind in kinds if kind != "batch"], train, size, count)
     rows = [(kind, found.found.get(kind, {})) for kind in kinds] or [("none", {})]
     return {
-        "run": trained.run.folder.name,
-        "dataset": dataset.name,
         "training_images": count,
         "exact_images": found.exact_images,  # fewer where not all go through at once
         "evaluations": [
-            finite(asdict(evaluate_with(model, kind, statistics, dataset.test, n)))
+            finite(asdict(evaluate_with(model, kind, statistics, test, n)))
             for kind, statistics in rows
             for n in sizes
             if kind != "batch" or n not in small
@@ -193,7 +206,7 @@ def _error(error: dict[str, Any] | None) -> str:
     return f"{error['mean_error']:.1e}{ratio}" + ("" if error["noise"] is None else f" ± {error['noise']:.4f}")
 
 
-def _on_corrupted_images(trained: Trained, dataset: Dataset, given: Mapping[str, str]) -> dict[str, Any]:
+def _on_corrupted_images(trained: Trained, test: Split, given: Mapping[str, str]) -> dict[str, Any]:
     """Loss and accuracy on corrupted test images, with statistics re-estimated too, and how far inputs of layers move.
 
     Raises: UserError for unknown corruptions, severities and numbers of images.
@@ -204,7 +217,7 @@ def _on_corrupted_images(trained: Trained, dataset: Dataset, given: Mapping[str,
     from normbench.instruments import Probe
     from normbench.instruments.train_test_shift import IMAGES, compare, conditions
 
-    test, model = dataset.test, trained.model
+    model = trained.model
     severities = [int(n) if n.isdecimal() else n for n in given.get("corruption.severity", "1,2,3,4,5").split(",")]
     try:
         wanted = conditions(given["corruption"].split(","), severities)  # type: ignore[arg-type]
@@ -220,8 +233,6 @@ def _on_corrupted_images(trained: Trained, dataset: Dataset, given: Mapping[str,
     rows = list(compare(model, probe, trained.dataset.train, test, wanted, counts, len(test)))
     keys = ("corruption", "severity", "statistics", "images")
     return {
-        "run": trained.run.folder.name,
-        "dataset": dataset.name,
         "test_images": len(test) - max(counts, default=0),
         "evaluations": [
             finite({key: row.get(key) for key in (*keys, "loss", "accuracy")}) for row in rows if not row["layer"]

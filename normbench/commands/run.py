@@ -63,7 +63,7 @@ def prepare(run_config: RunConfig) -> Prepared:
 
 
 def _single(run_config: RunConfig) -> int:
-    from normbench.experiment import forget, train
+    from normbench.experiment import forget, require_same_data, train
     from normbench.sweep.runner import requests_to_stop
 
     run, finished = Run(run_config.folder), is_finished(run_config.folder) and run_config.config["rerun"] != "all"
@@ -81,6 +81,7 @@ def _single(run_config: RunConfig) -> int:
     except Stopped as error:
         raise KeyboardInterrupt from error
     if finished:
+        require_same_data([run_config])
         console.say("This run was finished before; nothing was trained. These are its results.")
     _print_results(run)
     _print_neighbours(run_config)

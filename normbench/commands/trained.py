@@ -44,7 +44,7 @@ def load_trained(folder: Path, changes: Mapping[str, Any] | None = None, own_sta
     run = require_complete(folder)
     import torch
 
-    from normbench.experiment import build, load_dataset
+    from normbench.experiment import build, check_data, load_dataset
     from normbench.training.device import resolve_device
     from normbench.training.evaluation import load_kind
 
@@ -55,6 +55,7 @@ def load_trained(folder: Path, changes: Mapping[str, Any] | None = None, own_sta
     torch.set_num_threads(config["threads"])
     parts = build(config)
     dataset = load_dataset(config, parts)
+    check_data(run, dataset.checksum)
     try:
         model = parts.model(parts.scheme, dataset.shape, len(dataset.classes))
         state = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -55,6 +56,8 @@ def make_run_config(
         defaults: option -> value where these choices are made and nothing is changed.
         usual: the choices that need not be made.
     """
+    if (path := config["dataset"].get("path")) is not None:  # wherever the command is repeated, the same images
+        config = replaced(config, "dataset.path", str(Path(os.path.expanduser(str(path))).resolve()))  # noqa: PTH111
     values = sorted((k, v) for k, v in leaves(config) if k.split(".")[0] not in NOT_IDENTITY)
     changed = {key: value for key, value in values if key not in defaults or defaults[key] != value}
     identity = {
@@ -67,9 +70,16 @@ def make_run_config(
     words = [f"{group}={choice}" for group, choice in choices.items() if choice != usual[group] or group == "norm"]
     words += [f"{'' if key in defaults else '+'}{key}={quoted(value)}" for key, value in changed.items()]
     readable = [choices["norm"], choices["model"], choices["dataset"]]
-    readable += [f"{key.split('.')[-1]}{as_word(value)}" for key, value in changed.items()]
+    short = changed | ({"dataset.path": Path(changed["dataset.path"]).name} if "dataset.path" in changed else {})
+    readable += [f"{key.split('.')[-1]}{as_word(value)}" for key, value in short.items()]
     name = re.sub(r"[^\w.+-]+", "_", "-".join(readable))[:96].strip("_-.")
     return RunConfig(f"{name}-{digest}", choices, config, identity, words, written)
+
+
+def data_may_change(config: Mapping[str, Any]) -> bool:
+    """Are the images the user's own, so that they may be others by now than when the run was trained?"""
+    dataset = config["dataset"]
+    return "path" in dataset or not str(dataset.get("_target_")).startswith("normbench.data.")
 
 
 def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

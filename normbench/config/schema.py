@@ -143,7 +143,7 @@ OPTIONS: dict[str, Option] = {
     "dataset.whiten": one_of("none", "zca"),
     "dataset.label_noise": share,
     "dataset.examples": whole(40),
-    "dataset.channels": whole(1),
+    "dataset.channels": whole(1, null=True),
     "dataset.seed": whole(0),
     "dataset.noise": whole(0),
     "dataset.path": Option(None, null=True),

@@ -25,6 +25,8 @@ def synthetic(
     """
     if not size or size < 8:
         raise DataError(f"size must be 8 or more: got {size}. Type e.g. dataset.size=28")
+    if not channels:
+        raise DataError("channels must be 1 or more: got null. Type e.g. dataset.channels=3")
     bits = np.random.PCG64(seed)
     patterns = _patterns(bits, size, channels)
     train, test = (_draw(bits, patterns, count, noise) for count in (examples, examples // 4))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from normbench.config.run_config import RunConfig
+from normbench.config.run_config import RunConfig, data_may_change
 from normbench.errors import ConfigError, Unsupported
 from normbench.runs import Run, is_finished, last_step
 from normbench.sweep.timing import Timings
@@ -106,6 +106,10 @@ def jobs_of(run_config: RunConfig) -> int:
 def make_plan(run_configs: Iterable[RunConfig], timings: Timings | None = None) -> Plan:
     """Check every run. Raises ConfigError for the first one that nobody can have meant."""
     items = [_in_folder(run_config) for run_config in run_configs]
+    if own := [item.run_config for item in items if item.status == DONE and data_may_change(item.run_config.config)]:
+        from normbench.experiment import require_same_data
+
+        require_same_data(own)
     if all(item.status == DONE for item in items):
         return Plan(items)
     from normbench.experiment import prepare_run

@@ -110,13 +110,15 @@ class Evaluation:
 
 
 def evaluate_with(model: nn.Module, kind: str, found: Found, examples: Examples, batch_size: int) -> Evaluation:
-    """`model` on `examples`, `batch_size` at a time. With "batch", a rest that is smaller is left out.
+    """`model` on all `examples`, `batch_size` at a time. With "batch", what is left over makes the last batch larger: a
+    smaller one would have other statistics.
 
     Raises: Unsupported with "batch" where a unit has one value in a batch.
     """
-    count = len(examples) // batch_size * batch_size if kind == "batch" else len(examples)
-    device = next(model.parameters()).device
-    positions = torch.arange(count, device=device).split(batch_size)
+    count = len(examples)
+    positions = list(torch.arange(count, device=next(model.parameters()).device).split(batch_size))
+    if kind == "batch" and len(positions) > 1 and len(positions[-1]) < batch_size:
+        positions[-2:] = [torch.cat(positions[-2:])]
     with working_with(model, kind, found):
         loss, accuracy = loss_and_accuracy(model, map(examples.batch, positions))
     return Evaluation(kind, batch_size, count, accuracy, loss)

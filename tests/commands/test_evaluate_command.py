@@ -9,9 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 import normbench
 from normbench.cli import main
@@ -21,12 +23,21 @@ from normbench.norms import exact_statistics, load_statistics, use_batch_statist
 from normbench.runs import Run
 
 TINY = ["dataset=synthetic", "dataset.examples=600", "dataset.validation=100", "dataset.size=8", "device=cpu"]
-TINY += ["batch_size=8", "max_steps=30", "instruments=none"]
+TINY += ["batch_size=8", "max_steps=30", "instruments=none", "evaluations=1"]
 pytestmark = pytest.mark.usefixtures("own_folder")
+Train = Callable[..., Path]
 
 
-def run(*words: str) -> Path:
-    return normbench.run([*TINY, *words, *([] if "model=cnn" in words else ["model.hidden=[12,10]"])]).folder
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Train:
+    """`run("norm=batch")`: the folder of that run, trained once for all tests here."""
+    results = tmp_path_factory.mktemp("results")
+
+    def train(*words: str) -> Path:
+        small = [] if "model=cnn" in words else ["model.hidden=[12,10]"]
+        return normbench.run([*TINY, *words, *small, f"results_dir={results}"]).folder
+
+    return train
 
 
 def files(folder: Path) -> dict[Path, Any]:
@@ -39,11 +50,17 @@ def said(capsys: pytest.CaptureFixture[str], *words: str | Path) -> dict[str, An
     return json.loads(capsys.readouterr().out)
 
 
-def test_numbers_are_those_of_a_plain_computation(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def printed(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
+    capsys.readouterr()
+    assert main(["evaluate", *map(str, words)]) == 0
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_numbers_are_those_of_a_plain_computation(capsys: pytest.CaptureFixture[str], run: Train) -> None:
     folder = run("norm=batch")
-    before = files(tmp_path)
+    before = files(folder)
     found = said(capsys, folder, "batch_size=1,7")
-    assert files(tmp_path) == before
+    assert files(folder) == before
     trained = load_trained(folder)
     model, test, train = trained.model, trained.dataset.test, trained.dataset.train
     images, labels = test.batch(torch.arange(len(test)))
@@ -52,10 +69,10 @@ def test_numbers_are_those_of_a_plain_computation(capsys: pytest.CaptureFixture[
     kinds = ("ema", "averages", "precise")
     assert list(rows) == [(kind, n) for kind in (*kinds, "batch") for n in (1, 7) if (kind, n) != ("batch", 1)]
     assert found["training_images"] == found["exact_images"] == len(train) == 500
-    summary = normbench.load(folder.parent).all_columns.iloc[0]
+    summary = Run(folder).summary
     for n in (1, 7):
-        assert rows["ema", n]["accuracy"] == pytest.approx(summary.test_accuracy)
-        assert rows["ema", n]["loss"] == pytest.approx(summary.test_loss, rel=1e-5)
+        assert rows["ema", n]["accuracy"] == pytest.approx(summary["test_accuracy"])
+        assert rows["ema", n]["loss"] == pytest.approx(summary["test_loss"], rel=1e-5)
     exact = exact_statistics(model, every.double().float())
     load_statistics(model, exact)
     with torch.no_grad():
@@ -63,10 +80,10 @@ def test_numbers_are_those_of_a_plain_computation(capsys: pytest.CaptureFixture[
         assert rows["precise", 1]["loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-4)
         assert rows["precise", 7]["accuracy"] == pytest.approx((logits.argmax(1) == labels).float().mean().item())
         use_batch_statistics(model)
-        whole = len(test) // 7 * 7
-        logits = torch.cat([model(part) for part in images[:whole].split(7)])
-    assert rows["batch", 7]["images"] == whole < len(test)
-    assert rows["batch", 7]["loss"] == pytest.approx(F.cross_entropy(logits, labels[:whole]).item(), rel=1e-4)
+        parts = [*images[:140].split(7), images[140:]]  # 150 images are 20 batches of 7 and one of 10
+        logits = torch.cat([model(part) for part in parts])
+    assert rows["batch", 7]["images"] == len(test) == 150, "all of them"
+    assert rows["batch", 7]["loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-4)
     errors = {(e["norm"], e["statistics"]): e for e in found["errors"]}
     assert list(errors) == [(f"hidden{i}.norm", kind) for i in (1, 2) for kind in kinds]
     state = torch.load(folder / "model.pt")
@@ -85,57 +102,116 @@ def test_numbers_are_those_of_a_plain_computation(capsys: pytest.CaptureFixture[
     assert first["noise"] < 0.05
 
 
-def test_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_printed(capsys: pytest.CaptureFixture[str], run: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = run("norm=batch")
-    capsys.readouterr()
-    assert main(["evaluate", "norm.statistics=precise,averages", "batch_size=1", str(folder), "images=80"]) == 0
-    printed = capsys.readouterr().out
-    for words in (
-        folder.name,
-        "precise",
-        "averages",
-        "accuracy %",
-        "80 training images",
-        "biased behind the first norm",
-    ):
-        assert words in printed
-    assert "without" not in printed
-    assert main(["evaluate", str(folder), "batch_size=1"]) == 0
-    assert "without batch: it needs two values per unit" in capsys.readouterr().out
+    text = printed(capsys, "norm.statistics=precise,averages", "batch_size=1", folder, "images=80")
+    for words in (folder.name, "precise", "accuracy %", "of 80 training images", "biased behind the first norm"):
+        assert words in text
+    assert "without" not in text
+    monkeypatch.setattr("normbench.training.evaluation.images_in_one_pass", lambda model, image: 200)
+    text = printed(capsys, folder, "batch_size=1")
+    assert "without batch: it needs two values per unit" in text
+    assert "against those of 200 training images in float64" in text, "fewer, where not all go through at once"
 
 
-@pytest.mark.parametrize("norm", ["layer", "none", "weight"])
-def test_a_scheme_without_statistics_is_evaluated_and_says_so(norm: str, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = run(f"norm={norm}")
-    found = said(capsys, folder, "batch_size=1")
+def test_other_schemes_and_networks(capsys: pytest.CaptureFixture[str], run: Train) -> None:
+    layer = run("norm=layer")
+    found = said(capsys, layer, "batch_size=1")
     [only] = found["evaluations"]
     assert (only["statistics"], found["errors"]) == ("none", [])
-    summary = normbench.load(folder.parent).all_columns.iloc[0]
-    assert only["accuracy"] == pytest.approx(summary.test_accuracy)
-    assert f"norm={norm} keeps no statistics of batches" in found["not_possible"]["precise"]
+    assert only["accuracy"] == pytest.approx(Run(layer).summary["test_accuracy"])
+    assert "norm=layer keeps no statistics of batches" in found["not_possible"]["precise"]
+    cnn = said(capsys, run("norm=batch", "model=cnn", "model.channels=[3,4]", "max_steps=5"), "batch_size=1")
+    kinds = [e["statistics"] for e in cnn["evaluations"]]
+    assert kinds == ["ema", "averages", "precise", "batch"], "a convolution has many values of one image"
+    mean_only = said(capsys, run("norm=weight_mean_only", "max_steps=5"))
+    assert {e["var_ratio"] for e in mean_only["errors"]} == {None}, "a norm of the mean alone has no variance"
 
 
-def test_the_other_networks(capsys: pytest.CaptureFixture[str]) -> None:
-    """Convolutions have many values of one image; a norm of the mean alone has no variance."""
-    cnn = said(capsys, run("norm=batch", "model=cnn", "model.channels=[3,4]"), "batch_size=1")
-    assert [e["statistics"] for e in cnn["evaluations"]] == ["ema", "averages", "precise", "batch"]
-    mean_only = said(capsys, run("norm=weight_mean_only"))
-    assert {e["var_ratio"] for e in mean_only["errors"]} == {None}
-
-
-def test_another_data_set(capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_what_is_named_changes(capsys: pytest.CaptureFixture[str], run: Train) -> None:
     folder = run("norm=batch")
-    same = said(capsys, folder, "dataset.label_noise=0.0", "norm.statistics=ema")
-    assert same["evaluations"] == said(capsys, folder, "norm.statistics=ema")["evaluations"]
-    unit = said(capsys, folder, "dataset=synthetic", "dataset.examples=700", "dataset.size=8", "norm.statistics=ema")
-    assert unit["evaluations"] != same["evaluations"]
+    [whole] = said(capsys, folder, "norm.statistics=ema")["evaluations"]
+
+    def evaluated(*words: str) -> dict[str, Any]:
+        return said(capsys, folder, "norm.statistics=ema", *words)["evaluations"][0]
+
+    assert evaluated("dataset.label_noise=0.0") == evaluated("dataset.validation=200") == whole
+    assert evaluated("dataset=synthetic", "dataset.examples=600", "dataset.size=8", "dataset.validation=60") == whole
+    assert evaluated("dataset=synthetic", "dataset.examples=700", "dataset.size=8") != whole
+    assert evaluated("dataset.scale=unit")["loss"] != whole["loss"]
 
 
-def test_bad_input(
-    capsys: pytest.CaptureFixture[str], refused: Callable[[list[str], str], None], tmp_path: Path
+def image_tree(root: Path, images: torch.Tensor, labels: torch.Tensor, classes: tuple[str, ...]) -> list[str]:
+    """Files of these grey images, each class half for training; the words that name them as a data set."""
+    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+        folder = root / ("train", "test")[i % 2] / classes[label]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[0].numpy()).save(folder / f"{i}.png")
+    return ["dataset=folder", f"dataset.path={root}"]
+
+
+@pytest.mark.parametrize("whiten", ["none", "zca"])
+def test_another_data_set_is_standardised_by_the_runs_own(
+    capsys: pytest.CaptureFixture[str], run: Train, tmp_path: Path, whiten: str
 ) -> None:
+    """Darker images are darker for the network, too: their own mean and deviation would hide it."""
+    folder = run("norm=batch", f"dataset.whiten={whiten}", f"data_dir={tmp_path}")
+    trained = load_trained(folder)
+    test = trained.dataset.test
+    dark = (test.images.float() * 0.3).to(torch.uint8)
+    words = image_tree(tmp_path / "dark", dark, test.labels, trained.dataset.classes)
+    [found] = said(capsys, folder, *words, "norm.statistics=ema")["evaluations"]
+    half = slice(1, None, 2)
+    with torch.no_grad():
+        loss = F.cross_entropy(trained.model(test.scaled(dark[half])), test.labels[half]).item()
+    assert found["images"] == len(dark) // 2
+    assert found["loss"] == pytest.approx(loss, rel=1e-4)
+
+
+def test_other_classes_are_refused(
+    refused: Callable[[list[str], str], None], capsys: pytest.CaptureFixture[str], run: Train, tmp_path: Path
+) -> None:
+    folder = run("norm=batch")
+    assert Run(folder).record["classes"] == [f"pattern {k}" for k in range(10)]
+    test = load_trained(folder).dataset.test
+    others = tuple(f"digit {k}" for k in range(10))
+    words = image_tree(tmp_path / "digits", test.images, test.labels, others)
+    capsys.readouterr()
+    message = "must have the classes that the run was trained on: in folder, pattern 0 is digit 0, "
+    refused(["evaluate", str(folder), *words], message)
+
+
+def test_images_that_change_behind_a_run_are_noticed(
+    refused: Callable[[list[str], str], None], capsys: pytest.CaptureFixture[str], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (120, 1, 8, 8), dtype=np.uint8))
+    image_tree(tmp_path / "mine", images, torch.arange(120) // 2 % 3, ("a", "b", "c"))
+    words = ["dataset=folder", "dataset.path=mine", "dataset.validation=12", "model.hidden=[6]", "max_steps=3",
+             "batch_size=8", "evaluations=1", "instruments=none", "device=cpu"]  # fmt: skip
+    folder = normbench.run([*words, "norm=batch"]).folder
+    assert Run(folder).config["dataset"]["path"] == str(tmp_path / "mine")
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    assert normbench.run([*words, "norm=batch", "dataset.path=../mine", f"results_dir={tmp_path / 'results'}"]).folder \
+        == folder, "a relative path is where it leads, not how it is written"  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    changed = next((tmp_path / "mine/train/a").iterdir())
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(changed)
+    capsys.readouterr()
+    for command in (["run"], ["run", "-m"], ["plan", "-m"]):
+        refused([*command, *words, "norm=batch"], f"the images have changed since {folder.name} was trained")
+    for command in (["evaluate", str(folder)], ["fold", str(folder)], ["explain", "--run", str(folder)]):
+        refused(command, f"the images have changed since {folder.name} was trained")
+    with pytest.raises(normbench.errors.UserError, match="the images have changed since"):
+        normbench.run([*words, "norm=batch"])
+    shutil.rmtree(tmp_path / "mine")
+    assert main(["run", *words, "norm=batch"]) == 0, "a run that is over needs no images"
+
+
+def test_bad_input(refused: Callable[[list[str], str], None], capsys: pytest.CaptureFixture[str], run: Train) -> None:
     folder, layer = run("norm=batch"), run("norm=layer")
-    unfinished = tmp_path / "results" / "scratch" / "unfinished"
+    unfinished = folder.parent / "unfinished"
     shutil.copytree(folder, unfinished)
     (unfinished / "summary.json").unlink()
     of = str(folder)
@@ -166,28 +242,27 @@ def test_bad_input(
         refused(["evaluate", *words], message)
 
 
-@pytest.mark.parametrize("kind", ["averages", "precise", "batch"])
-def test_a_run_with_another_kind_has_the_same_weights(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
-    plain, other = (
-        run("norm=batch", "model.dropout=0.2"),
-        run("norm=batch", "model.dropout=0.2", f"norm.statistics={kind}"),
-    )
+@pytest.mark.parametrize("kind", ["precise", "batch"])
+def test_a_run_with_another_kind_has_the_same_weights(
+    kind: str, capsys: pytest.CaptureFixture[str], run: Train
+) -> None:
+    plain = run("norm=batch", "model.dropout=0.2")
+    other = run("norm=batch", "model.dropout=0.2", f"norm.statistics={kind}")
     assert plain != other
     weights, same = (torch.load(folder / "model.pt") for folder in (plain, other))
     assert weights.keys() == same.keys()
     assert all(torch.equal(value, same[name]) for name, value in weights.items())
-    runs = normbench.load(plain.parent).all_columns.set_index("run")
     told = said(capsys, plain, f"norm.statistics={kind}")["evaluations"][0]
-    assert runs.loc[other.name].test_loss == pytest.approx(told["loss"], rel=1e-5)
-    assert runs.loc[plain.name].test_loss != pytest.approx(told["loss"], rel=1e-3)
+    assert told["images"] == 150
+    assert Run(other).summary["test_loss"] == pytest.approx(told["loss"], rel=1e-5)
+    assert Run(plain).summary["test_loss"] != pytest.approx(told["loss"], rel=1e-3)
     if kind == "precise":  # what fold and explain work with
         trained, images = load_trained(plain), load_trained(plain).dataset.train.batch(torch.arange(500))[0]
         wanted = exact_statistics(trained.model, images)["hidden2.norm"].mean.float()
         torch.testing.assert_close(load_trained(other).model.hidden2.norm.running_mean, wanted, rtol=1e-4, atol=1e-5)
-        assert main(["fold", str(other)]) == 0
 
 
-def test_numbers_on_corrupted_images_are_those_of_the_test_set(capsys: pytest.CaptureFixture[str]) -> None:
+def test_numbers_on_corrupted_images_are_those_of_the_test_set(capsys: pytest.CaptureFixture[str], run: Train) -> None:
     folder = run(
         "norm=batch", "instruments=quick", "instruments.measure={shift:{_target_:normbench.instruments.Shift}}"
     )
@@ -211,24 +286,7 @@ def test_numbers_on_corrupted_images_are_those_of_the_test_set(capsys: pytest.Ca
     assert {layer for *_, layer in shifts} == {"hidden1", "hidden2", "output"}
     moved = [shifts[name, severity, None, "hidden2"]["w1_scaled_mean"] for name, severity in wanted[:3]]
     assert moved[0] < moved[1] < moved[2]
-
-
-def test_the_two_shifts_are_told_apart_in_print(capsys: pytest.CaptureFixture[str]) -> None:
-    layer = run("norm=layer")
-    capsys.readouterr()
-    assert main(["evaluate", str(layer), "corruption=blur"]) == 0
-    printed = " ".join(capsys.readouterr().out.split())
-    assert "nothing re-estimated" in printed
-    assert "train-test: blur 5" in printed
-    assert "internal covariate shift, over training: not measured; the instrument shift supplies it" in printed
-
-
-def test_exact_statistics_say_of_how_many_images_they_are(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = run("norm=batch")
-    monkeypatch.setattr("normbench.training.evaluation.images_in_one_pass", lambda model, image: 200)
-    found = said(capsys, folder)
-    assert (found["training_images"], found["exact_images"]) == (500, 200)
-    assert main(["evaluate", str(folder)]) == 0
-    assert "against those of 200 training images in float64" in capsys.readouterr().out
+    text = printed(capsys, run("norm=layer"), "corruption=blur")
+    assert "nothing re-estimated" in text
+    assert "train-test: blur 5" in text
+    assert "internal covariate shift, over training: not measured; the instrument shift supplies it" in text

@@ -22,7 +22,7 @@ TINY += ["batch_size=8", "max_steps=9", "instruments=none", "model.hidden=[12]"]
 @pytest.fixture(autouse=True)
 def quick(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folding, "ROUNDS", 1)
-    monkeypatch.setattr(folding, "SECONDS_A_TURN", 0.0)
+    monkeypatch.setattr(folding, "MILLISECONDS_A_TURN", 0.0)
 
 
 def run(*words: str) -> Path:
