@@ -27,6 +27,7 @@ from normbench.analysis.tables import (
 )
 
 OVER = ("complete", "diverged")
+STEP = 10**0.5  # between the lrs of a grid, at most
 NEAR = 0.01  # accuracy within one point of the best
 MISSING = "Every scheme was run at one lr only. Runs at several, such as lr=0.01,0.1,1 after run -m, would supply it."
 
@@ -80,6 +81,32 @@ class Choice:
     def spent(self) -> frozenset[Any]:
         """Seeds that had a part in the choice."""
         return self.seeds - self.fresh if self.chosen else frozenset()
+
+    @property
+    def beyond(self) -> float | None:
+        """The lr to add where the best lies at the end of those that are over: one that was begun there, or the next.
+
+        A step of the grid away, at most a factor of about three, on the ladder 0.1, 0.3, 1, 3.
+        """
+        if self.lr is None or not self.chosen or self.lr not in (self.grid[0], self.grid[-1]):
+            return None
+        lowest = self.lr == self.grid[0]
+        begun = [lr for lr in self.groups if (lr < self.lr if lowest else lr > self.lr)]
+        if begun:
+            return max(begun) if lowest else min(begun)
+        step = self.grid[1] / self.lr if lowest else self.lr / self.grid[-2]
+        following = self.lr * min(step, STEP) ** (-1 if lowest else 1)
+        if step < 2.5:
+            return float(f"{following:.2g}")
+        ladder = (m * 10.0**e for e in range(-12, 12) for m in (1, 3))
+        return float(f"{min(ladder, key=lambda lr: abs(math.log(lr / following))):.1g}")
+
+    @property
+    def edge(self) -> str:
+        """Why nothing is decided at this lr; "" where lrs on both sides of it were tried, or one alone."""
+        if (lr := self.beyond) is None:
+            return ""
+        return f"the best lr lies at the edge ({show(self.lr)}); add lr={show(lr)}"
 
 
 Choices = Mapping[Setting, Mapping[str, Choice]]  # by setting without the lr, then by scheme
@@ -265,7 +292,6 @@ def _lr_row(choice: Choice, top: float | None) -> dict[str, Any]:
         words += [] if lr in choice.means else [f"{group.members[0].status} at lr {lr:g}"]
     working = (g for lr in choice.grid if (g := groups[lr]).count("complete") - g.at_chance == len(g.members))
     stable = max((float(group.values["lr"]) for group in working), default=None)
-    edge, command = _edge(choice)
     row: dict[str, Any] = {
         "lrs": ", ".join(show(lr) for lr in groups),
         "seeds": " ".join(str(seed) for seed in sorted(choice.on)),
@@ -273,8 +299,8 @@ def _lr_row(choice: Choice, top: float | None) -> dict[str, Any]:
         "validation_mean": choice.mean,
         "largest_stable": stable,
         "largest_stable_text": _at_least("{:g}", stable, stable in choice.grid[-1:]),
-        "remarks": "; ".join([*edge, *words]),
-        "command": command,
+        "remarks": "; ".join([*([choice.edge] if choice.edge else []), *words]),
+        "command": "" if choice.beyond is None else further(choice),
     }
     for name, lrs in (("band", band(choice, top)), ("own_band", band(choice, choice.mean))):
         width = math.log10(lrs[-1] / lrs[0]) if lrs else None
@@ -287,14 +313,6 @@ def _at_least(pattern: str, value: float | None, more: bool) -> str:
     return "–" if value is None else ("≥ " if more else "") + pattern.format(value)
 
 
-def _edge(choice: Choice) -> tuple[list[str], str]:
-    """Where the best lr lies at the end of those tried: a remark with the next to try, and the command."""
-    if choice.lr is None or not choice.chosen or choice.lr not in (choice.grid[0], choice.grid[-1]):
-        return [], ""
-    lowest = choice.lr == choice.grid[0]
-    beyond = [lr for lr in choice.groups if (lr < choice.lr if lowest else lr > choice.lr)]  # begun, but none is over
-    neighbour = choice.grid[1] if lowest else choice.grid[-2]
-    following = (max(beyond) if lowest else min(beyond)) if beyond else float(f"{choice.lr**2 / neighbour:.3g}")
-    word = "smallest" if lowest else "largest"
-    words = f"best at the {word} lr {'that is over' if beyond else 'tried'}: add lr={show(following)}"
-    return [words], again([choice.shown.members[0]], lr=[show(following)], seed=sorted(choice.on))
+def further(choice: Choice) -> str:
+    """The command that tries the lr beyond the edge."""
+    return again([choice.shown.members[0]], lr=[show(choice.beyond)], seed=sorted(choice.on))

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import gammaincinv, ndtr, stdtr, stdtrit
+from scipy.special import bdtr, gammaincinv, ndtr, stdtr, stdtrit
 
 MOST, POWER = 50, 0.8  # pairs that are planned at most, and the chance of a verdict that they are planned for
 COMPARED = ("difference", "low", "high", "sd", "correlation", "p", "p_equivalent")  # of pairs, besides their number n
@@ -63,6 +63,20 @@ def estimate(values: Sequence[float], confidence: float = 0.95) -> Estimate | No
         return Estimate(1, mean, median, iqm)
     half = _half_width(x, confidence)
     return Estimate(len(x), mean, median, iqm, mean - half, mean + half)
+
+
+def median_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
+    """The interval [x_(k), x_(n + 1 - k)] of a median, whatever the distribution; values may be infinite.
+
+    k is the largest with P(B < k) <= (1 - confidence) / 2, B binomial with n trials and chance 1/2; None where not even
+    k = 1 has that: at 95% with fewer than 6 values. For times of which some are only known to be longer than the run
+    (infinite), Student's interval has no lower end either: the longer they are, the further it reaches down.
+
+    Source: David & Nagaraja 2003, Order Statistics, section 7.1.
+    """
+    x, n = np.sort(np.asarray(values, dtype=float)), len(values)
+    k = sum(bdtr(below, n, 0.5) <= (1 - confidence) / 2 for below in range(n // 2))
+    return (float(x[k - 1]), float(x[n - k])) if k else None
 
 
 def interquartile_mean(values: Sequence[float] | np.ndarray) -> float:

@@ -5,64 +5,91 @@ from __future__ import annotations
 import difflib
 import hashlib
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
+from pydantic import Field, ValidationError, model_validator
 
-from normbench.claims.grammar import Filter, Metric, check_metric, filter_of, kind, require_keys, said, words
+from normbench.analysis.selection import format_filter
+from normbench.claims.metrics import AnyMetric, Calculation, Correlate, Filter, Metric, Strict
 from normbench.config.options import config_dir, description
 from normbench.errors import UserError
 
 STATEMENTS = {"as_stated": "as stated", "restated": "restated"}
-EXPECTED = ("higher", "lower", "equal")
-CLAIM = {"order", "as_stated", "restated", "source", "study", "figure", "checks"}
-CHECK = {"say", "of", "against", "than", "metric", "expect", "margin", "scale", "mean_over", "answers"}
 
 
 class ClaimError(UserError):
     """A claim file that can't be meant, or the name of a claim that there is not."""
 
 
-@dataclass(frozen=True)
-class Check:
+class Check(Strict):
     """One number per seed, and what the claim expects of it.
 
     Args:
         of: the runs that it is about; an option with several values is averaged (`mean_over`) or correlated over.
         against: the runs that they are compared with, seed by seed; None: they are compared with the number `than`.
+            What it leaves out is as in `of`, but for options of a group of which it chooses another.
         expect: higher | lower | equal.
-        margin: by how much, in units of the metric; with `ratio` a factor.
-        ratio: compare by quotient, not by difference.
-        answers: the statements that need it.
+        margin: by how much, in units of the metric; a factor where the scale is a ratio.
+        scale: compare by difference or by quotient.
+        any_lr: the number does not depend on the lr, so that it counts at a best lr at the edge of the grid too.
+        answers: the statements that need it; left out, all.
     """
 
-    metric: Metric
-    expect: str
+    metric: AnyMetric
+    expect: Literal["higher", "lower", "equal"]
     margin: float
-    of: Filter = field(default_factory=dict)
+    of: Filter = Field(default_factory=dict)
     against: Filter | None = None
     than: float = 0.0
-    ratio: bool = False
+    scale: Literal["difference", "ratio"] = "difference"
     mean_over: tuple[str, ...] = ()
-    answers: tuple[str, ...] = tuple(STATEMENTS)
+    any_lr: bool = False
+    answers: tuple[Literal["as_stated", "restated"], ...] = ()
     say: str = ""
+
+    @model_validator(mode="after")
+    def _meant(self) -> Check:
+        least, equal = (1 if self.ratio else 0), self.expect == "equal"
+        if self.margin < least or (self.margin == least and equal):
+            kind = "a factor, for the scale is a ratio" if self.ratio else "not negative: `expect` says the direction"
+            raise ValueError(f"the margin is {'above' if equal else 'at least'} {least} ({kind}): got {self.margin:g}")
+        if bool(self.calculation) == bool(self.of) or (self.against and not self.of):
+            raise ValueError("a check names the runs with `of`, and the number of a calculation does not")
+        if self.against and "than" in self.model_fields_set:
+            raise ValueError("a check compares `of` either with the runs `against` or with the number `than`")
+        if self.mean_over and isinstance(self.metric, Correlate):
+            raise ValueError("a correlation is over one option already: leave out mean_over")
+        if self.ratio and not self.against and not self.than > 0:
+            raise ValueError("with scale: ratio, `than` is a number above 0")
+        if own := self.against:
+            shared = {k: v for k, v in self.of.items() if k.partition(".")[0] == k or k.partition(".")[0] not in own}
+            self.against = shared | own
+        return self
+
+    @property
+    def ratio(self) -> bool:
+        return self.scale == "ratio"
 
     @property
     def calculation(self) -> str:
         """The name of the calculation that it takes a number of; "" for a check of runs."""
-        return str(self.metric["calculation"]) if kind(self.metric) == "calculation" else ""  # type: ignore[index]
+        return self.metric.value if isinstance(self.metric, Calculation) else ""
+
+    @property
+    def over(self) -> set[str]:
+        """The options of which all values take part."""
+        return {self.metric.over} if isinstance(self.metric, Correlate) else set(self.mean_over)
 
     @property
     def words(self) -> str:
         if self.say:
             return self.say
         beside = self.against and {key: v for key, v in self.against.items() if self.of.get(key) != v}
-        how = f" {'over' if self.ratio else 'minus'} {said(beside)}" if beside else ""
-        return words(self.metric) + (f": {said(self.of)}" if self.of else "") + how
+        how = f" {'over' if self.ratio else 'minus'} {format_filter(beside)}" if beside else ""
+        return self.metric.words + (f": {format_filter(self.of)}" if self.of else "") + how
 
     @property
     def limits(self) -> tuple[float, ...]:
@@ -77,19 +104,39 @@ class Check:
         return effect if self.against else effect + self.than
 
 
-@dataclass(frozen=True)
-class Claim:
+class Claim(Strict):
     """Everything that the file says; `digest` changes when it does, so that an old verdict is known for one."""
 
     id: str
     title: str
+    digest: str
     order: float
-    statements: Mapping[str, str]  # "as_stated", "restated" -> the sentence
+    as_stated: str = Field(min_length=1)
+    restated: str = ""
     source: str
-    checks: tuple[Check, ...]
     study: str = ""
     figure: str = ""
-    digest: str = ""
+    checks: list[Check] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _meant(self) -> Claim:
+        for check in self.checks:
+            if unknown := set(check.answers) - set(self.statements):
+                raise ValueError(f"answers are of {', '.join(self.statements)}: got {unknown.pop()}")
+            check.answers = check.answers or tuple(self.statements)  # type: ignore[arg-type]
+        for key in self.statements:
+            if not any(key in check.answers for check in self.checks):
+                raise ValueError(f"no check answers {key}. Add it to the answers of one, or leave `answers` out")
+        if (of_runs := any(not check.calculation for check in self.checks)) != bool(self.study):
+            raise ValueError(
+                "checks of runs need study: NAME" if of_runs else "a claim of calculations alone has no study"
+            )
+        return self
+
+    @property
+    def statements(self) -> dict[str, str]:
+        """ "as_stated", "restated" -> the sentence."""
+        return {key: sentence for key in STATEMENTS if (sentence := getattr(self, key))}
 
     @property
     def calculations(self) -> list[str]:
@@ -125,69 +172,26 @@ def read(path: Path) -> Claim:
         given = yaml.load(data, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         if not isinstance(given, dict):
             raise ValueError(f"a claim is written key: value: got {given}")
-        return _claim(path, given, hashlib.sha256(data).hexdigest()[:12])
-    except (ValueError, TypeError, KeyError, yaml.YAMLError) as error:
-        raise ClaimError(f"claim {path.stem}: {' '.join(str(error).split())} (in {path})") from error
+        own = {"id": path.stem, "title": description(path), "digest": hashlib.sha256(data).hexdigest()[:12]}
+        return Claim.model_validate(given | own)
+    except (ValueError, TypeError, yaml.YAMLError) as error:
+        why = _explain(error) if isinstance(error, ValidationError) else str(error)
+        raise ClaimError(f"claim {path.stem}: {' '.join(why.split())} (in {path})") from error
 
 
-def _claim(path: Path, given: dict[str, Any], digest: str) -> Claim:
-    require_keys(given, CLAIM, ("order", "as_stated", "source", "checks"), "a claim")
-    statements = {key: str(given[key]) for key in STATEMENTS if given.get(key)}
-    if not isinstance(given["checks"], list) or not given["checks"]:
-        raise ValueError(f"checks are a list with at least one check: got {given['checks']}")
-    checks = []
-    for number, each in enumerate(given["checks"], 1):
-        try:
-            checks.append(_check(each, tuple(statements)))
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"check {number}: {error}") from error
-    for key in statements:
-        if not any(key in check.answers for check in checks):
-            raise ValueError(f"no check answers {key}. Add it to the answers of one, or leave `answers` out")
-    claim = Claim(path.stem, description(path), float(given["order"]), statements, str(given["source"]),
-                  tuple(checks), str(given.get("study") or ""), str(given.get("figure") or ""), digest)  # fmt: skip
-    if (of_runs := any(not check.calculation for check in checks)) != bool(claim.study):
-        raise ValueError("checks of runs need study: NAME" if of_runs else "a claim of calculations has no study")
-    return claim
-
-
-def _check(given: Any, statements: tuple[str, ...]) -> Check:
-    if not isinstance(given, dict):
-        raise ValueError(f"a check is written key: value: got {given}")
-    require_keys(given, CHECK, ("metric", "expect", "margin"), "a check")
-    check_metric(given["metric"])
-    ratio = {"difference": False, "ratio": True}.get(given.get("scale", "difference"))
-    if ratio is None:
-        raise ValueError(f"scale is difference or ratio: got {given['scale']}")
-    if given["expect"] not in EXPECTED:
-        raise ValueError(f"expect is one of {', '.join(EXPECTED)}: got {given['expect']}")
-    margin, least = float(given["margin"]), 1 if ratio else 0
-    if margin < least or (margin == least and given["expect"] == "equal"):
-        above = "above" if given["expect"] == "equal" else "at least"
-        kind_of = "a factor, for the scale is a ratio" if ratio else "not negative: `expect` says the direction"
-        raise ValueError(f"the margin is {above} {least} ({kind_of}): got {margin:g}")
-    of, against, over = given.get("of"), given.get("against"), given.get("mean_over") or []
-    if (kind(given["metric"]) == "calculation") == bool(of) or (against and not of):
-        raise ValueError("a check names the runs with `of`, and the number of a calculation does not")
-    if against and "than" in given:
-        raise ValueError("a check compares `of` either with the runs `against` or with the number `than`")
-    if not isinstance(over, list):
-        raise ValueError(f"mean_over is a list of options: got {over}")
-    if over and kind(given["metric"]) == "correlate":
-        raise ValueError("a correlation is over one option already: leave out mean_over")
-    if ratio and not against and not float(given.get("than") or 0) > 0:
-        raise ValueError("with scale: ratio, `than` is a number above 0")
-    answers = tuple(given.get("answers") or statements)
-    if unknown := [name for name in answers if name not in statements]:
-        raise ValueError(f"answers are of {', '.join(statements)}: got {unknown[0]}")
-    own = filter_of(of or {}, "of")
-    return Check(given["metric"], given["expect"], margin, own, _inherited(own, against), float(given.get("than") or 0),
-                 ratio, tuple(over), answers, str(given.get("say") or ""))  # fmt: skip
-
-
-def _inherited(of: Filter, against: Any) -> Filter | None:
-    """What `against` leaves out is as in `of`, but for options of a group of which it chooses another."""
-    if not against:
-        return None
-    own = filter_of(against, "against")
-    return {k: v for k, v in of.items() if k.partition(".")[0] == k or k.partition(".")[0] not in own} | dict(own)
+def _explain(error: ValidationError) -> str:
+    """The first thing that is wrong: where, the rule, what came, and the nearest key that there is."""
+    first = error.errors()[0]
+    place: list[Any] = [part for part in first["loc"] if part != "value"]
+    where = ", ".join(f"check {p + 1}" if isinstance(p, int) and place[i - 1] == "checks" else str(p)
+                      for i, p in enumerate(place) if p != "checks")  # fmt: skip
+    words = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        name = str(place[-1])
+        models: list[type[Strict]] = [Claim, Check, *Metric.__subclasses__()]
+        known = {key for model in models for key in model.model_fields}
+        near = difflib.get_close_matches(name, known, 1)
+        words = f"there is no such key.{f' Did you mean {near[0]}?' if near else ''}"
+    elif first["type"] != "missing" and "got " not in words and not isinstance(first["input"], dict):
+        words += f": got {first['input']}"
+    return f"{where}: {words}" if where else words

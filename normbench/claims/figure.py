@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
-from normbench.claims.checks import Answer, Judged
-from normbench.claims.verdicts import LOOKS
-from normbench.claims.wording import measured
+from normbench.claims.tables import measured
+from normbench.claims.verdicts import LOOKS, Answer, Judged
 from normbench.plots.drawing import Figure, finish, grid, panels, plain_ticks
 
 NAME, TITLE = "claims", "Claims: what was found, and what they expect"

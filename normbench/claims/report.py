@@ -5,15 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from normbench.analysis.groups import Groups
 from normbench.analysis.notes import SYNTHETIC
-from normbench.claims.checks import Answer, Calculated, Judged, judge
 from normbench.claims.claim import STATEMENTS, Claim, claims
-from normbench.claims.status import record
-from normbench.claims.wording import counted
+from normbench.claims.scoreboard import calculated
+from normbench.claims.tables import counted
+from normbench.claims.verdicts import Answer, Calculated, Judged, judge
 
 if TYPE_CHECKING:
     from normbench.analysis.tables import Table
@@ -68,8 +67,3 @@ def _judged(claim: Claim, groups: Groups, known: Calculated) -> Judged:
         logging.getLogger(__name__).exception("claim %s could not be answered", claim.id)
         why = f"could not be answered: {type(error).__name__}: {error}"
         return Judged(claim, tuple(Answer(check, remarks=why) for check in claim.checks))
-
-
-def calculated(results: Path) -> Calculated:
-    """The numbers of calculations that were made so far."""
-    return {name: dict(made.get("numbers") or {}) for name, made in record(results)["calculations"].items()}

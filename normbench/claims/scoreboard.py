@@ -1,29 +1,106 @@
-"""The scoreboard: every statement with its verdict, as a table, a picture and files in results/claims/report."""
+"""How claims stand: every statement with its verdict so far, listed, and as files in results/claims/report."""
 
 from __future__ import annotations
 
-import textwrap
+import csv
+import json
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure as Canvas
-from matplotlib.patches import Rectangle
-
 from normbench.analysis.tables import Column, Table, number
 from normbench.claims import tables
-from normbench.claims.checks import judge
-from normbench.claims.claim import Claim
-from normbench.claims.report import calculated
-from normbench.claims.status import OUT_OF_DATE, folder, status_of
-from normbench.claims.verdicts import LOOKS
+from normbench.claims.claim import STATEMENTS, Claim
+from normbench.claims.verdicts import LOOKS, Calculated, judge
+from normbench.config.options import config_dir
 from normbench.files import write_atomically
-from normbench.plots.drawing import Figure, finish, look
 
+OUT_OF_DATE = "out of date"  # the claim's file has changed since the report was built
+RECORD = "record.json"  # {"calculations": {name: {"numbers", "seconds", "machine"}}, "studies": {name: {...}}}
 NAME, TITLE = "scoreboard", "Claims and what our runs say"
-WIDTH, LINE, SIGNS = 12.5, 0.17, 68  # inches: of all, of the height of a line; signs in a line
-PLACES = (1.5, 3.3, 7.9)  # inches from the left
+
+
+def folder(results: Path) -> Path:
+    return results / "claims" / "report"
+
+
+def record(results: Path) -> dict[str, dict[str, Any]]:
+    """What `normbench claims --run` has calculated and timed so far; nothing where the file is missing or damaged."""
+    try:
+        known = json.loads((folder(results) / RECORD).read_text())
+        return {part: dict(known.get(part, {})) for part in ("calculations", "studies")}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {"calculations": {}, "studies": {}}
+
+
+def write_record(results: Path, known: Mapping[str, Any]) -> None:
+    """Raises OSError."""
+    folder(results).mkdir(parents=True, exist_ok=True)
+    write_atomically(folder(results) / RECORD, (json.dumps(known, indent=1) + "\n").encode())
+
+
+def calculated(results: Path) -> Calculated:
+    """The numbers of calculations that were made so far."""
+    return {name: dict(made.get("numbers") or {}) for name, made in record(results)["calculations"].items()}
+
+
+def command(claim: Claim) -> str:
+    return f"normbench run experiment={claim.study}" if claim.study else f"normbench claims --run {claim.id}"
+
+
+def minutes(claim: Claim) -> str:
+    """What the experiment's file says that it takes, "15"; "" where it does not."""
+    if not claim.study:
+        return "< 1"
+    path = config_dir() / "experiment" / f"{claim.study}.yaml"
+    said = [line for line in path.read_text().splitlines()[:4] if line.startswith("#")] if path.is_file() else []
+    found = re.search(r"([\d.]+) min", " ".join(said))
+    return found[1] if found else ""
+
+
+def status_of(claims: Iterable[Claim], results: Path) -> list[dict[str, Any]]:
+    """A row for each statement: its verdict so far ("" for none), and the check that leads it."""
+    known, read = record(results), {}
+    rows: list[dict[str, Any]] = []
+    for claim in claims:
+        if claim.study not in read:
+            where = (results / claim.study / "report" if claim.study else folder(results)) / "tables"
+            read[claim.study] = (_read(where / "claims.csv"), _read(where / "claim_checks.csv"))
+        answers, checks = read[claim.study]
+        parts = [known["studies"].get(claim.study), *(known["calculations"].get(name) for name in claim.calculations)]
+        made = [part for part in parts if isinstance(part, dict)]
+        for key, sentence in claim.statements.items():
+            name = STATEMENTS[key]
+            answer = _first(answers, claim.id, "statement", name)
+            leading = _first(checks, claim.id, "answers", name)
+            fresh = answer.get("digest") == claim.digest
+            rows.append({
+                "claim": claim.id, "statement": name, "sentence": sentence,
+                "verdict": answer.get("verdict", "") if fresh else OUT_OF_DATE if answer else "",
+                "checks": answer.get("checks", "") if fresh else "",
+                **{part: leading.get(part, "") if fresh else "" for part in ("check", "measured", "expected")},
+                "command": command(claim), "minutes": minutes(claim),
+                "wall_seconds": sum(float(part.get("seconds", 0)) for part in made) if made else None,
+                "machine": next((str(part["machine"]) for part in made if part.get("machine")), ""),
+                "figure": f"results/{claim.study}/report/figures/{claim.figure}.png" if claim.figure else "",
+                "source": claim.source,
+            })  # fmt: skip
+    return rows
+
+
+def _first(rows: Sequence[Mapping[str, str]], claim: str, column: str, name: str) -> Mapping[str, str]:
+    found = (row for row in rows if row.get("claim") == claim and name in (row.get(column) or "").split(", "))
+    return next(found, {})
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    try:
+        with path.open(newline="") as file:
+            return list(csv.DictReader(file))
+    except (OSError, ValueError, csv.Error):
+        return []
 
 
 def write(claims: Sequence[Claim], results: Path) -> None:
@@ -39,7 +116,6 @@ def write(claims: Sequence[Claim], results: Path) -> None:
     shown = table(rows)
     write_atomically(here / f"{NAME}.csv", shown.to_csv().encode())
     write_atomically(here / f"{NAME}.md", shown.to_markdown().encode())
-    write_atomically(here / f"{NAME}.png", draw(rows).png)
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -51,50 +127,10 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Table:
         "the claim expects; the report of its study has them all. Minutes: wall time of its study with its report, all "
         f"calls together. Machine: {'; '.join(machines) or 'not known'}."
     )
-    columns = [
-        Column("claim", "claim", numeric=False),
-        Column("statement", "", numeric=False),
-        Column("sentence", "statement", numeric=False),
-        Column("verdict", "verdict", lambda value: value or "not run", numeric=False),
-        Column("checks", "checks", numeric=False),
-        Column("check", "first check", numeric=False),
-        Column("measured", "number", numeric=False),
-        Column("expected", "expected", numeric=False),
-        Column("wall_seconds", "min", number("{:.1f}", 1 / 60)),
-        Column("command", "command", lambda value: f"`{value}`", numeric=False),
-        Column("figure", "figure", numeric=False),
-        Column("source", "source", numeric=False),
-    ]
+    headings = {"claim": "claim", "statement": "", "sentence": "statement", "verdict": "verdict", "checks": "checks",
+                "check": "first check", "measured": "number", "expected": "expected", "wall_seconds": "min",
+                "command": "command", "figure": "figure", "source": "source"}  # fmt: skip
+    special = {"verdict": lambda value: value or "not run", "command": "`{}`".format}
+    columns = [Column(key, words, special.get(key, str), numeric=False) for key, words in headings.items()]
+    columns[8] = Column("wall_seconds", "min", number("{:.1f}", 1 / 60))
     return Table(NAME, TITLE, caption, columns, rows)
-
-
-def draw(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """A line for each statement: verdict, sentence, and its first check in words."""
-    blocks = [_blocks(row) for row in rows]
-    tall = [max(map(len, each)) + 0.8 for each in blocks]
-    with look():
-        canvas = Canvas(figsize=(WIDTH, LINE * (sum(tall) + 2)))
-        ax = canvas.subplots()
-        ax.axis("off")
-        ax.set_xlim(0, WIDTH)
-        ax.set_ylim(sum(tall), -1.2)
-        for x, heading in zip(PLACES, ("claim", "statement", "first check"), strict=True):
-            ax.text(x, -0.6, heading, va="center", color="#555555")
-        top = 0.0
-        for row, words, height in zip(rows, blocks, tall, strict=True):
-            mark, color = LOOKS.get(row["verdict"], ("", "#FFFFFF"))
-            middle = top + (height - 0.3) / 2
-            ax.add_patch(Rectangle((0, top), 1.35, height - 0.3, facecolor=color, edgecolor="#BBBBBB", linewidth=0.5))
-            verdict = f"{mark} {row['verdict'] or 'not run'}".strip()
-            ax.text(0.08, middle, verdict, va="center", fontsize=8, color="white" if mark else "#555555")
-            for x, lines in zip(PLACES, words, strict=True):
-                ax.text(x, middle, "\n".join(lines), va="center", fontsize=8)
-            top += height
-        return finish(NAME, TITLE, "", canvas, synthetic=False)
-
-
-def _blocks(row: Mapping[str, Any]) -> list[list[str]]:
-    """Under each heading, lines."""
-    check = textwrap.wrap(row["check"], SIGNS)
-    found = [f"{row['measured']}, expected {row['expected']}"] if row["measured"] else []
-    return [[row["claim"], row["statement"]], textwrap.wrap(row["sentence"], SIGNS), check + found]

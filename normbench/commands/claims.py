@@ -24,8 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """List the claims, or run them and print the scoreboard. Returns 1 if a run failed. Raises UserError."""
+    from normbench.claims import scoreboard
     from normbench.claims.claim import claims, find
-    from normbench.claims.status import folder, status_of
 
     words = [word for word in options.words if word != "--"]
     if any(word.partition("=")[0] in ("study", "experiment") for word in words):
@@ -33,24 +33,22 @@ def run(options: argparse.Namespace) -> int:
     given = [word.partition("=")[2] for word in words if word.startswith("results_dir=")]
     results = Path(given[-1] if given else "results").expanduser()
     if options.run is None:
-        _print(status_of(claims(), results), "command", "minutes")
+        _print(scoreboard.status_of(claims(), results), "command", "minutes")
         return 0
     found = find(options.run)
     try:
         failed = _make(found, results, words)
-        from normbench.claims import scoreboard  # matplotlib takes half a second
-
         scoreboard.write(claims(), results)
     except OSError as error:
-        raise UserError(f"{folder(results)} can't be written: {error}.") from error
-    _print(status_of(found, results), "measured", "expected", "wall_seconds")
-    print(f"scoreboard: {folder(results) / 'scoreboard.md'}")
+        raise UserError(f"{scoreboard.folder(results)} can't be written: {error}.") from error
+    _print(scoreboard.status_of(found, results), "measured", "expected", "wall_seconds")
+    print(f"scoreboard: {scoreboard.folder(results) / 'scoreboard.md'}")
     return int(failed)
 
 
 def _make(found: Sequence[Claim], results: Path, words: list[str]) -> bool:
     """Calculate first, for the reports of studies show that too; then study by study. Returns whether a run failed."""
-    from normbench.claims.status import record, write_record
+    from normbench.claims.scoreboard import record, write_record
     from normbench.commands.run import run_words
     from normbench.runs import Study
 

@@ -120,9 +120,9 @@ def test_lr_ranges(groups: Groups) -> None:
         ("batch", 32): (1.0, "≥ 1.0", "≥ 1.0", "≥ 1"),
     }
     assert rows["batch", 32]["band"] == pytest.approx(1.0, abs=1e-9)
-    assert rows["batch", 32]["remarks"] == "best at the largest lr tried: add lr=10"
+    assert rows["batch", 32]["remarks"] == "the best lr lies at the edge (1); add lr=3"
     assert rows["batch", 32]["command"] == (
-        "normbench run -m norm=batch model=mlp batch_size=32 study=first lr=10 seed=0,1,2"
+        "normbench run -m norm=batch model=mlp batch_size=32 study=first lr=3 seed=0,1,2"
     )
     assert rows["none", 32]["remarks"] == "1 of 3 diverged at lr 1"
     assert rows["batch", 8]["remarks"] == "3 of 3 at chance at lr 1"
@@ -187,7 +187,7 @@ def test_an_lr_at_which_all_runs_failed_is_the_one_to_add(study: Path, add: Add)
             add(lr=lr, seed=seed, accuracy=0.8 + lr)
         add(lr=0.3, seed=seed, status="failed")
     (row,) = lr_table(read(load(study))).rows
-    assert row["remarks"] == "best at the largest lr that is over: add lr=0.3; failed at lr 0.3"
+    assert row["remarks"] == "the best lr lies at the edge (0.1); add lr=0.3; failed at lr 0.3"
 
 
 def test_all_diverged(study: Path, add: Add) -> None:

@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from normbench.analysis.groups import read
-from normbench.claims.checks import Answer, Judged, judge
 from normbench.claims.claim import Claim
 from normbench.claims.claim import read as read_claim
+from normbench.claims.verdicts import Answer, Judged, judge
 from normbench.runs import load
 
 CHECK: dict[str, Any] = {"of": {"norm": "batch"}, "against": {"norm": "none"}, "metric": "test_accuracy",

@@ -2,37 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from pydantic import TypeAdapter
 
+from normbench import instruments
 from normbench.analysis.groups import Groups
 from normbench.analysis.groups import read as read_groups
-from normbench.claims.arms import chosen
+from normbench.analysis.selection import parse
 from normbench.claims.claim import Claim, ClaimError, claims, find, read
-from normbench.claims.grammar import kind, words
-from normbench.config.compose import expand
+from normbench.claims.metrics import AnyMetric, Metric, OfTable
+from normbench.claims.verdicts import chosen
 from normbench.config.options import choices, config_dir
 from normbench.plots import figures
 from normbench.runs import SCHEMA_VERSION, Run, Study
+from normbench.runs.read import flat
 
 FILES = sorted((config_dir() / "claims").glob("*.yaml"))
 assert len(FILES) >= 3
+GROUPS = ("norm", "model", "dataset", "instruments")
 
 
 @cache
-def grid(experiment: str) -> Groups:
-    """The groups of an experiment, as its study will have them."""
-    runs = []
-    for composed in expand([f"experiment={experiment}"], lambda device: "cpu").run_configs:
-        run = Run(composed.folder)
-        record = {"schema_version": SCHEMA_VERSION, "choices": composed.choices, "config": composed.config}
-        run.__dict__.update(record=record, summary={})
+def plain(path: str) -> dict[str, Any]:
+    """A file of configs/, without what Hydra does with it."""
+    return yaml.safe_load((config_dir() / f"{path}.yaml").read_text())
+
+
+def grid(file: dict[str, Any]) -> Iterable[dict[str, str]]:
+    """The words of each run of a study but the seed: the grid, and those of `also`."""
+    params = file["hydra"]["sweeper"]["params"]
+    for block in ({}, *file["hydra"]["sweeper"].get("also", [])):
+        words = {key: str(value) for key, value in {**params, **block}.items() if key != "seed"}
+        axes = parse(f"{key}={value}" for key, value in words.items())
+        yield from (dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values()))
+
+
+@cache
+def groups_of(experiment: str) -> Groups:
+    """The groups of an experiment, as its study will have them, from its file alone: composing takes minutes."""
+    file, runs = plain(f"experiment/{experiment}"), []
+    defaults = {key: value for key, value in plain("config").items() if key not in ("defaults", "hydra")}
+    fixed = {key: value for key, value in flat(file).items() if not key.startswith(("defaults", "hydra", "question"))}
+    usual = {"norm": "batch", "model": "mlp", "dataset": "mnist", "instruments": "quick"}
+    for default in file.get("defaults", []):
+        if isinstance(default, dict):
+            usual |= {key.rpartition("/")[2]: value for key, value in default.items()}
+    for i, words in enumerate(grid(file)):
+        chosen = {group: words.get(group, usual[group]) for group in GROUPS}
+        config: dict[str, Any] = {**defaults, "seed": 0}
+        config |= {group: dict(plain(f"{group}/{name}")) for group, name in chosen.items()}
+        for key, value in {**fixed, **{k: yaml.safe_load(v) for k, v in words.items() if k not in GROUPS}}.items():
+            group, _, option = key.rpartition(".")
+            (config[group] if group in GROUPS else config)[option] = value
+        run = Run(Path(f"{experiment}-{i}"))
+        run.__dict__.update(record={"schema_version": SCHEMA_VERSION, "choices": chosen, "config": config}, summary={})
         runs.append(run)
     return read_groups(Study(Path(experiment), tuple(runs)))
+
+
+TABLES = {
+    one.name: {"step", "layer", "tensor", *one.columns}
+    for one in vars(instruments).values()
+    if isinstance(one, type) and hasattr(one, "columns") and hasattr(one, "name")
+}
+
+
+def tables_in(metric: Metric) -> list[OfTable]:
+    parts = metric.value if isinstance(metric.value, tuple) else ()
+    return [metric] if isinstance(metric, OfTable) else [found for part in parts for found in tables_in(part)]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -44,11 +88,10 @@ def test_every_claim_on_disk(path: Path) -> None:
         assert claim.study in choices("experiment")
         assert claim.figure in {module.NAME for module in figures.FIGURES}
     for check in claim.checks:
-        if check.calculation:
-            continue
+        for table in tables_in(check.metric):
+            assert {table.column, *table.where} <= TABLES[table.value], "no such columns"
         for only in filter(None, (check.of, check.against)):
-            over = {check.metric.get("over", "norm")} if kind(check.metric) == "correlate" else check.mean_over  # type: ignore[union-attr]
-            assert chosen(grid(claim.study), only, over), "of no run, or options are left open"
+            assert chosen(groups_of(claim.study), only, check.over), "of no run, or options are left open"
 
 
 def test_claims_come_in_their_order() -> None:
@@ -65,12 +108,8 @@ def test_what_is_left_out(claim_of: Callable[..., Claim], check: Callable[..., d
     of = {"norm": "batch", "norm.placement": "after", "batch_size": 2, "model.hidden": "[30, 30]", "lr": [1, "1e-1"]}
     claim = claim_of(check(of=of), check(expect="equal", margin=0.01, say="so"), restated="It helps a bit.")
     first, second = claim.checks
-    assert first.against == {
-        "norm": ("none",),
-        "batch_size": ("2",),
-        "model.hidden": ("[30, 30]",),
-        "lr": ("1", "1e-1"),
-    }
+    inherited = {"batch_size": ("2",), "model.hidden": ("[30, 30]",), "lr": ("1", "1e-1")}
+    assert first.against == {"norm": ("none",), **inherited}
     assert first.answers == ("as_stated", "restated")
     assert first.words == ("test accuracy: norm=batch norm.placement=after batch_size=2 model.hidden=[30, 30] "
                            "lr=1,1e-1 minus norm=none")  # fmt: skip
@@ -96,15 +135,15 @@ def test_what_is_left_out(claim_of: Callable[..., Claim], check: Callable[..., d
     ],
 )  # fmt: skip
 def test_metrics_in_words(metric: Any, said: str) -> None:
-    assert words(metric) == said
+    assert TypeAdapter(AnyMetric).validate_python(metric).words == said
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"order": None}, "a claim needs order"),
-        ({"as_stated": None}, "a claim needs as_stated"),
-        ({"studdy": "x"}, "a claim has no key studdy. Did you mean study?"),
+        ({"order": None}, "order: Field required"),
+        ({"as_stated": None}, "as_stated: Field required"),
+        ({"studdy": "x"}, "studdy: there is no such key. Did you mean study?"),
         ({"study": None}, "checks of runs need study: NAME"),
     ],
 )
@@ -117,29 +156,35 @@ def test_a_claim_that_cannot_be_meant(claim_of: Callable[..., Claim], values: di
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"metric": None}, "check 1: a check needs metric"),
-        ({"expects": "higher"}, "a check has no key expects. Did you mean expect?"),
-        ({"expect": "better"}, "expect is one of higher, lower, equal: got better"),
+        ({"metric": None}, "check 1, metric: Field required"),
+        ({"expects": "higher"}, "check 1, expects: there is no such key. Did you mean expect?"),
+        ({"expect": "better"}, "expect: Input should be 'higher', 'lower' or 'equal': got better"),
         ({"margin": -0.1}, r"the margin is at least 0 \(not negative"),
         ({"margin": 0, "expect": "equal"}, "the margin is above 0"),
         ({"scale": "ratio"}, r"the margin is at least 1 \(a factor"),
-        ({"scale": "log"}, "scale is difference or ratio: got log"),
+        ({"scale": "log"}, "scale: Input should be 'difference' or 'ratio': got log"),
         ({"of": None}, "a check names the runs with `of`"),
-        ({"of": "batch"}, "of is written {option: value}"),
+        ({"of": "batch"}, "of: runs are named {option: value}"),
         ({"than": 0.5}, "either with the runs `against` or with the number `than`"),
-        ({"mean_over": "lr"}, "mean_over is a list of options"),
+        ({"mean_over": "lr"}, "mean_over: Input should be a valid tuple: got lr"),
         ({"answers": ["restated"]}, "answers are of as_stated: got restated"),
         ({"metric": {"steps_too": 0.9}}, "a metric is a number of summary.json or one of steps_to"),
-        ({"metric": {"steps_to": 95}}, "steps_to takes an accuracy between 0 and 1: got 95. 95% is 0.95"),
-        ({"metric": {"table": "shift"}}, "table needs column"),
-        ({"metric": {"table": "shift", "column": "x", "wher": {}}}, "table has no key wher. Did you mean where?"),
-        ({"metric": {"table": "shift", "column": "x", "at": "end"}}, "at of a table is one of last, first, max, mean"),
-        ({"metric": {"trained": False}}, "trained is written"),
-        ({"metric": {"accuracy": "train"}}, "accuracy is test or validation: got train"),
-        ({"metric": {"gap_at": 0}}, "gap_at takes a training loss above 0"),
-        ({"metric": {"minus": ["a"]}}, r"minus takes two metrics, \[A, B\]"),
-        ({"metric": {"ratio": ["a", {"steps_to": 2}]}}, "steps_to takes an accuracy"),
-        ({"metric": {"minus": ["a", {"correlate": ["a", "b"]}]}}, "correlate can't be a part of another metric"),
+        ({"metric": {"steps_to": 95}}, "steps_to: takes an accuracy between 0 and 1: got 95. 95% is 0.95"),
+        ({"metric": {"table": "shift"}}, "table, column: Field required"),
+        ({"metric": {"table": "shift", "column": "x", "wher": {}}}, "wher: there is no such key. Did you mean where?"),
+        (
+            {"metric": {"table": "shift", "column": "x", "at": "end"}},
+            "at: Input should be 'last', 'first', 'max' or 'mean'",
+        ),
+        ({"metric": {"trained": False}}, "trained: Input should be True: got False"),
+        ({"metric": {"accuracy": "train"}}, "accuracy: Input should be 'test' or 'validation': got train"),
+        ({"metric": {"gap_at": 0}}, "gap_at: Input should be greater than 0: got 0"),
+        ({"metric": {"minus": ["a"]}}, "minus, 1: Field required"),
+        ({"metric": {"ratio": ["a", {"steps_to": 2}]}}, "ratio, 1, steps_to: takes an accuracy"),
+        (
+            {"metric": {"minus": ["a", {"correlate": ["a", "b"]}]}},
+            "minus, 1: Input tag 'correlate' found using 'kind' does not match",
+        ),
         ({"metric": {"correlate": ["a", "b"]}, "mean_over": ["lr"]}, "leave out mean_over"),
         ({"metric": {"calculation": "folds", "number": "x"}}, "the number of a calculation does not"),
         ({"scale": "ratio", "margin": 2, "against": None}, "`than` is a number above 0"),

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 
-from normbench.claims.metrics import NEVER, Number, number
+from normbench.claims.metrics import NEVER, AnyMetric, Number
 from normbench.runs import Run
 from tests.study_files import Row, measure
 
@@ -17,7 +18,7 @@ Add = Callable[..., Path]
 
 
 def of(run: Path, metric: Any) -> Number:
-    return number(metric, Run(run))
+    return TypeAdapter(AnyMetric).validate_python(metric).of(Run(run))
 
 
 def test_numbers_of_the_summary(add: Add) -> None:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from normbench.analysis.groups import read
 from normbench.analysis.selection import parse
 from normbench.claims import claim as claim_files
-from normbench.claims import figure, report, scoreboard, status
+from normbench.claims import figure, report, scoreboard
 from normbench.claims.claim import Claim
-from normbench.claims.wording import expected, short
-from normbench.report.build import Report, build
+from normbench.claims.tables import expected, short
+from normbench.report.build import build
+from normbench.runs import load
 
 Add = Callable[..., Path]
 Check = Callable[..., dict[str, Any]]
@@ -33,29 +34,24 @@ def claim(claim_of: Callable[..., Claim], check: Check, monkeypatch: pytest.Monk
 
 
 @pytest.fixture
-def built(study: Path, add: Add, claim: Claim) -> Report:
+def runs(study: Path, add: Add, claim: Claim) -> Path:
     for seed, accuracy in enumerate((0.90, 0.92, 0.91)):
         add(norm="none", seed=seed, accuracy=accuracy)
         add(norm="batch", seed=seed, accuracy=accuracy + 0.02 + seed / 1000)
     add(norm="batch", seed=3, status="diverged")
-    status.write_record(study.parent, {"calculations": {"c": {"numbers": {"a": 0.0}, "seconds": 60}}, "studies": {}})
-    return build(study, extra=report.answers("first"))
+    known = {"calculations": {"c": {"numbers": {"a": 0.0}, "seconds": 60}}, "studies": {}}
+    scoreboard.write_record(study.parent, known)
+    return study
 
 
-def rows(built: Report, name: str) -> list[dict[str, str]]:
-    with (built.page.parent / "tables" / f"{name}.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
+def extra(study: Path) -> report.Extra:
+    made = report.answers("first")
+    assert made is not None
+    return made(read(load(study)))
 
 
-def test_claims_come_first(built: Report) -> None:
-    first, second = rows(built, "claims")
-    assert (first["statement"], first["verdict"], first["checks"]) == (
-        "as stated",
-        "mixed",
-        "1 supported, 1 contradicted",
-    )
-    assert (second["sentence"], second["verdict"]) == ("It | helps <b>a bit</b>.", "supported")
-    assert "seconds training: norm=batch over norm=none: 1 (exact, n = 3), expected 0.5 times or less" in first["found"]
+def test_claims_come_first_in_the_report_of_their_study(runs: Path, claim: Claim) -> None:
+    built = build(runs, extra=report.answers("first"))
     assert [table.name for table in built.content.tables][:3] == ["claims", "claim_checks", "leaderboard"]
     assert built.content.figures[0].name == "claims"
     page = built.page.read_text()
@@ -64,54 +60,59 @@ def test_claims_come_first(built: Report) -> None:
     assert "<b>a bit" not in page
     assert "Claim helps, restated: supported (2 supported)." in page
     assert "| helps | as stated |" in (built.page.parent / "tables.md").read_text()
-
-
-def test_every_number_of_the_checks(built: Report) -> None:
-    first, second, third = rows(built, "claim_checks")
-    assert float(first["number"]) == pytest.approx(0.021)
-    assert float(first["low"]) < 0.021 < float(first["high"])
-    assert (first["n"], first["verdict"], first["answers"]) == ("3", "supported", "as stated, restated")
-    assert float(first["level"]) == pytest.approx(1 - 0.05 / 3)
-    assert first["seeds"] == "0:0.02 1:0.021 2:0.022"
-    assert first["remarks"] == "norm=batch: 1 of 4 diverged; no partner for seed 3"
-    assert (second["exact"], third["number"], third["expected"]) == ("True", "0.0", "-1e-10 to 1e-10")
-
-
-def test_the_same_runs_make_the_same_bytes(built: Report, study: Path) -> None:
-    before = {path: path.read_bytes() for path in built.files}
-    again = build(study, extra=report.answers("first"))
-    assert {path: path.read_bytes() for path in again.files} == before
-    svg = (study / "report" / "figures" / "claims.svg").read_text()
-    assert svg.startswith("<svg")
-
-
-def test_a_part_of_a_study_answers_no_claim(built: Report, study: Path) -> None:
-    part = build(study, only=parse(["norm=batch"]), extra=report.answers("first"))
+    how_claims_stand(claim, runs.parent)
+    part = build(runs, only=parse(["norm=batch"]), extra=report.answers("first"))  # a part answers no claim
     assert part.content.first == []
     assert "claims" not in {figure.name for figure in part.content.figures}
 
 
-def test_a_study_without_claims_shows_nothing(claim: Claim) -> None:
+def how_claims_stand(claim: Claim, results: Path) -> None:
+    """From the files of the report and the record."""
+    first, second = scoreboard.status_of([claim], results)
+    assert (first["verdict"], second["verdict"], first["wall_seconds"]) == ("contradicted", "supported", 60)
+    assert first["measured"].startswith("+0.021 (")
+    assert (first["command"], first["minutes"]) == ("normbench run experiment=first", "")
+    changed, other = (claim.model_copy(update=values) for values in ({"digest": "other"}, {"study": "second"}))
+    assert [row["verdict"] for row in scoreboard.status_of([changed], results)] == ["out of date"] * 2
+    scoreboard.write([claim, other], results)
+    folder = scoreboard.folder(results)
+    text = (folder / "scoreboard.md").read_text()
+    assert "4 statements: 1 supported, 1 contradicted, 2 not run." in text
+    assert "| 1.0 |" in text
+    with (folder / "scoreboard.csv").open(newline="") as file:
+        assert [row["verdict"] for row in csv.DictReader(file)] == ["contradicted", "supported", "", ""]
+
+
+def test_every_number_is_in_the_tables(runs: Path) -> None:
+    statements, checks = extra(runs).tables
+    first, second = statements.rows
+    assert (first["statement"], first["verdict"], first["checks"]) == (
+        "as stated", "contradicted", "1 supported, 1 contradicted"
+    )  # fmt: skip
+    assert (second["sentence"], second["verdict"]) == ("It | helps <b>a bit</b>.", "supported")
+    assert "seconds training: norm=batch over norm=none: 1 (exact, n = 3), expected 0.5 times or less" in first["found"]
+    first, second, third = checks.rows
+    assert first["number"] == pytest.approx(0.021)
+    assert first["low"] < 0.021 < first["high"]
+    assert (first["n"], first["verdict"], first["answers"]) == (3, "supported", "as stated, restated")
+    assert (first["level"], first["seeds"]) == (pytest.approx(1 - 0.05 / 3), "0:0.02 1:0.021 2:0.022")
+    assert first["remarks"] == "norm=batch: 1 of 4 diverged; no partner for seed 3"
+    assert (second["exact"], third["number"], third["expected"]) == (True, 0.0, "-1e-10 to 1e-10")
+
+
+def test_what_breaks_costs_no_report(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert report.answers("other") is None
-
-
-def test_a_picture_that_fails_costs_no_table(built: Report, study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(figure, "draw", lambda *_: 1 / 0)
-    again = build(study, extra=report.answers("first"))
-    assert again.content.figures[0].caption == "Could not be drawn: ZeroDivisionError: division by zero"
-    assert len(rows(again, "claims")) == 2
-
-
-def test_an_answer_that_breaks_costs_no_report(built: Report, study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert extra(runs).figures[0].caption == "Could not be drawn: ZeroDivisionError: division by zero"
     monkeypatch.setattr(report, "judge", lambda *_: 1 / 0)
-    again = build(study, extra=report.answers("first"))
-    assert {row["verdict"] for row in rows(again, "claims")} == {"inconclusive"}
-    assert rows(again, "claim_checks")[0]["remarks"] == "could not be answered: ZeroDivisionError: division by zero"
+    statements, checks = extra(runs).tables
+    assert {row["verdict"] for row in statements.rows} == {"inconclusive"}
+    assert checks.rows[0]["remarks"] == "could not be answered: ZeroDivisionError: division by zero"
 
 
 def test_a_check_of_every_kind_is_drawn(study: Path, add: Add, claim_of: Callable[..., Claim], check: Check,
                                         monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
-    for seed in range(3):
+    for seed in range(8):
         add(norm="none", seed=seed, curve=(0.1,) * 5 + ((0.95,) if seed else ()))
         add(norm="batch", seed=seed, curve=(0.1, 0.95))
     steps: dict[str, Any] = {"metric": {"steps_to": 0.9}, "expect": "lower"}
@@ -120,29 +121,10 @@ def test_a_check_of_every_kind_is_drawn(study: Path, add: Add, claim_of: Callabl
         check(metric="test_accuracy", against=None, than=0.5), check(metric="nothing"),
     )  # fmt: skip
     monkeypatch.setattr(report, "claims", lambda: (made,))
-    drawn = build(study, extra=report.answers("first")).content.figures[0]
+    drawn, again = extra(study).figures[0], extra(study).figures[0]
     assert len(drawn.png) > 10_000
+    assert (drawn.svg[:4], drawn.svg, drawn.png) == (b"<svg", again.svg, again.png)  # the same bytes
     assert drawn.caption.endswith("Without a number: 1 of the checks.")
-
-
-def test_how_claims_stand(built: Report, claim: Claim, study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    results = study.parent
-    first, second = status.status_of([claim], results)
-    assert (first["verdict"], second["verdict"], first["wall_seconds"]) == ("mixed", "supported", 60)
-    assert first["measured"].startswith("+0.021 (")
-    assert (first["command"], first["minutes"]) == ("normbench run experiment=first", "")
-    changed = replace(claim, digest="other")
-    assert [row["verdict"] for row in status.status_of([changed], results)] == ["out of date"] * 2
-    other = replace(claim, study="second")
-    assert [row["verdict"] for row in status.status_of([other], results)] == ["", ""]
-    scoreboard.write([claim, other], results)
-    folder = status.folder(results)
-    text = (folder / "scoreboard.md").read_text()
-    assert "4 statements: 1 supported, 1 mixed, 2 not run." in text
-    assert "| 1.0 |" in text
-    assert (folder / "scoreboard.png").read_bytes().startswith(b"\x89PNG")
-    with (folder / "scoreboard.csv").open(newline="") as file:
-        assert [row["verdict"] for row in csv.DictReader(file)] == ["mixed", "supported", "", ""]
 
 
 def test_claims_of_calculations_have_a_table_of_their_own(
@@ -151,15 +133,15 @@ def test_claims_of_calculations_have_a_table_of_their_own(
     one = check(metric={"calculation": "c", "number": "a"}, of=None, against=None, than=1, margin=0.1)
     claim = claim_of(one, study=None, figure=None)
     for value, verdict in ((2.0, "supported"), ([1.0, 1.01, 0.99], "contradicted"), ([2.0, 0.0], "inconclusive")):
-        status.write_record(tmp_path, {"calculations": {"c": {"numbers": {"a": value}}}, "studies": {}})
+        scoreboard.write_record(tmp_path, {"calculations": {"c": {"numbers": {"a": value}}}, "studies": {}})
         scoreboard.write([claim], tmp_path)
-        assert [row["verdict"] for row in status.status_of([claim], tmp_path)] == [verdict]
-    status.folder(tmp_path).joinpath("record.json").write_text("{")
-    assert status.record(tmp_path) == {"calculations": {}, "studies": {}}
+        assert [row["verdict"] for row in scoreboard.status_of([claim], tmp_path)] == [verdict]
+    scoreboard.folder(tmp_path).joinpath("record.json").write_text("{")
+    assert scoreboard.record(tmp_path) == {"calculations": {}, "studies": {}}
 
 
 def test_minutes_are_read_from_the_experiment() -> None:
-    found = {claim.study: status.minutes(claim) for claim in claim_files.claims()}
+    found = {claim.study: scoreboard.minutes(claim) for claim in claim_files.claims()}
     assert all(float(text) > 0 for study, text in found.items() if study), found
     assert found.get("", "< 1") == "< 1"
 
@@ -175,5 +157,5 @@ def test_numbers_in_words(claim_of: Callable[..., Claim], check: Check) -> None:
 
 
 def test_the_record_is_plain(tmp_path: Path) -> None:
-    status.write_record(tmp_path, {"calculations": {}, "studies": {"a": {"seconds": 1.5}}})
-    assert json.loads((status.folder(tmp_path) / "record.json").read_text())["studies"]["a"]["seconds"] == 1.5
+    scoreboard.write_record(tmp_path, {"calculations": {}, "studies": {"a": {"seconds": 1.5}}})
+    assert json.loads((scoreboard.folder(tmp_path) / "record.json").read_text())["studies"]["a"]["seconds"] == 1.5

@@ -76,7 +76,7 @@ def test_claims_are_listed_run_and_scored(
     assert "Claim more_parameters, restated: supported (2 supported)." in done.stdout
     assert done.stdout.count("✓ supported") == 2
     report = tmp_path / "results" / "claims" / "report"
-    assert sorted(path.stem for path in report.iterdir()) == ["record", "scoreboard", "scoreboard", "scoreboard"]
+    assert sorted(path.stem for path in report.iterdir()) == ["record", "scoreboard", "scoreboard"]
     assert "2 statements: 2 supported." in (report / "scoreboard.md").read_text()
 
     assert normbench("claims").stdout.count("✓ supported") == 2
