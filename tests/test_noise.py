@@ -13,7 +13,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 from normbench import noise
-from normbench.instruments.lookahead import gradient
+from normbench.instruments.gradients import gradient
 from normbench.noise import AlphaDropout, Dropout, Key, bernoulli, bits, key_of, next_draw, normal, seed_noise, set_draw
 from normbench.noise import uniform as uniform_numbers
 from normbench.training.loop import Update, steps

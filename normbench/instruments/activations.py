@@ -1,4 +1,4 @@
-"""How the values inside each block are distributed: moments and percentiles, whole distributions, along a sequence."""
+"""The values inside each block: moments and percentiles, distributions, along a sequence; what its units do."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from torch import Tensor, nn
 from normbench.instruments.distances import moments
 from normbench.instruments.instrument import Instrument, Row
 from normbench.instruments.probe import BN_MODES, Probe, by_unit, quantiles
+from normbench.norms import blocks
 from normbench.training.loop import Step
 
 PERCENTILES = {"p01": 0.01, "p15": 0.15, "p50": 0.50, "p85": 0.85, "p99": 0.99}
 LEVELS = tuple(k / 32 for k in range(33))
 BINS = 64
 QUANTILES, COUNTS = [f"q{k:02}" for k in range(len(LEVELS))], [f"h{k:02}" for k in range(BINS)]
+# The slope outside is less than a fifth of the largest for the sigmoid, a sixteenth for tanh.
+SATURATED: dict[type, tuple[float, float]] = {nn.Sigmoid: (0.05, 0.95), nn.Tanh: (-0.97, 0.97)}
 
 
 def layers_and_units(probe: Probe, bn_modes: Sequence[str], units: int) -> Iterator[tuple[Row, Tensor, Tensor]]:
@@ -28,10 +31,8 @@ def layers_and_units(probe: Probe, bn_modes: Sequence[str], units: int) -> Itera
         for key, values in probe.tensors(bn_mode).items():
             row: Row = {"layer": key[0], "tensor": key[1], "bn_mode": bn_mode, "unit": ""}
             yield row, values, probe.pool(key, bn_mode)
-            if units and bn_mode == "probe":
-                rows, ordered = by_unit(values), probe.ordered(key)
-                for unit in evenly_spaced_units(len(rows), units):
-                    yield row | {"unit": unit}, rows[unit], ordered[unit]
+            for unit in evenly_spaced_units(values.shape[1], units) if bn_mode == "probe" else ():
+                yield row | {"unit": unit}, by_unit(values)[unit], probe.ordered(key)[unit]
 
 
 def evenly_spaced_units(units: int, count: int) -> list[int]:
@@ -52,24 +53,19 @@ class Activations(Instrument):
     """
 
     name = "activations"
-    columns: Sequence[str] = ("bn_mode", "unit", "count", "mean", "std", "skew", *PERCENTILES)
+    columns = ("bn_mode", "unit", "count", "mean", "std", "skew", *PERCENTILES)
 
     def measure(self, step: Step, model: nn.Module, probe: Probe) -> Iterator[Row]:
         for row, values, ordered in layers_and_units(probe, BN_MODES, self.setting.units):
-            mean, std, skew = three_moments(values).tolist()
-            found = {"count": values.numel(), "mean": mean, "std": std, "skew": skew}
-            levels = quantiles(ordered, list(PERCENTILES.values())).tolist()
-            yield row | found | dict(zip(PERCENTILES, levels, strict=True))
-
-
-def three_moments(values: Tensor) -> Tensor:
-    """Mean, standard deviation and skew of all values -> [3]. On a CPU 4 times as fast as torch.var_mean."""
-    mean = values.mean()
-    deviation = values - mean
-    square = deviation * deviation
-    std = square.mean().sqrt()
-    skew = square.mul_(deviation).mean() / std**3  # NaN where all values are equal
-    return torch.stack((mean, std, skew))
+            # On a CPU 4 times as fast as torch.var_mean.
+            mean = values.mean()
+            deviation = values - mean
+            square = deviation * deviation
+            std = square.mean().sqrt()
+            skew = square.mul_(deviation).mean() / std**3  # NaN where all values are equal
+            percentiles = quantiles(ordered, list(PERCENTILES.values()))
+            yield {**row, "count": values.numel(), "mean": mean, "std": std, "skew": skew,
+                   **dict(zip(PERCENTILES, percentiles, strict=True))}  # fmt: skip
 
 
 class Distributions(Instrument):
@@ -87,7 +83,7 @@ class Distributions(Instrument):
     """
 
     name = "distributions"
-    columns: Sequence[str] = ("bn_mode", "unit", "low", "high", *QUANTILES, *COUNTS)
+    columns = ("bn_mode", "unit", "low", "high", *QUANTILES, *COUNTS)
 
     def __init__(self, *, bn_modes: Sequence[str] = ("probe",)) -> None:
         self.bn_modes = bn_modes
@@ -95,12 +91,10 @@ class Distributions(Instrument):
     def measure(self, step: Step, model: nn.Module, probe: Probe) -> Iterator[Row]:
         for row, values, ordered in layers_and_units(probe, self.bn_modes, self.setting.units):
             low, high = torch.stack(values.aminmax()).tolist()
-            found = dict.fromkeys(("low", "high", *QUANTILES, *COUNTS), math.nan)
+            numbers = [math.nan] * (2 + len(LEVELS) + BINS)
             if math.isfinite(low) and math.isfinite(high):
-                found |= {"low": low, "high": high}
-                found |= zip(QUANTILES, quantiles(ordered, LEVELS).tolist(), strict=True)
-                found |= zip(COUNTS, histogram(ordered, low, high), strict=True)
-            yield row | found
+                numbers = [low, high, *quantiles(ordered, LEVELS).tolist(), *histogram(ordered, low, high)]
+            yield row | dict(zip(("low", "high", *QUANTILES, *COUNTS), numbers, strict=True))
 
 
 def histogram(ordered: Tensor, low: float, high: float) -> list[int]:
@@ -122,13 +116,77 @@ class TimeSteps(Instrument):
     """
 
     name = "time_steps"
-    columns: Sequence[str] = ("bn_mode", "time", "mean", "std")
+    columns = ("bn_mode", "time", "mean", "std")
 
     def measure(self, step: Step, model: nn.Module, probe: Probe) -> Iterator[Row]:
         for bn_mode in probe.bn_modes:
             for (layer, tensor), values in probe.tensors(bn_mode).items():
                 if times := probe.times(layer):
                     by_time = values.movedim(2, 0).flatten(1)  # [N, C, T] -> [T, N * C]
-                    for time, mean, std in zip(times, *torch.stack(moments(by_time)).tolist(), strict=True):
-                        yield {"layer": layer, "tensor": tensor, "bn_mode": bn_mode, "time": time, "mean": mean,
-                               "std": std}  # fmt: skip
+                    row: Row = {"layer": layer, "tensor": tensor, "bn_mode": bn_mode}
+                    for time, mean, std in zip(times, *moments(by_time), strict=True):
+                        yield row | {"time": time, "mean": mean, "std": std}
+
+
+class Units(Instrument):
+    """Of the `activation` a of each block, over the probe's images and positions (bn_mode "probe"):
+
+        zeros         share of values that are 0
+        dead          share of units that never vary: with ReLU, those whose input is 0 or less at every image
+        saturated     share of values outside [.05, .95] (sigmoid), [-.97, .97] (tanh); empty for all else
+        dormant       share of units j with E|a_j| <= tau mean_k E|a_k|
+        cosine        mean over pairs of images i, i' of cos(a_i, a_i')
+        stable_rank   tr(M) / ||M||_2, M_ii' = cos(a_i, a_i')
+
+    The last two take the first `images` of the probe, each with all its units and positions (or time steps) as one
+    vector, and leave out those whose vector is 0. A recurrent cell's activation is h, which mixes gates and tanh: small
+    values don't mean that nothing is saturated, so it has no `saturated`.
+
+    Args:
+        tau: below this share of the layer's mean activity a unit is dormant.
+        images: at most so many are compared; the stable rank can't be larger.
+
+    Source: dormant: Sokar et al. 2023, arXiv:2302.12902, definition 3.1; cosine, stable rank: Lubana et al. 2021,
+        arXiv:2106.05956; saturation: Glorot & Bengio 2010.
+    """
+
+    name = "units"
+    columns = ("units", "zeros", "dead", "saturated", "dormant", "cosine", "stable_rank")
+
+    def __init__(self, *, tau: float = 0.025, images: int = 128) -> None:
+        self.tau, self.images = tau, images
+
+    def measure(self, step: Step, model: nn.Module, probe: Probe) -> Iterator[Row]:
+        bounds = {name: SATURATED.get(type(getattr(block, "activation", None))) for name, block in blocks(model)}
+        for (layer, tensor), a in probe.tensors().items():
+            if tensor == "activation":
+                yield {"layer": layer, "tensor": tensor, "units": a.shape[1], **shares(a, self.tau, bounds[layer]),
+                       **likeness(a[: self.images].flatten(1))}  # fmt: skip
+
+
+def shares(a: Tensor, tau: float, bounds: tuple[float, float] | None = None) -> Row:
+    """Of activations [N, C, P]: the shares of zeros, of dead and dormant units, and of values outside of `bounds`."""
+    activity = a.abs().mean((0, 2))  # [C]
+    return {
+        "zeros": 1 - a.count_nonzero() / a.numel(),
+        "dead": (a.amax((0, 2)) == a.amin((0, 2))).float().mean(),
+        "dormant": (activity <= tau * activity.mean()).float().mean(),
+        "saturated": "" if bounds is None else ((a < bounds[0]) | (a > bounds[1])).float().mean(),
+    }
+
+
+def likeness(a: Tensor) -> Row:
+    """Mean `cosine` of two rows of `a` [N, D], and the `stable_rank` of the matrix of all; NaN if none is left.
+
+    With u the rows at length 1: mean cosine = (|sum u|^2 - N) / (N (N - 1)); u u^T has the trace N, and its largest
+    eigenvalue is also that of u^T u, whichever is smaller.
+    """
+    length = a.norm(dim=1, keepdim=True)
+    u = (a / length)[length.squeeze(1) != 0]
+    n = len(u)
+    if n < 2 or not (u.isfinite().all() and length.isfinite().all()):  # a length may overflow before the values do
+        return {"cosine": math.nan, "stable_rank": math.nan}
+    # double: of a matrix with many equal eigenvalues, as dead units make them, LAPACK finds none in single precision
+    gram = (u @ u.T if n <= u.shape[1] else u.T @ u).double()
+    return {"cosine": (u.sum(0).square().sum() - n) / (n * (n - 1)),
+            "stable_rank": n / torch.linalg.eigvalsh(gram)[-1]}  # fmt: skip

@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from normbench.instruments.instrument import Instrument, Row
 from normbench.instruments.probe import Key, Probe, in_bn_mode
-from normbench.noise import set_draw
-from normbench.norms import (
-    Recorded,
-    blocks,
-    exact_statistics,
-    images_at_once,
-    keep_buffers,
-    load_statistics,
-    mean_and_var,
-    record_activations,
-    uses_batch,
-    varies,
-)
+from normbench.norms import exact_statistics, images_at_once, load_statistics, mean_and_var, uses_batch, varies
 from normbench.training.evaluation import sample_batches
 from normbench.training.loop import Step
 
@@ -55,13 +41,14 @@ class BatchNoise(Instrument):
     """
 
     name = "batch_noise"
-    columns: Sequence[str] = (
+    columns = (
         "lower", "batches", "units", "noise_mean", "noise_median", "batch_std", "step_drift", "noise_to_drift"
     )  # fmt: skip
+    remembers = ("before",)
 
     def __init__(self, *, when: str = "end", batches: int = 64) -> None:
         self.when, self.batches = when, batches
-        self._before: dict[Key, Tensor] = {}  # units' means on the probe one update before it is time
+        self.before: dict[Key, Tensor] = {}  # units' means on the probe one update before it is time
 
     def due(self, index: int) -> bool:
         return super().due(index) or super().due(index + 1)
@@ -75,13 +62,13 @@ class BatchNoise(Instrument):
         if super().due(step.index):
             drifts = {key: self._drift(key, *moments) for key, moments in now.items()}
             yield from self._rows(model, probe, drifts)
-        self._before = {key: mean for key, (mean, _) in now.items()} if super().due(step.index + 1) else {}
+        self.before = {key: mean for key, (mean, _) in now.items()} if super().due(step.index + 1) else {}
 
     def _drift(self, key: Key, mean: Tensor, var: Tensor) -> float:
         """|mean after - mean before| / std, averaged over the units that vary; NaN before the first update."""
-        if key not in self._before:
+        if key not in self.before:
             return math.nan
-        moved = (mean - self._before[key]).abs() / var.sqrt()
+        moved = (mean - self.before[key]).abs() / var.sqrt()
         return moved[varies(mean, var)].mean().item()
 
     def _rows(self, model: nn.Module, probe: Probe, drifts: dict[Key, float]) -> Iterator[Row]:
@@ -90,62 +77,35 @@ class BatchNoise(Instrument):
         if count < 2:
             return
         batches = [images for images, _ in sample_batches(self.setting.train, count * size, size, probe.images.device)]
-        times = {layer: probe.times(layer) for layer, _ in drifts}
         found: dict[Key, Tensor] = {}
         for lower, bn_mode in LOWER.items():
             if not found or any(uses_batch(module) for module in model.modules()):
-                found = over_batches(model, batches, bn_mode, times)
-            for key, drift in drifts.items():
-                row: Row = {"layer": key[0], "tensor": key[1], "lower": lower, "batches": count, **noise(*found[key])}
-                yield row | {"step_drift": drift, "noise_to_drift": row["noise_mean"] / drift if drift else math.nan}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"before": self._before}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._before = state["before"]
+                found = over_batches(model, probe, batches, bn_mode)
+            for (layer, tensor), drift in drifts.items():
+                row: Row = {"layer": layer, "tensor": tensor, "lower": lower, "batches": count}
+                numbers = noise(*found[layer, tensor])
+                ratio = numbers["noise_mean"] / drift if drift else math.nan
+                yield row | numbers | {"step_drift": drift, "noise_to_drift": ratio}
 
 
-def over_batches(
-    model: nn.Module, batches: list[Tensor], bn_mode: str, times: dict[str, list[int]]
-) -> dict[Key, Tensor]:
-    """{(layer, tensor): mean and variance of each unit in each batch [2, batches, units]}.
+def over_batches(model: nn.Module, probe: Probe, batches: Sequence[Tensor], bn_mode: str) -> dict[Key, Tensor]:
+    """{(layer, tensor): mean and variance of each unit in each batch [2, batches, units]}, of the probe's tensors.
 
     Args:
         bn_mode: "running" with exact statistics over all batches in place of the running ones, or "batch".
-        times: layer -> which time steps of it to record, none if it isn't recurrent.
     """
-    found: dict[Key, list[Tensor]] = defaultdict(list)
-    calls: Counter[Key] = Counter()
-
-    def watch(layer: str, block: Recorded) -> Callable[[str, Tensor], None]:
-        def observe(kind: str, value: Tensor) -> None:
-            t = calls[layer, kind] % block.steps
-            calls[layer, kind] += 1
-            if kind in TENSORS and (not times[layer] or t in times[layer]):
-                found[layer, kind].append(torch.stack(mean_and_var(value)))
-
-        return observe
-
     with in_bn_mode(model, bn_mode):
         if bn_mode == "running":
-            images = torch.cat(batches)[: images_at_once(model, batches[0][0])]
+            images = torch.cat(list(batches))[: images_at_once(model, batches[0][0])]
             load_statistics(model, exact_statistics(model, images))
-        restore = keep_buffers(model)
-        with record_activations([(layer, block) for layer, block in blocks(model) if layer in times], watch):
-            for i, images in enumerate(batches):
-                set_draw(model, -1 - i)  # of no training step, and each batch's own
-                model(images)
-                restore()  # batch renorm works with its running statistics in training, too
-    return {key: torch.stack(parts).double().unflatten(0, (len(batches), -1)).permute(2, 0, 1, 3).flatten(2)
-            for key, parts in found.items()}  # fmt: skip
+        found = list(probe.passes(batches, lambda value: torch.stack(mean_and_var(value)), TENSORS))
+    return {key: torch.stack([torch.cat(batch[key], 1) for batch in found], 1).double() for key in found[0]}
 
 
-def noise(means: Tensor, variances: Tensor) -> dict[str, float]:
+def noise(means: Tensor, variances: Tensor) -> Row:
     """How means and variances [batches, units] of equally large batches vary; NaN if no unit does."""
     mean, var = means.mean(0), variances.mean(0) + means.var(0, correction=0)  # of all values together
     kept = varies(mean, var)
     spread, std = (means.std(0) / var.sqrt())[kept], (variances.sqrt().mean(0) / var.sqrt())[kept]
-    median = spread.quantile(0.5).item() if len(spread) else math.nan
-    return {"units": len(spread), "noise_mean": spread.mean().item(), "noise_median": median,
-            "batch_std": std.mean().item()}  # fmt: skip
+    median = spread.quantile(0.5) if len(spread) else math.nan
+    return {"units": len(spread), "noise_mean": spread.mean(), "noise_median": median, "batch_std": std.mean()}

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn, optim
+from torch import Tensor, nn, optim
 
 from normbench.data import Dataset
 from normbench.instruments.probe import Probe
@@ -49,18 +50,23 @@ class Setting:
     units: int = 0
 
 
-class Instrument(Protocol):
+class Instrument:
     """Something measured on a model between two updates. A subclass needs `name`, `columns` and `measure`.
 
     Args:
         name: of its table, measured/<name>.csv.
         columns: the names of its own columns, besides the position in training, `layer` and `tensor`.
         when: "snapshots", or "end" for after the last update only.
+        remembers: attributes that a checkpoint keeps, tensors and plain values: a resumed run's rows equal an
+            undisturbed one's.
+        result: numbers for the run's summary, after the last snapshot: names -> plain values.
     """
 
     name: str
     columns: Sequence[str]
     when: str = "snapshots"
+    remembers: Sequence[str] = ()
+    result: Mapping[str, Any] = MappingProxyType({})
     setting: Setting
 
     def prepare(self, setting: Setting) -> None:
@@ -72,19 +78,17 @@ class Instrument(Protocol):
         return index in self.setting.snapshots if self.when == "snapshots" else index == self.setting.total
 
     def measure(self, step: Step, model: nn.Module, probe: Probe) -> Iterable[Row]:
-        """The rows of now. What runs `model` does so inside `preserve_state`; `probe` shows its tensors."""
-        ...
+        """The rows of now: numbers, or tensors of one number, which `read` reads from the device together.
 
-    def result(self) -> Mapping[str, Any]:
-        """Numbers for the run's summary, after the last snapshot: names -> plain values."""
-        return {}
+        What runs `model` does so inside `preserve_state`; `probe` shows its tensors.
+        """
+        raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
-        """What it must remember: tensors and plain values. A resumed run's rows equal an undisturbed one's."""
-        return {}
+        return {name: getattr(self, name) for name in self.remembers}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(state)
 
 
 class Instruments(Callback):
@@ -129,25 +133,24 @@ class Instruments(Callback):
 
     def after(self, step: Step) -> None:
         due = [instrument for instrument in self.instruments if instrument.due(step.index)]
-        if due:
-            with self.log.clock.timed("measuring"):
-                self._measure(due, step)
-
-    def _measure(self, due: Sequence[Instrument], step: Step) -> None:
-        position = self.log.position(step.index)
-        self.probe.forget()
-        for instrument in due:
-            begin = time.perf_counter()
-            rows = [{**position, **row} for row in instrument.measure(step, self.model, self.probe)]
-            self.log.folder.measured[instrument.name].append(
-                {key: float(f"{v:.{DIGITS}g}") if isinstance(v, float) else v for key, v in row.items()} for row in rows
-            )
-            self.cost[instrument.name] += time.perf_counter() - begin
-        self.probe.forget()  # its tensors would lie in memory until the next snapshot
+        if not due:
+            return
+        with self.log.clock.timed("measuring"):
+            position = self.log.position(step.index)
+            self.probe.forget()
+            for instrument in due:
+                begin = time.perf_counter()
+                rows = (position | row for row in read(instrument.measure(step, self.model, self.probe)))
+                self.log.folder.measured[instrument.name].append(
+                    {key: float(f"{v:.{DIGITS}g}") if isinstance(v, float) else v for key, v in row.items()}
+                    for row in rows
+                )
+                self.cost[instrument.name] += time.perf_counter() - begin
+            self.probe.forget()  # its tensors would lie in memory until the next snapshot
 
     def results(self) -> dict[str, Any]:
         """What the run's summary says of what was measured."""
-        results = {instrument.name: dict(instrument.result()) for instrument in self.instruments}
+        results = {instrument.name: dict(instrument.result) for instrument in self.instruments}
         return {"measured": {k: v for k, v in results.items() if v}, "measuring_seconds": dict(self.cost)}
 
     def state_dict(self) -> dict[str, Any]:
@@ -157,6 +160,14 @@ class Instruments(Callback):
         self.cost = dict(state["cost"])
         for instrument, saved in zip(self.instruments, state["instruments"], strict=True):
             instrument.load_state_dict(saved)
+
+
+def read(rows: Iterable[Row]) -> list[Row]:
+    """These rows, their tensors of one number as floats: one wait for the device, however many there are."""
+    rows = list(rows)
+    tensors = [value.double() for row in rows for value in row.values() if isinstance(value, Tensor)]
+    numbers = iter(torch.stack(tensors).tolist() if tensors else ())
+    return [{key: next(numbers) if isinstance(v, Tensor) else v for key, v in row.items()} for row in rows]
 
 
 def log_spaced(total: int, snapshots: int) -> list[int]:

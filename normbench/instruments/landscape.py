@@ -5,17 +5,19 @@ Source: Santurkar et al. 2018, arXiv:1805.11604.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from copy import deepcopy
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from normbench.instruments.gradients import gradient, next_step, norm_of, weight_gradients
 from normbench.instruments.instrument import Instrument, Row
-from normbench.instruments.lookahead import gradient, lookahead_step, scratch_parameters, weight_gradients
-from normbench.instruments.probe import Key, Probe
+from normbench.instruments.parameters import weights_of
+from normbench.instruments.probe import Probe
 from normbench.norms import blocks
-from normbench.training.loop import Batch, Step
+from normbench.training.loop import Step
 
 ABSOLUTE = np.linspace(0.05, 0.4, 8).tolist()  # as Santurkar et al.
 RELATIVE = np.geomspace(1 / 4, 4, 8).tolist()  # times the run's own learning rate, whatever its size
@@ -42,37 +44,33 @@ class GradientShift(Instrument):
     """
 
     name = "gradient_shift"
-    columns: Sequence[str] = ("distance", "relative", "cosine", "norm")
+    columns = ("distance", "relative", "cosine", "norm")
 
     def measure(self, step: Step, model: nn.Module, probe: Probe) -> Iterator[Row]:
         if step.batch is None:
             return
-        update = self.setting.update
-        now = weight_gradients(model, blocks(model), update, step.batch)
-        with lookahead_step(model, self.setting.optimizer, update, step.batch, step.index):
-            ahead = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-        found: dict[Key, Tensor] = {}
-        with scratch_parameters(model):
-            waiting = list(model.named_parameters())  # those that have not taken the step
-            for layer, block in blocks(model):
-                first = next((i for i, (name, _) in enumerate(waiting) if name.startswith(f"{layer}.")), 0)
-                for name, parameter in waiting[:first]:
-                    parameter.data.copy_(ahead[name])
-                waiting = waiting[first:]
-                if len(waiting) < len(ahead):  # there is something before this block
-                    after = weight_gradients(model, [(layer, block)], update, step.batch)
-                    found |= {key: compared(now[key], gradient) for key, gradient in after.items()}
-        if found:
-            for (layer, weight), numbers in zip(found, torch.stack(list(found.values())).tolist(), strict=True):
-                yield {"layer": layer, "tensor": weight, **dict(zip(self.columns, numbers, strict=True))}
+        update, mixed = self.setting.update, deepcopy(model)  # its parameters take the step one after the other
+        ahead = next_step(model, self.setting.optimizer, update, step.batch, step.index)
+        now = weight_gradients(model, weights_of(blocks(model)), update, step.batch)
+        names = [name for name, _ in model.named_parameters()]
+        moved = 0  # parameters, in the order of definition
+        for layer, block in blocks(mixed):
+            before = next((i for i, name in enumerate(names) if name.startswith(f"{layer}.")), 0)
+            for name in names[moved:before]:
+                mixed.get_parameter(name).data.copy_(ahead.get_parameter(name))
+            moved = max(moved, before)
+            if moved:  # there is something before this block
+                after = weight_gradients(mixed, weights_of([(layer, block)]), update, step.batch)
+                for key, other in after.items():
+                    yield {"layer": layer, "tensor": key[1], **compared(now[key], other)}
 
 
-def compared(g: Tensor, other: Tensor) -> Tensor:
-    """Distance, relative distance, cosine and norm [4], in float64."""
+def compared(g: Tensor, other: Tensor) -> dict[str, Tensor]:
+    """Distance, relative distance, cosine and norm, in float64."""
     g, other = g.double().flatten(), other.double().flatten()
     norm, distance = torch.linalg.vector_norm(g), torch.linalg.vector_norm(g - other)
     cosine = (g @ other) / (norm * torch.linalg.vector_norm(other))
-    return torch.stack((distance, distance / norm, cosine, norm))
+    return {"distance": distance, "relative": distance / norm, "cosine": cosine, "norm": norm}
 
 
 class Landscape(Instrument):
@@ -95,42 +93,27 @@ class Landscape(Instrument):
     """
 
     name = "landscape"
-    columns: Sequence[str] = ("kind", "lr", "loss", "norm", "loss_min", "loss_max", "change_min", "change_max",
+    columns = ("kind", "lr", "loss", "norm", "loss_min", "loss_max", "change_min", "change_max",
                               "smoothness", "lr_smoothness")  # fmt: skip
 
     def measure(self, step: Step, model: nn.Module, probe: Probe) -> Iterator[Row]:
         if step.batch is None:
             return
-        lr = self.setting.update.rate(self.setting.optimizer.param_groups[0], step.index)
-        kinds = {"absolute": ABSOLUTE, "relative": [factor * lr for factor in RELATIVE]}
-        losses, norms = self._along(model, step.batch, [eta for etas in kinds.values() for eta in etas])
-        for i, (kind, etas) in enumerate(kinds.items()):
-            part = slice(8 * i + 1, 8 * i + 9)
-            # numpy's max, unlike Python's, is NaN if a value is.
-            with np.errstate(all="ignore"):
-                smoothness = float(np.max(norms[part] / (np.array(etas) * norms[0])))
-            yield {"layer": "", "tensor": "", "kind": kind, "lr": lr, "loss": float(losses[0]), "norm": float(norms[0]),
-                   "loss_min": float(losses[part].min()), "loss_max": float(losses[part].max()),
-                   "change_min": float(norms[part].min()), "change_max": float(norms[part].max()),
-                   "smoothness": smoothness, "lr_smoothness": lr * smoothness}  # fmt: skip
-
-    def _along(self, model: nn.Module, batch: Batch, etas: Sequence[float]) -> np.ndarray:
-        """Here and at each eta: the loss, and |g| here, the norm of the gradient's change elsewhere [2, 1 + etas]."""
         update = self.setting.update
-        loss, g = gradient(model, update, batch)
-        losses, norms = [loss], [norm_of(g)]
-        with scratch_parameters(model) as parameters, torch.no_grad():
-            start = [parameter.clone() for parameter in parameters]
+        lr = update.rate(self.setting.optimizer.param_groups[0], step.index)
+        loss, g = gradient(model, update, step.batch)
+        norm, moved = norm_of(g), deepcopy(model)
+        for kind, etas in {"absolute": ABSOLUTE, "relative": [factor * lr for factor in RELATIVE]}.items():
+            losses, changes = [], []
             for eta in etas:
-                torch._foreach_copy_(parameters, start)
-                torch._foreach_add_(parameters, g, alpha=-eta)
-                loss, there = gradient(model, update, batch)
-                losses.append(loss)
-                norms.append(norm_of(torch._foreach_sub(there, g)))
-        # One wait for the device.
-        return torch.stack([torch.stack(losses), torch.stack(norms)]).double().cpu().numpy()
-
-
-def norm_of(tensors: Sequence[Tensor]) -> Tensor:
-    """The norm of all of them as one vector."""
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(tensors))))
+                for parameter, start, direction in zip(moved.parameters(), model.parameters(), g, strict=True):
+                    parameter.data = torch.add(start.data, direction, alpha=-eta)
+                there = gradient(moved, update, step.batch)
+                losses.append(there[0])
+                changes.append(norm_of(torch._foreach_sub(there[1], g)))
+            loss_there, change = torch.stack(losses), torch.stack(changes)
+            smoothness = (change.double() / (norm.new_tensor(etas, dtype=torch.float64) * norm)).max()
+            yield {"layer": "", "tensor": "", "kind": kind, "lr": lr, "loss": loss, "norm": norm,
+                   "loss_min": loss_there.min(), "loss_max": loss_there.max(),
+                   "change_min": change.min(), "change_max": change.max(),
+                   "smoothness": smoothness, "lr_smoothness": lr * smoothness}  # fmt: skip

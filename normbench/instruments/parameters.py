@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from normbench.instruments.instrument import Instrument, Row
-from normbench.instruments.probe import Probe, ascending, quantiles
+from normbench.instruments.probe import Key, Probe, ascending, quantiles
 from normbench.norms import Recorded, blocks, preserve_state
 from normbench.training.loop import Step
 
@@ -84,6 +83,11 @@ def weights(block: nn.Module) -> list[Weight]:
     return found
 
 
+def weights_of(layers: Iterable[tuple[str, nn.Module]]) -> dict[Key, Weight]:
+    """{(layer, name of a weight): that weight} of these blocks."""
+    return {(layer, weight.name): weight for layer, block in layers for weight in weights(block)}
+
+
 class Parameters(Instrument):
     """Of each parameter of each block, over its units: count, mean and quantiles. The column `tensor` says of what:
 
@@ -96,22 +100,17 @@ class Parameters(Instrument):
     """
 
     name = "parameters"
-    columns: Sequence[str] = ("count", "mean", *QUANTILES)
+    columns = ("count", "mean", *QUANTILES)
 
     def measure(self, step: Step, model: nn.Module, probe: Probe) -> Iterator[Row]:
+        rows = []
         with preserve_state(model):
-            found = [(layer, name, values) for layer, block in blocks(model) for name, values in per_unit(block)]
-            if not found:
-                return
-            by_length = defaultdict(list)  # tensors of one length are summed up at once
-            for i, (_, _, values) in enumerate(found):
-                by_length[len(values)].append(i)
-            summaries = [summary(torch.stack([found[i][2] for i in places])) for places in by_length.values()]
-            numbers = torch.cat(summaries).tolist()
-        rows = dict(zip((i for places in by_length.values() for i in places), numbers, strict=True))
-        for i, (layer, name, values) in enumerate(found):
-            row: Row = {"layer": layer, "tensor": name, "count": len(values)}
-            yield row | dict(zip(self.columns[1:], rows[i], strict=True))
+            for layer, block in blocks(model):
+                for name, values in per_unit(block):
+                    ordered = ascending(values.detach()).double()
+                    row: Row = {"layer": layer, "tensor": name, "count": len(values), "mean": ordered.mean()}
+                    rows.append(row | dict(zip(QUANTILES, quantiles(ordered, list(QUANTILES.values())), strict=True)))
+        yield from rows
 
 
 def per_unit(block: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -135,9 +134,3 @@ def per_unit(block: nn.Module) -> Iterator[tuple[str, Tensor]]:
 def row_norms(weight: Tensor) -> Tensor:
     """The norm of each row of a matrix or kernel."""
     return torch.linalg.vector_norm(weight.flatten(1), dim=1)
-
-
-def summary(values: Tensor) -> Tensor:
-    """Mean and quantiles of each row [K, C] -> [K, 6], NaN where a value is NaN."""
-    ordered = ascending(values).double()
-    return torch.cat((ordered.mean(1, keepdim=True), quantiles(ordered, list(QUANTILES.values()))), dim=1)

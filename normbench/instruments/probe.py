@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from copy import copy
 from fnmatch import fnmatch
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from normbench.noise import set_draw
-from normbench.norms import (
-    Recorded,
-    batch_statistics,
-    blocks,
-    keep_buffers,
-    preserve_state,
-    record_activations,
-    uses_batch,
-)
+from normbench.norms import batch_statistics, blocks, keep_buffers, preserve_state, record_activations, uses_batch
 from normbench.norms.block import TENSORS
 
 Key = tuple[str, str]  # layer, tensor
@@ -47,7 +41,7 @@ def in_bn_mode(model: nn.Module, bn_mode: str) -> AbstractContextManager[None]:
 class Probe:
     """A fixed set of validation images, the same for every run of a study, passed through the model once a snapshot.
 
-    All instruments share that pass: `tensors()` runs the model only if it has not been run since `forget()`.
+    All instruments share that pass: what is computed here is kept until `forget()`.
 
     Args:
         batch_size: the run's own, for bn_mode "batch".
@@ -70,11 +64,9 @@ class Probe:
     ) -> None:
         self.model, self.images, self.labels = model, images, labels
         self.batch_size, self.positions = min(batch_size, len(images)), positions
-        self._recorded = [(n, b) for n, b in blocks(model) if layers is None or any(fnmatch(n, p) for p in layers)]
-        self._kinds = kinds
-        self._tensors: dict[str, dict[Key, Tensor]] = {}
-        self._sorted: dict[tuple[str, str, Key], Tensor] = {}
-        self._positions: dict[str, Tensor] = {}  # layer -> the positions or time steps that are taken
+        self.kinds = TENSORS if kinds is None else kinds
+        self.blocks = {n: b for n, b in blocks(model) if layers is None or any(fnmatch(n, p) for p in layers)}
+        self._cache: dict[Any, Any] = {}
 
     @property
     def bn_modes(self) -> tuple[str, ...]:
@@ -85,13 +77,12 @@ class Probe:
         """The same tensors, of other images."""
         other = copy(self)
         other.images, other.labels, other.batch_size = images, labels, min(self.batch_size, len(images))
-        other._tensors, other._sorted = {}, {}
+        other._cache = {}
         return other
 
     def forget(self) -> None:
         """The model has changed: run it anew when asked."""
-        self._tensors.clear()
-        self._sorted.clear()
+        self._cache.clear()
 
     def tensors(self, bn_mode: str = "probe") -> dict[Key, Tensor]:
         """{(layer, tensor): values [N, C, P]}: images x units x the chosen positions or time steps (P = 1 if neither).
@@ -100,76 +91,77 @@ class Probe:
             bn_mode: "probe": with the statistics of the whole probe; "batch": of the probe's first images in
                 mini-batches of the run's own size (full ones only, at most GROUPS); "running": of running averages.
         """
-        if bn_mode not in self._tensors:
-            images = self.images
-            if bn_mode == "batch":
-                most = max(1, min(len(images), IN_GROUPS) // self.batch_size)
-                images = images[: min(most, GROUPS) * self.batch_size]
-            groups = images.split(self.batch_size) if bn_mode == "batch" else (images,)
-            self._tensors[bn_mode] = self._record(groups, bn_mode)
-        return self._tensors[bn_mode]
+        if bn_mode not in self._cache:
+            images, size = self.images, self.batch_size
+            most = min(GROUPS, max(1, min(len(images), IN_GROUPS) // size))
+            groups = images[: most * size].split(size) if bn_mode == "batch" else (images,)
+            with in_bn_mode(self.model, bn_mode):
+                found = [{key: joined(parts, 2) for key, parts in group.items()}
+                         for group in self.passes(groups, self._at_positions, self.kinds)]  # fmt: skip
+            self._cache[bn_mode] = {key: joined([group[key] for group in found], 0) for key in found[0]}
+        return self._cache[bn_mode]
 
     def ordered(self, key: Key, bn_mode: str = "probe") -> Tensor:
         """The values of each unit in ascending order [C, N * P]."""
-        return self._ascending("units", by_unit, key, bn_mode)
+        return self._ascending(by_unit, key, bn_mode)
 
     def pool(self, key: Key, bn_mode: str = "probe") -> Tensor:
         """At most POOL of all values of a tensor, in ascending order."""
-        return self._ascending("pool", pooled, key, bn_mode)
+        return self._ascending(pooled, key, bn_mode)
 
-    def _ascending(self, what: str, values: Callable[[Tensor], Tensor], key: Key, bn_mode: str) -> Tensor:
-        if (what, bn_mode, key) not in self._sorted:
-            self._sorted[what, bn_mode, key] = ascending(values(self.tensors(bn_mode)[key]))
-        return self._sorted[what, bn_mode, key]
+    def _ascending(self, values: Callable[[Tensor], Tensor], key: Key, bn_mode: str) -> Tensor:
+        if (values, key, bn_mode) not in self._cache:
+            self._cache[values, key, bn_mode] = ascending(values(self.tensors(bn_mode)[key]))
+        return self._cache[values, key, bn_mode]
 
     def times(self, layer: str) -> list[int]:
         """Which time steps of a recurrent layer are the last axis of its tensors, counted from 0; else empty."""
-        recurrent = any(name == layer and block.recurrent for name, block in self._recorded)
-        return self._positions[layer].tolist() if recurrent and layer in self._positions else []
+        block = self.blocks.get(layer)
+        if block is None or not block.recurrent:
+            return []
+        return np.unique(np.linspace(0, block.steps - 1, min(self.positions, block.steps)).round().astype(int)).tolist()
 
-    def _record(self, groups: Sequence[Tensor], bn_mode: str) -> dict[Key, Tensor]:
-        parts: dict[Key, list[Tensor]] = {}
-        with in_bn_mode(self.model, bn_mode):
-            restore = keep_buffers(self.model)
-            for i, images in enumerate(groups):
-                set_draw(self.model, -1 - i)  # of no training step, and each group's own
-                found: dict[Key, list[Tensor]] = {}
-                with record_activations(self._recorded, partial(self._recorder, found)):
-                    self.model(images)
-                for key, values in found.items():
-                    parts.setdefault(key, []).append(torch.stack(values, 2) if len(values) > 1 else values[0])
-                restore()  # batch renorm works with its running statistics in training, too
-        return {key: torch.cat(values) if len(values) > 1 else values[0] for key, values in parts.items()}
+    def passes(
+        self, groups: Iterable[Tensor], take: Callable[[Tensor], Tensor], kinds: Sequence[str]
+    ) -> Iterator[dict[Key, list[Tensor]]]:
+        """Run the model on each group of images: {(layer, tensor): what `take` makes of it, at each chosen time step}.
 
-    def _recorder(self, found: dict[Key, list[Tensor]], layer: str, block: Recorded) -> Callable[[str, Tensor], None]:
-        return self._of_steps(layer, block, found) if block.recurrent else self._of_positions(layer, found)
+        Each group has noise of its own, and finds the model's buffers as they were: batch renorm works with its running
+        statistics in training, too.
+        """
+        restore = keep_buffers(self.model)
+        for i, images in enumerate(groups):
+            set_draw(self.model, -1 - i)  # of no training step
+            found: dict[Key, list[Tensor]] = defaultdict(list)
+            with record_activations(self.blocks.items(), partial(self._observer, found, take, kinds)):
+                self.model(images)
+            restore()
+            yield found
 
-    def _of_positions(self, layer: str, found: dict[Key, list[Tensor]]) -> Callable[[str, Tensor], None]:
+    def _observer(
+        self, found: dict[Key, list[Tensor]], take: Callable[[Tensor], Tensor], kinds: Sequence[str], layer: str, _: Any
+    ) -> Callable[[str, Tensor], None]:
+        times, calls = self.times(layer) or [0], Counter[str]()
+
         def observe(kind: str, value: Tensor) -> None:
-            if self._kinds is None or kind in self._kinds:
-                value = value.flatten(2) if value.dim() > 2 else value.unsqueeze(2)  # [N, C, P]
-                count = value.shape[2]
-                if layer not in self._positions:
-                    chosen = torch.randperm(count, generator=torch.Generator().manual_seed(0))[: self.positions]
-                    self._positions[layer] = chosen.sort().values.to(value.device)
-                all_of_them = count <= self.positions
-                found[layer, kind] = [value if all_of_them else value.index_select(2, self._positions[layer])]
+            if kind in kinds and calls[kind] in times:
+                found[layer, kind].append(take(value))
+            calls[kind] += 1
 
         return observe
 
-    def _of_steps(self, layer: str, block: Recorded, found: dict[Key, list[Tensor]]) -> Callable[[str, Tensor], None]:
-        if layer not in self._positions:
-            chosen = np.linspace(0, block.steps - 1, min(self.positions, block.steps)).round().astype(int)
-            self._positions[layer] = torch.from_numpy(np.unique(chosen))
-        chosen_steps, counts = set(self._positions[layer].tolist()), dict.fromkeys(TENSORS, 0)
+    def _at_positions(self, value: Tensor) -> Tensor:
+        """[N, C] -> [N, C, 1]; [N, C, H, W] -> [N, C, P]: the same positions in all tensors of one size."""
+        value = value.flatten(2) if value.dim() > 2 else value.unsqueeze(2)
+        count = value.shape[2]
+        if count <= self.positions:
+            return value
+        chosen = torch.randperm(count, generator=torch.Generator().manual_seed(0))[: self.positions]
+        return value.index_select(2, chosen.sort().values.to(value.device))
 
-        def observe(kind: str, value: Tensor) -> None:
-            t = counts[kind]
-            counts[kind] += 1
-            if t in chosen_steps and (self._kinds is None or kind in self._kinds):
-                found.setdefault((layer, kind), []).append(value if len(chosen_steps) > 1 else value.unsqueeze(2))
 
-        return observe
+def joined(parts: Sequence[Tensor], axis: int) -> Tensor:
+    return torch.cat(list(parts), axis) if len(parts) > 1 else parts[0]
 
 
 def pooled(values: Tensor) -> Tensor:

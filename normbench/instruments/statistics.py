@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import nn
@@ -56,11 +55,10 @@ class Statistics(Instrument):
     """
 
     name = "statistics"
-    columns: Sequence[str] = ("norm", "time", "statistics", "images", "units", *ERRORS, "loss", "accuracy")
+    columns = ("norm", "time", "statistics", "images", "units", *ERRORS, "loss", "accuracy")
 
     def __init__(self, *, when: str = "end") -> None:
         self.when = when
-        self._result: dict[str, dict[str, float]] = {}
 
     def measure(self, step: Step, model: nn.Module, probe: Probe) -> Iterator[Row]:
         running = statistics_of(model)
@@ -72,7 +70,7 @@ class Statistics(Instrument):
         kinds = {"ema": running}
         if whole := min(AVERAGED, self.setting.images // size) * size:
             kinds["averages"] = average_statistics(model, Sample(train, whole, size, device))
-        empty: Row = dict.fromkeys(("layer", "tensor", *self.columns), "") | {"images": count}
+        empty: Row = {"layer": "", "tensor": "", "images": count}
         skipped = {name for name, _ in blocks(model)} - {layer for layer, _ in probe.tensors()}
         for kind, found in kinds.items():
             for name in found:
@@ -81,9 +79,12 @@ class Statistics(Instrument):
                     row = empty | {"layer": layer, "norm": norm, "statistics": kind}
                     eps = getattr(model.get_submodule(name), "eps", 0.0)
                     yield from rows_of(row, found[name], exact[name], eps, probe.times(layer))
-        self._result = self._evaluate(model, kinds | {"precise": exact, "batch": {}}, probe)
-        for kind, numbers in self._result.items():
+        evaluations = self._evaluate(model, kinds | {"precise": exact, "batch": {}}, probe)
+        for kind, numbers in evaluations.items():
             yield empty | {"statistics": kind, **numbers}
+        self.result = {
+            name: {kind: numbers[name] for kind, numbers in evaluations.items()} for name in ("accuracy", "loss")
+        }
 
     def _evaluate(
         self, model: nn.Module, kinds: Mapping[str, Mapping[str, MeanVar]], probe: Probe
@@ -102,10 +103,6 @@ class Statistics(Instrument):
                 loss, accuracy = loss_and_accuracy(model, whole if kind == "batch" else chunks)
             found[kind] = {"loss": loss, "accuracy": accuracy}
         return found
-
-    def result(self) -> Mapping[str, Any]:
-        names = ("accuracy", "loss") if self._result else ()
-        return {name: {kind: numbers[name] for kind, numbers in self._result.items()} for name in names}
 
 
 def rows_of(row: Row, found: MeanVar, exact: MeanVar, eps: float, times: Sequence[int]) -> Iterator[Row]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from normbench.instruments.distances import NUMBERS, Values, distances
 from normbench.instruments.instrument import Instrument, Row
 from normbench.instruments.probe import Key, Probe, ascending, by_unit
 from normbench.instruments.statistics import CHUNK
-from normbench.norms import blocks, exact_statistics, images_at_once, working_with
+from normbench.norms import blocks, exact_statistics, images_at_once, statistics_of, working_with
 from normbench.training.evaluation import sample_batches
 from normbench.training.loop import Examples, Step, loss_and_accuracy
 
@@ -56,7 +56,7 @@ class TrainTestShift(Instrument):
     """
 
     name, when = "train_test_shift", "end"
-    columns: Sequence[str] = (
+    columns = (
         "corruption", "severity", "statistics", "images", "units", "constant", *COMPARED, "loss", "accuracy"
     )  # fmt: skip
 
@@ -78,9 +78,8 @@ class TrainTestShift(Instrument):
 
     def measure(self, step: Step, model: nn.Module, probe: Probe) -> Iterator[Row]:
         held_out = cast(Split, self.setting.validation)
-        for row in compare(model, probe, self.setting.train, held_out, self.conditions, self.images, self.examples,
-                           self.sample):  # fmt: skip
-            yield dict.fromkeys(("layer", "tensor", *self.columns), "") | row
+        yield from compare(model, probe, self.setting.train, held_out, self.conditions, self.images, self.examples,
+                           self.sample)  # fmt: skip
 
 
 def conditions(corruptions: Sequence[str], severities: Sequence[int]) -> list[Condition]:
@@ -101,7 +100,7 @@ def compare(
     examples: int,
     sample: int = 16,
 ) -> Iterator[Row]:
-    """The rows of `TrainTestShift`, without its empty columns.
+    """The rows of `TrainTestShift`.
 
     Args:
         probe: which tensors, and of how many images.
@@ -120,20 +119,15 @@ def compare(
         fit = images_at_once(model, images[0], CHUNK)
         batches = list(zip(images.split(fit), labels.split(fit), strict=True))
         others = corrupted.batch(spare)[0] if counts else images[:0]
-        now = probe.of(images[:shown], labels[:shown])
-        for n in (0, *counts):
+        for n in (0, *counts) if statistics_of(model) else (0,):
             row: Row = {"corruption": name, "severity": severity, "statistics": "training"}
-            exact = exact_statistics(model, others[:n]) if n else {}
             if n:
-                if not exact:  # a scheme without running statistics
-                    break
                 row |= {"statistics": "re-estimated", "images": n}
-                now.forget()
-            with working_with(model, "precise" if n else "ema", exact):
+            with working_with(model, "precise" if n else "ema", exact_statistics(model, others[:n]) if n else {}):
                 loss, accuracy = loss_and_accuracy(model, batches)
-                found = between(before, values_of(model, now), model, sample) if n in (0, most) else []
+                now = values_of(model, probe.of(images[:shown], labels[:shown])) if n in (0, most) else {}
             yield row | {"layer": "", "tensor": "", "loss": loss, "accuracy": accuracy}
-            yield from (row | numbers for numbers in found)
+            yield from (row | numbers for numbers in between(before, now, model, sample))
 
 
 def values_of(model: nn.Module, probe: Probe) -> dict[Key, Values]:
@@ -141,19 +135,18 @@ def values_of(model: nn.Module, probe: Probe) -> dict[Key, Values]:
     pixels = probe.images.flatten(1)
     pixels = pixels[:, :: math.ceil(pixels.shape[1] / PIXELS)].unsqueeze(2)
     first = next(name for name, _ in blocks(model))
-    found: Mapping[Key, Tensor] = {key: probe.ordered(key, "running") for key in probe.tensors("running")}
-    found = {(first, "input"): ascending(by_unit(pixels)), **found}
+    found: dict[Key, Tensor] = {(first, "input"): ascending(by_unit(pixels))}
+    found |= {key: probe.ordered(key, "running") for key in probe.tensors("running")}
     # No image has its like in the other set: single values are not compared.
     return {key: Values.of(None, values) for key, values in found.items()}
 
 
 def between(before: Mapping[Key, Values], now: Mapping[Key, Values], model: nn.Module, sample: int) -> list[Row]:
     """How far each tensor is from what it was, and the input of each block."""
-    pairs = [(now[key], z) for key, z in before.items()]
-    every = [math.ceil(len(z.mean) / sample) for z in before.values()]
-    found: dict[Key, dict[str, Any]] = {}
-    for (key, z), (constant, numbers) in zip(before.items(), distances(pairs, every), strict=True):
-        found[key] = {"units": len(z.mean), "constant": constant, **{name: numbers[name] for name in COMPARED}}
+    found: dict[Key, Row] = {}
+    for key, z in now.items():
+        units = len(z.mean)
+        found[key] = {"units": units, **distances(z, before[key], math.ceil(units / sample))}
     last = {layer: numbers for (layer, tensor), numbers in found.items() if tensor != "input"}
     for one, after in pairwise(name for name, _ in blocks(model)):
         if one in last:

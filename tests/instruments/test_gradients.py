@@ -1,26 +1,89 @@
-"""The numbers of `gradients` against hooks, plain backward passes and real steps."""
+"""The next step in advance, to the bit; the numbers of `gradients` against hooks, plain backward passes, real steps."""
 
 from __future__ import annotations
 
-import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from looking import Images
-from short_run import ShortRun, effective_weights, plain_weights, short_run
+from short_run import ShortRun, assert_same, effective_weights, everything, plain_weights, short_run
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from normbench.errors import Unsupported
 from normbench.instruments import Gradients
-from normbench.instruments.gradients import scale_invariance
-from normbench.instruments.parameters import weights
+from normbench.instruments.gradients import in_training, next_step, scale_invariance, weight_gradients
+from normbench.instruments.parameters import weights, weights_of
 from normbench.models import LSTMCell
 from normbench.noise import next_draw, set_draw
-from normbench.norms import BatchNorm, Block, LayerNorm, NormScheme, RMSNorm, blocks
-from normbench.training.loop import Step, Update
+from normbench.norms import BatchNorm, LayerNorm, NormScheme, RMSNorm, blocks
+from normbench.training.loop import Update
+from normbench.training.optimizers import OPTIMIZERS
+
+# ---- the next step
+
+
+def in_advance(run: ShortRun) -> dict[str, Tensor]:
+    assert run.step.batch is not None
+    return next_step(run.model, run.optimizer, run.setting.update, run.step.batch, run.step.index).state_dict()
+
+
+def test_it_is_the_next_step_to_the_bit(norm_name, model_name, network_of, device):
+    run = short_run(network_of(norm_name, model_name, dropout=0.5), device=device, weight_decay=0.01)
+    before, ahead = everything(run.model, run.optimizer), in_advance(run)
+    assert_same(before, everything(run.model, run.optimizer))
+    run.take_step()
+    assert_same(ahead, run.model.state_dict())
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("updates", [0, 2])
+def test_schedule_clipping_and_accumulation_are_part_of_it(optimizer, updates, network_of):
+    update = Update(lr=lambda index: 0.1 / (index + 1), clip_norm=0.01, accumulate=2)
+    run = short_run(network_of("batch", "mlp", dropout=0.5), optimizer, update, updates=updates)
+    before, ahead = everything(run.model, run.optimizer), in_advance(run)
+    assert_same(before, everything(run.model, run.optimizer))
+    run.take_step()
+    assert_same(ahead, run.model.state_dict())
+    assert not torch.equal(before["state hidden1.linear.weight"], ahead["hidden1.linear.weight"])
+
+
+def test_passes_in_training_draw_the_same_masks(network_of, batch_of):
+    for norm, name in (("noisy_batch", "cnn"), ("selu", "mlp"), ("batch", "rnn")):
+        model, outputs = network_of(norm, name, dropout=0.5), []
+        model.output.eval()
+        torch.manual_seed(3)
+        for _ in range(2):
+            with in_training(model):
+                outputs.append(model(batch_of(8)[0]).detach())
+                assert [m.training for m in (model, model.output)] == [True, False]  # what someone froze stays frozen
+        outputs.append(model(batch_of(8)[0]))  # the very next pass
+        assert torch.equal(outputs[0], outputs[1])
+        assert torch.equal(outputs[0], outputs[2])
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_gradients_are_of_the_weights_that_the_network_multiplies_by(norm_name, accumulate, network_of):
+    for name in ("mlp", "rnn"):
+        try:
+            run = short_run(network_of(norm_name, name, dropout=0.5, skip=False).double(),
+                            update=Update(accumulate=accumulate))  # fmt: skip
+        except Unsupported:
+            continue
+        seen = weight_gradients(run.model, weights_of(blocks(run.model)), run.setting.update, run.step.batch)
+        plain = plain_weights(run.model)
+        plain.zero_grad()
+        run.setting.update.backward(plain, run.step.batch)
+        wanted = effective_weights(plain)
+        assert seen.keys() == wanted.keys()
+        for key, weight in wanted.items():
+            torch.testing.assert_close(seen[key], weight.grad, rtol=1e-9, atol=1e-12)
+
+
+# ---- gradients
 
 
 class Products(TorchFunctionMode):
@@ -56,8 +119,8 @@ def naive_gradients(run: ShortRun) -> dict[tuple[str, str], float]:
     return {key: float(value) for key, value in found.items()}
 
 
-def test_gradients_are_those_of_a_backward_pass(norm_name, model_name, network_of, batch_of):
-    run = short_run(network_of(norm_name, model_name, dropout=0.25).double(), batch_of)
+def test_gradients_are_those_of_a_backward_pass(norm_name, model_name, network_of):
+    run = short_run(network_of(norm_name, model_name, dropout=0.25).double())
     rows, wanted = run.measure(Gradients()), naive_gradients(run)
     sums = {key for row in rows if (key := (row["layer"], row["tensor"])) not in wanted}
     assert all(layer.endswith(".sum") and tensor == "linear" for layer, tensor in sums)  # of residual branches
@@ -66,31 +129,29 @@ def test_gradients_are_those_of_a_backward_pass(norm_name, model_name, network_o
     assert all(set(row) == {"layer", "tensor", *Gradients.columns} for row in rows)
 
 
-def test_layers_come_in_the_order_of_definition(network_of, batch_of):
-    rows = short_run(network_of("batch", "mlp"), batch_of).measure(Gradients())
+def test_layers_come_in_the_order_of_definition(network_of):
+    rows = short_run(network_of("batch", "mlp")).measure(Gradients())
     assert [(row["layer"], row["tensor"]) for row in rows] == [
         (layer, tensor) for layer in ("hidden1", "hidden2", "output") for tensor in ("w", "linear")
     ]
-    rows = short_run(network_of("batch", "rnn"), batch_of).measure(Gradients())
+    rows = short_run(network_of("batch", "rnn")).measure(Gradients())
     cell = ["input.w", "hidden.w", "input.linear", "hidden.linear"]
     assert [row["tensor"] for row in rows] == [*cell, "w", "linear"]
 
 
-def test_without_a_norm_both_products_of_a_cell_have_the_same_gradient(network_of, batch_of):
+def test_without_a_norm_both_products_of_a_cell_have_the_same_gradient(network_of):
     for cell in ("lstm", "tanh"):
-        rows = short_run(network_of("none", "rnn", cell=cell).double(), batch_of).measure(Gradients())
+        rows = short_run(network_of("none", "rnn", cell=cell).double()).measure(Gradients())
         gradients = {row["tensor"]: row["gradient"] for row in rows}
         assert gradients["input.linear"] == pytest.approx(gradients["hidden.linear"], rel=1e-12)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "nesterov", "adam", "rmsprop"])
-def test_update_ratio_is_that_of_the_real_step(norm_name, optimizer, network_of, batch_of):
-    for model in ("mlp", "rnn"):
-        run = short_run(network_of(norm_name, model, dropout=0.25).double(), batch_of, optimizer)
-        now, after = (effective_weights(plain_weights(m)) for m in (run.model, run.stepped()[0]))
-        wanted = {key: (after[key] - w).norm().item() / w.norm().item() for key, w in now.items()}
-        got = {(row["layer"], row["tensor"]): row["update_ratio"] for row in run.measure(Gradients())}
-        assert {key: value for key, value in got.items() if value is not None} == pytest.approx(wanted, rel=1e-9)
+def test_update_ratio_is_that_of_the_real_step(norm_name, model_name, network_of):
+    run = short_run(network_of(norm_name, model_name, dropout=0.25).double())
+    now, after = (effective_weights(plain_weights(m)) for m in (run.model, run.stepped()[0]))
+    wanted = {key: (after[key] - w).norm().item() / w.norm().item() for key, w in now.items()}
+    got = {(row["layer"], row["tensor"]): row["update_ratio"] for row in run.measure(Gradients())}
+    assert {key: value for key, value in got.items() if value is not None} == pytest.approx(wanted, rel=1e-9)
 
 
 # ---- effective learning rate
@@ -105,9 +166,9 @@ def rows_of(weight: Tensor) -> float:
     [("sgd", 2, 1), ("momentum", 2, 10), ("nesterov", 2, 10), ("adam", 1, 1), ("adamw", 1, 1), ("rmsprop", 1, 1)],
 )
 @pytest.mark.parametrize("norm", ["batch", "layer", "weight", "none"])
-def test_effective_lr(norm, optimizer, power, factor, network_of, batch_of):
+def test_effective_lr(norm, optimizer, power, factor, network_of):
     update = Update(lr=lambda index: 0.1 / (index + 1))
-    run = short_run(network_of(norm, "mlp").double(), batch_of, optimizer, update)
+    run = short_run(network_of(norm, "mlp").double(), optimizer, update)
     for row in run.measure(Gradients()):
         linear = run.model.get_submodule(row["layer"]).linear
         if norm == "none" or row["layer"] == "output" or row["tensor"] == "linear":
@@ -123,21 +184,21 @@ def test_effective_lr(norm, optimizer, power, factor, network_of, batch_of):
         assert row["effective_lr"] == pytest.approx(factor * 0.1 / 3 / size**power, rel=1e-9)
 
 
-def test_the_optimizers_own_lr_where_there_is_no_schedule(network_of, batch_of):
-    run = short_run(network_of("batch", "mlp").double(), batch_of, "sgd", lr=0.03)
+def test_the_optimizers_own_lr_where_there_is_no_schedule(network_of):
+    run = short_run(network_of("batch", "mlp").double(), "sgd", lr=0.03)
     run.optimizer.param_groups[0]["lr"] = 0.07  # of the weights
     row = run.measure(Gradients())[0]
     assert row["effective_lr"] == pytest.approx(0.07 / rows_of(run.model.hidden1.linear.weight) ** 2)
 
 
-def test_effective_lr_says_how_fast_the_direction_turns(network_of, batch_of):
+def test_effective_lr_says_how_fast_the_direction_turns(network_of):
     """SGD on a scale-invariant weight: c times the weight and c^2 times the lr turn it by the same angle."""
     turned = []
     for c in (1.0, 4.0):
         model = network_of("batch", "mlp", "norm.eps=1e-30").double()
         with torch.no_grad():
             model.hidden1.linear.weight.mul_(c)
-        run = short_run(model, batch_of, "sgd", updates=0, lr=0.01 * c**2)
+        run = short_run(model, "sgd", updates=0, lr=0.01 * c**2)
         row = run.measure(Gradients())[0]
         turned.append((row["effective_lr"], row["update_ratio"]))
     assert turned[0] == pytest.approx(turned[1], rel=1e-9)
@@ -146,44 +207,30 @@ def test_effective_lr_says_how_fast_the_direction_turns(network_of, batch_of):
 # ---- the run around it
 
 
-def test_after_the_last_step_there_is_no_update(network_of, batch_of):
-    run = short_run(network_of("batch", "mlp"), batch_of)
-    during = run.measure(Gradients())
-    run.step = Step(run.step.index, None, None)
-    after = run.measure(Gradients())
-    assert after == [{**row, "update_ratio": None} for row in during]
-    assert all(row["update_ratio"] > 0 for row in during if row["tensor"] == "w")
-
-
 def test_the_batch_is_of_the_runs_own_size_and_the_same_each_time(network_of, batch_of):
-    run = short_run(network_of("batch", "mlp", dropout=0.5).double(), batch_of)
-    instrument = Gradients()
+    run, instrument = short_run(network_of("batch", "mlp", dropout=0.5).double()), Gradients()
     first = run.measure(instrument)
     next_draw(run.model)  # other dropout masks for training
-    run.step = Step(3, batch_of(8, seed=9, dtype=torch.float64), None)
-    again = run.again(instrument)
+    run.step = replace(run.step, batch=batch_of(8, seed=9, dtype=torch.float64))
+    again = run.measure(instrument)
     assert [row["gradient"] for row in first] == [row["gradient"] for row in again]
     assert [row["update_ratio"] for row in first] != [row["update_ratio"] for row in again]
 
 
-def test_training_images_where_validation_has_too_few(network_of, batch_of):
-    run = short_run(network_of("ghost_batch", "mlp", "norm.virtual=8").double(), batch_of)
-    few = Images(*run.setting.validation.batch(torch.arange(5)))
-    run.setting = type(run.setting)(**{**run.setting.__dict__, "validation": few})
+def test_training_images_where_validation_has_too_few(network_of):
+    run = short_run(network_of("ghost_batch", "mlp", "norm.virtual=8").double(), validation=5)
     got = {(row["layer"], row["tensor"]): row["gradient"] for row in run.measure(Gradients())}
     assert got == pytest.approx(naive_gradients(run))
 
 
-def test_frozen_weights_have_no_row(network_of, batch_of):
-    run = short_run(network_of("weight", "mlp"), batch_of)
+def test_frozen_weights_have_no_row(network_of):
+    run = short_run(network_of("weight", "mlp"))
     for parameter in run.model.hidden1.parameters():
         parameter.requires_grad_(False)
+    seen = weight_gradients(run.model, weights_of(blocks(run.model)), run.setting.update, run.step.batch)
+    assert list(seen) == [("hidden2", "w"), ("output", "w")]
     rows = [(row["layer"], row["tensor"]) for row in run.measure(Gradients())]
     assert rows == [("hidden2", "w"), ("hidden2", "linear"), ("output", "w"), ("output", "linear")]
-
-
-def test_a_model_without_blocks_has_no_rows(batch_of):
-    assert short_run(nn.Sequential(nn.Flatten(), nn.Linear(64, 5)), batch_of).measure(Gradients()) == []
 
 
 class OwnCell(LSTMCell):
@@ -198,25 +245,12 @@ class OwnCell(LSTMCell):
         return h
 
 
-def test_a_cell_of_somebodys_own(scheme_of, network_of, batch_of):
+def test_a_cell_of_somebodys_own(scheme_of, network_of):
     model = network_of("none", "rnn").double()
     model.cell = OwnCell(scheme_of("none"), 8, 7, 8).double()
-    run = short_run(model, batch_of)
+    run = short_run(model)
     rows = {row["tensor"]: row["gradient"] for row in run.measure(Gradients()) if row["layer"] == "cell"}
     assert set(rows) == {"input.w", "hidden.w", "linear"}
-
-
-def test_a_diverged_network_gives_nan(norm_name, network_of, batch_of):
-    run = short_run(network_of(norm_name, "mlp" if norm_name != "instance" else "cnn"), batch_of)
-    instrument = Gradients()
-    run.measure(instrument)
-    with torch.no_grad():
-        for block in (m for m in run.model.modules() if isinstance(m, Block)):
-            next(block.linear.parameters()).fill_(math.nan)
-    for rows in (run.again(instrument), run.measure(Gradients())):
-        assert rows
-        assert all(math.isnan(row["gradient"]) for row in rows)
-        assert all(math.isnan(row["update_ratio"]) for row in rows if row["tensor"] == "w")
 
 
 # Of hidden layers. A scheme that is not in the table is one that was added: that it has an answer is enough.

@@ -1,4 +1,4 @@
-"""The landscape against plain loops over deep copies."""
+"""Gradient shift and the landscape against plain loops over deep copies."""
 
 from __future__ import annotations
 
@@ -9,12 +9,110 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from short_run import ShortRun, short_run
+from short_run import ShortRun, effective_weights, plain_weights, short_run
 from torch import Tensor, nn
 
-from normbench.instruments import Landscape
+from normbench.instruments import GradientShift, Landscape
+from normbench.models import LSTMCell
 from normbench.noise import next_draw
+from normbench.norms import NormScheme, blocks
 from normbench.training.loop import Step, Update
+
+# ---- gradient shift
+
+
+def gradients(model: nn.Module, run: ShortRun) -> dict[tuple[str, str], Tensor]:
+    """dL/dw, by a plain backward pass of a network whose weights are plain parameters."""
+    model = plain_weights(model)
+    model.zero_grad()
+    n = run.setting.update.accumulate
+    with torch.random.fork_rng():
+        for images, labels in zip(*(part.chunk(n) for part in run.step.batch), strict=True):
+            for name, buffer in model.named_buffers():  # of blocks of another network, too, which next_draw can't know
+                if name.endswith("noise_draw"):
+                    buffer += 1
+            (F.cross_entropy(model(images), labels) / n).backward()
+    return {key: weight.grad for key, weight in effective_weights(model).items()}
+
+
+def naive_shift(run: ShortRun) -> dict[tuple[str, str], dict[str, float]]:
+    now, after = run.model, run.stepped()[0]
+    for name, buffer in after.named_buffers():
+        buffer.copy_(now.get_buffer(name))
+    before, found = gradients(now, run), {}
+    names = [name for name, block in blocks(now) if list(block.parameters())]
+    for i, name in enumerate(names[1:], start=1):
+        network = copy.deepcopy(now)
+        for earlier in names[:i]:
+            network.set_submodule(earlier, copy.deepcopy(after.get_submodule(earlier)))
+        changed = gradients(network, run)
+        for key in before:
+            if key[0] == name:
+                a, b = before[key].flatten(), changed[key].flatten()
+                found[key] = {"distance": (a - b).norm(), "relative": (a - b).norm() / a.norm(), "norm": a.norm(),
+                              "cosine": (a * b).sum() / a.norm() / b.norm()}  # fmt: skip
+    return {key: {name: float(number) for name, number in numbers.items()} for key, numbers in found.items()}
+
+
+def assert_shift_as_naive(run: ShortRun) -> None:
+    rows, wanted = run.measure(GradientShift()), naive_shift(run)
+    assert [(row["layer"], row["tensor"]) for row in rows] == list(wanted)
+    for row in rows:
+        assert set(row) == {"layer", "tensor", *GradientShift.columns}
+        numbers = {name: row[name] for name in GradientShift.columns}
+        assert numbers == pytest.approx(wanted[row["layer"], row["tensor"]], rel=1e-6, abs=1e-10)
+
+
+def test_as_a_network_put_together_block_by_block(norm_name, model_name, network_of):
+    model = network_of(norm_name, model_name, dropout=0.25).double()
+    run = short_run(model)
+    assert_shift_as_naive(run)
+    rows = run.measure(GradientShift())
+    assert rows[0]["layer"] != next(name for name, _ in blocks(model))  # the first is 0 by definition
+    assert any(row["relative"] > 0.01 for row in rows)
+
+
+def test_a_network_with_branches(network_of):
+    assert_shift_as_naive(short_run(network_of("batch", "resnet").double()))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_the_step_is_the_runs_own(optimizer, network_of):
+    update = Update(lr=lambda index: 0.1 / (index + 1), clip_norm=0.5, accumulate=2)
+    for norm in ("batch", "weight"):
+        assert_shift_as_naive(short_run(network_of(norm, "mlp", dropout=0.5).double(), optimizer, update))
+
+
+class Stacked(nn.Module):
+    """A block, a recurrent cell and an output: the cell is not the first."""
+
+    def __init__(self, scheme: NormScheme) -> None:
+        super().__init__()
+        self.rows = scheme.block(nn.Linear(64, 64), nn.Tanh)
+        self.cell = LSTMCell(scheme, inputs=8, units=6, steps=8)
+        self.output = scheme.block(nn.Linear(6, 5), normalize=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.rows(x.flatten(1)).unflatten(1, (8, 8)).transpose(0, 1)  # [N, T * C] -> [T, N, C]
+        return self.output(self.cell(x, (torch.randn_like(x[0, :, :6]), torch.zeros_like(x[0, :, :6]))))
+
+
+@pytest.mark.parametrize("norm", ["batch", "weight", "layer"])
+def test_both_weights_of_a_cell_have_rows(norm, scheme_of):
+    torch.manual_seed(0)
+    run = short_run(Stacked(scheme_of(norm)).double())
+    assert_shift_as_naive(run)
+    places = [(row["layer"], row["tensor"]) for row in run.measure(GradientShift())]
+    assert places == [("cell", "input.w"), ("cell", "hidden.w"), ("output", "w")]
+
+
+def test_nothing_moves_where_the_learning_rate_is_0(network_of):
+    for row in short_run(network_of("batch", "mlp"), update=Update(lr=lambda _: 0.0)).measure(GradientShift()):
+        assert (row["distance"], row["relative"]) == (0, 0)
+        assert row["cosine"] == pytest.approx(1)
+
+
+# ---- landscape
 
 
 def loss_and_gradient(run: ShortRun, moved: Tensor | None = None) -> tuple[float, np.ndarray]:
@@ -25,7 +123,7 @@ def loss_and_gradient(run: ShortRun, moved: Tensor | None = None) -> tuple[float
     for parameter in model.parameters() if moved is not None else ():
         parameter.data += moved[at : at + parameter.numel()].view_as(parameter)
         at += parameter.numel()
-    n, losses = run.update.accumulate, []
+    n, losses = run.setting.update.accumulate, []
     with torch.random.fork_rng():
         for images, labels in zip(*(part.chunk(n) for part in run.step.batch), strict=True):
             next_draw(model)
@@ -58,16 +156,19 @@ def assert_as_naive(run: ShortRun, lr: float) -> None:
     assert set(rows) == {"absolute", "relative"}
 
 
-@pytest.mark.parametrize("model", ["mlp", "rnn"])
-def test_as_plain_loops(norm_name, model, network_of, batch_of):
-    assert_as_naive(short_run(network_of(norm_name, model, dropout=0.25).double(), batch_of), 0.05)
+@pytest.mark.parametrize(
+    ("norm", "model"),
+    [("batch", "mlp"), ("weight", "mlp"), ("noisy_batch", "cnn"), ("selu", "mlp"), ("weight_mean_only", "rnn")],
+)
+def test_as_plain_loops(norm, model, network_of):
+    assert_as_naive(short_run(network_of(norm, model, dropout=0.25).double()), 0.05)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_lr_is_that_of_the_schedule_and_the_gradient_that_of_all_parts(optimizer, network_of, batch_of):
+def test_lr_is_that_of_the_schedule_and_the_gradient_that_of_all_parts(optimizer, network_of):
     update = Update(lr=lambda index: 0.1 / (index + 1), clip_norm=1e-3, accumulate=2)
     for norm in ("batch", "weight"):
-        run = short_run(network_of(norm, "cnn", dropout=0.5).double(), batch_of, optimizer, update)
+        run = short_run(network_of(norm, "cnn", dropout=0.5).double(), optimizer, update)
         assert_as_naive(run, 0.1 / 3)
 
 
@@ -83,7 +184,7 @@ class Bowl(nn.Module):
 
 
 def test_a_loss_worked_by_hand(batch_of):
-    run = short_run(Bowl(), batch_of, "sgd", updates=0)
+    run = short_run(Bowl(), "sgd", updates=0)
     run.step = Step(0, (batch_of(4)[0], torch.zeros(4, dtype=torch.long)), None)
     row = next(iter(run.measure(Landscape())))
     g = -1.0  # d/dtheta log(1 + exp(-2 theta)) = -2 / (1 + exp(2 theta))
@@ -96,22 +197,8 @@ def test_a_loss_worked_by_hand(batch_of):
     assert row["smoothness"] == pytest.approx(max(abs(t - g) / e for t, e in zip(there, np.linspace(0.05, 0.4, 8))))  # noqa: B905
 
 
-def test_no_rows_after_the_last_step(network_of, batch_of):
-    run = short_run(network_of("batch", "mlp"), batch_of)
-    run.step = Step(10, None, None)
-    assert run.measure(Landscape()) == []
-
-
-def test_where_the_learning_rate_is_0_there_is_no_slope_to_speak_of(network_of, batch_of):
-    run = short_run(network_of("batch", "mlp"), batch_of, update=Update(lr=lambda _: 0.0))
+def test_where_the_learning_rate_is_0_there_is_no_slope_to_speak_of(network_of):
+    run = short_run(network_of("batch", "mlp"), update=Update(lr=lambda _: 0.0))
     row = list(run.measure(Landscape()))[1]
     assert row["loss"] == row["loss_min"] == row["loss_max"]
     assert math.isnan(row["smoothness"])
-
-
-def test_a_diverged_network_gives_nan(network_of, batch_of):
-    run = short_run(network_of("batch", "mlp"), batch_of)
-    with torch.no_grad():
-        run.model.output.linear.bias.fill_(math.nan)
-    for row in run.measure(Landscape()):
-        assert all(math.isnan(row[name]) for name in Landscape.columns if name not in ("kind", "lr"))

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from looking import assert_same
-from short_run import everything, short_run
+from short_run import assert_same, everything, short_run
 from torch import Tensor, nn
 
 from normbench.instruments import Parameters
@@ -71,12 +70,9 @@ def assert_as_naive(rows: list[dict[str, Any]], wanted: dict[tuple[str, str], np
         assert row["count"] == values.size
 
 
-def test_numbers_are_those_of_numpy(norm_name, model_name, network_of, batch_of, device):
-    run = short_run(network_of(norm_name, model_name), batch_of, device=device)
-    before = everything(run)
-    rows = run.measure(Parameters())
-    assert_same(before, everything(run))
-    assert_as_naive(rows, naive(run.model.cpu()))
+def test_numbers_are_those_of_numpy(norm_name, model_name, network_of, device):
+    run = short_run(network_of(norm_name, model_name), device=device)
+    assert_as_naive(run.measure(Parameters()), naive(run.model.cpu()))
 
 
 @pytest.mark.parametrize(
@@ -104,13 +100,13 @@ def test_numbers_are_those_of_numpy(norm_name, model_name, network_of, batch_of,
         ),
     ],
 )  # fmt: skip
-def test_names(norm, model, layer, names, network_of, batch_of):
-    rows = short_run(network_of(norm, model), batch_of).measure(Parameters())
+def test_names(norm, model, layer, names, network_of):
+    rows = short_run(network_of(norm, model)).measure(Parameters())
     assert sorted(row["tensor"] for row in rows if row["layer"] == layer) == sorted(names.split())
 
 
-def test_statistics_per_time_step_are_pooled(network_of, batch_of):
-    rows = short_run(network_of("batch", "rnn"), batch_of).measure(Parameters())
+def test_statistics_per_time_step_are_pooled(network_of):
+    rows = short_run(network_of("batch", "rnn")).measure(Parameters())
     counts = {row["tensor"]: row["count"] for row in rows if row["layer"] == "cell"}
     assert counts["state_norm.running_mean"] == 8 * 7  # steps x units
     assert counts["state_norm.gamma"] == 7
@@ -127,34 +123,30 @@ class Power(nn.Module):
         return self.weight * x.sign() * x.abs() ** self.exponent
 
 
-def test_a_norm_of_somebodys_own(batch_of):
+def test_a_norm_of_somebodys_own():
     scheme = NormScheme(norm=lambda features: nn.Sequential(Power(features), nn.BatchNorm1d(features)))
     model = nn.Sequential(nn.Flatten(), scheme.block(nn.Linear(64, 6), nn.PReLU), scheme.block(nn.Linear(6, 5)))
-    rows = short_run(model, batch_of).measure(Parameters())
+    rows = short_run(model).measure(Parameters())
     norm = ["0.exponent", "0.gamma", "1.beta", "1.gamma", "1.running_mean", "1.running_var"]
     assert sorted(row["tensor"] for row in rows if row["layer"] == "1") == sorted(
         [*norm, "w", "bias", "activation.weight"]
     )
 
 
-def test_weights_that_are_normalised_by_their_largest_singular_value(batch_of):
+def test_weights_that_are_normalised_by_their_largest_singular_value():
     scheme = NormScheme(reparametrize=nn.utils.parametrizations.spectral_norm)
     model = nn.Sequential(nn.Flatten(), scheme.block(nn.Linear(64, 6), nn.ReLU), scheme.block(nn.Linear(6, 5)))
-    run = short_run(model, batch_of)
-    before = everything(run)
+    run = short_run(model)
+    before = everything(run.model)
     rows = {(row["layer"], row["tensor"]): row for row in run.measure(Parameters())}
-    assert_same(before, everything(run))  # reading such a weight in training changes its buffers
+    assert_same(before, everything(run.model))  # reading such a weight in training changes its buffers
     linear = model.eval()[1].linear
     for name, weight in (("w", linear.weight), ("v", linear.parametrizations.weight.original)):
         assert rows["1", name]["mean"] == pytest.approx(weight.detach().norm(dim=1).mean().item(), rel=1e-5)
 
 
-def test_a_model_without_blocks_has_no_rows(batch_of):
-    assert short_run(nn.Sequential(nn.Flatten(), nn.Linear(64, 5)), batch_of).measure(Parameters()) == []
-
-
-def test_a_diverged_network_gives_nan(network_of, batch_of):
-    run = short_run(network_of("batch", "mlp"), batch_of)
+def test_a_diverged_network_gives_nan(network_of):
+    run = short_run(network_of("batch", "mlp"))
     with torch.no_grad():
         run.model.hidden1.linear.weight[3, 2] = math.nan
         run.model.hidden1.norm.weight[0] = math.inf

@@ -1,23 +1,42 @@
-"""Bytes that training keeps, against what each layer is known to need; milliseconds per update."""
+"""Loss and accuracy in inference, by a loop of the test's own; bytes that training keeps; milliseconds per update."""
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import pytest
 import torch
-from small_run import rows, run_around, split, through_a_checkpoint
+import torch.nn.functional as F
+from short_run import short_run, through_a_checkpoint
 from torch import nn
 
-from normbench.instruments import MemoryTime
+from normbench.instruments import Fit, MemoryTime
 from normbench.training.memory import saved_for_backward, size
+
+# ---- fit
+
+
+def test_loss_and_accuracy_are_those_of_inference(norm_name, network_of):
+    run = short_run(network_of(norm_name, "mlp", dropout=0.5), train=700, validation=30)
+    [row] = run.measure(Fit(), 3)
+    copy = deepcopy(run.model).double().eval()
+    for name in ("train", "validation"):
+        images = getattr(run.setting, name)
+        with torch.no_grad():
+            logits = copy(images.images.double())
+        assert row[f"{name}_loss"] == pytest.approx(F.cross_entropy(logits, images.labels).item(), rel=1e-5)
+        assert row[f"{name}_accuracy"] == (logits.argmax(1) == images.labels).double().mean().item()
+    assert row["images"] == 700
+
+
+# ---- memory and time
 
 WIDTHS = 12, 10  # of the small MLP; its images have 64 values
 COUNTED = "saved", "saved_per_image", "saved_constant"
 
 
 def look(model: nn.Module, batch_size: int, index: int = 0) -> dict:
-    instrument = MemoryTime()
-    probe = run_around(instrument, model, split(10), split(10), batch_size)
-    (row,) = rows(instrument, index, model, probe)
+    (row,) = short_run(model, updates=None, batch_size=batch_size).measure(MemoryTime(), index)
     return row
 
 
@@ -81,22 +100,14 @@ def test_bytes_of_parameters_and_buffers(network_of):
     assert row["peak"] == ""
 
 
-def test_milliseconds_are_those_of_an_update(network_of):
-    model = network_of("none", "mlp")
-    row = look(model, 8, index=4)
-    assert [row[f"{what}_ms"] for what in ("training", "evaluating", "measuring")] == [500, 125, 250]
-    row = look(model, 8, index=0)
-    assert {row[f"{what}_ms"] for what in ("training", "evaluating", "measuring")} == {""}
-
-
-def test_counts_once(network_of):
-    model = network_of("batch", "mlp")
-    instrument = MemoryTime()
-    probe = run_around(instrument, model, split(10), split(10))
-    (first,) = rows(instrument, 0, model, probe)
+def test_milliseconds_are_those_of_an_update_and_bytes_are_counted_once(network_of):
+    run, instrument = short_run(network_of("batch", "mlp"), updates=None), MemoryTime()
+    (first,) = run.measure(instrument, 0)
     resumed = through_a_checkpoint(instrument, MemoryTime())
-    run_around(resumed, model, split(10), split(10))
-    model.register_forward_pre_hook(lambda *_: pytest.fail("the model was run"))
+    run.model.register_forward_pre_hook(lambda *_: pytest.fail("the model was run"))
+    times = [f"{what}_ms" for what in ("training", "evaluating", "measuring")]
+    assert [first[name] for name in times] == ["", "", ""]
     for one in (instrument, resumed):
-        (later,) = rows(one, 3, model, probe)
+        (later,) = run.measure(one, 4)
         assert {name: later[name] for name in COUNTED} == {name: first[name] for name in COUNTED}
+        assert [later[name] for name in times] == [500, 125, 250]

@@ -1,0 +1,83 @@
+"""The network as a whole: how well it fits its training images, beside others; what a run costs in time and memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from normbench.instruments.gradients import in_training
+from normbench.instruments.instrument import Instrument, Row
+from normbench.instruments.probe import Probe
+from normbench.norms import preserve_state
+from normbench.training.evaluation import sample_batches
+from normbench.training.loop import Step, loss_and_accuracy
+from normbench.training.memory import saved_for_backward, size
+
+AT_ONCE = 500  # images
+
+
+class Fit(Instrument):
+    """Of the network as a whole, in inference (running statistics, no dropout): mean loss and accuracy on training
+    images, the same at each snapshot, and on the validation set.
+
+    The loss that training itself reports is of mini-batches before their update, with the statistics of the batch and
+    with dropout: of a network that is not the one whose generalisation is asked for. `images` says how many training
+    images there are: as many as the run allows (`instruments.images`). With label noise they have the wrong labels.
+    """
+
+    name = "fit"
+    columns = ("images", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
+
+    def measure(self, step: Step, model: nn.Module, probe: Probe) -> Iterator[Row]:
+        row: Row = {"layer": "", "tensor": "", "images": self.setting.images}
+        sets = {"train": (self.setting.train, self.setting.images)}
+        sets["validation"] = (self.setting.validation, len(self.setting.validation))
+        for name, (examples, count) in sets.items():
+            with preserve_state(model):
+                loss, accuracy = loss_and_accuracy(model, sample_batches(examples, count, AT_ONCE, probe.images.device))
+            row |= {f"{name}_loss": loss, f"{name}_accuracy": accuracy}
+        yield row
+
+
+class MemoryTime(Instrument):
+    """Of the network as a whole (`layer` is empty):
+
+        training_ms, evaluating_ms, measuring_ms   milliseconds per update so far
+        parameters, buffers                        bytes
+        saved                                      bytes kept for the backward pass of one batch (no parameters,
+                                                   no buffers) = saved_per_image x batch + saved_constant
+        peak                                       most bytes taken on the GPU so far, instruments' included; empty on a
+                                                   CPU, where a process's size says little
+
+    What is saved is counted once, in two passes in the mode of training: over one batch, and over an image more.
+    """
+
+    name = "memory_time"
+    columns = (
+        "training_ms", "evaluating_ms", "measuring_ms",
+        "parameters", "buffers", "saved", "saved_per_image", "saved_constant", "peak",
+    )  # fmt: skip
+    remembers = ("saved",)
+
+    def __init__(self) -> None:
+        self.saved: dict[str, int] = {}
+
+    def measure(self, step: Step, model: nn.Module, probe: Probe) -> Iterator[Row]:
+        self.saved = self.saved or saved_by_batch(model, probe.images[0], self.setting.batch_size)
+        times = {f"{what}_ms": 1000 * seconds / step.index if step.index else ""
+                 for what, seconds in self.setting.seconds().items()}  # fmt: skip
+        device = probe.images.device
+        peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else ""
+        yield {"layer": "", "tensor": "", **times, "parameters": size(model.parameters()),
+               "buffers": size(model.buffers()), **self.saved, "peak": peak}  # fmt: skip
+
+
+def saved_by_batch(model: nn.Module, image: Tensor, batch_size: int) -> dict[str, int]:
+    """Bytes kept for the backward pass of a batch of such images: all, those that each image adds, and the rest."""
+    with in_training(model):
+        one, more = (saved_for_backward(model, image.expand(n, *image.shape).clone())
+                     for n in (batch_size, batch_size + 1))  # fmt: skip
+    per_image = more - one
+    return {"saved": one, "saved_per_image": per_image, "saved_constant": one - per_image * batch_size}
