@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from textwrap import wrap
@@ -16,8 +16,7 @@ from normbench.commands.trained import Trained, load_trained, require_complete
 from normbench.errors import ConfigError, Unsupported, UserError
 
 if TYPE_CHECKING:
-    from normbench.explain.place import Subject
-    from normbench.explain.steps import Step
+    from normbench.explain.place import Step, Subject
 
 DESCRIPTION = """\
 What a normalization scheme computes, step by step, on real images: a mini-batch (of 4, unless batch_size= says
@@ -35,6 +34,7 @@ STEPS = 200  # of training on the spot
 USUAL = "batch_size=4"  # few enough to check by hand
 BESIDES = ("batch_size", "data_dir", "device", "norm")  # what may be said of a run that is over
 WIDTH = 96  # of the text
+BLANK = "____"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,11 +54,10 @@ def run(options: argparse.Namespace) -> int:
     if subject is None:
         return 0
     from normbench.explain.engine import explanation
-    from normbench.explain.steps import as_json
 
     steps, facts = explanation(subject, options.layer, options.unit)
     if options.json:
-        print(json.dumps(as_json(steps, facts), indent=1, allow_nan=False))
+        print(json.dumps({**facts, "steps": [asdict(step) for step in steps]}, indent=1, allow_nan=False))
     else:
         print_explanation(steps, facts, options.worksheet)
     return 0
@@ -171,6 +170,22 @@ def _say_wrapped(text: str) -> None:
 
 
 def _print_step(step: Step, blank: bool) -> None:
-    from normbench.explain.steps import cells
+    """The table, on a worksheet with blanks for what is asked."""
+    asked = [blank and column in step.asked for column in step.columns]
+    rows = [
+        [
+            BLANK if is_asked and row[0] not in step.given and isinstance(value, float) else _text(value)
+            for is_asked, value in zip(asked, row, strict=True)
+        ]
+        for row in step.rows
+    ]
+    console.print_table(step.columns, rows)
 
-    console.print_table(step.columns, cells(step, blank))
+
+def _text(value: str | float) -> str:
+    """A cell of a table: 4 decimals; of very small and large numbers, their digits that count."""
+    if not isinstance(value, float):
+        return str(value)
+    if value == 0 or 1e-3 <= abs(value) < 1e4:
+        return f"{value:.4f}"
+    return f"{value:.4g}" if abs(value) < 1 else f"{value:,.1f}"

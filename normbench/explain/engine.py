@@ -14,11 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from normbench.explain import weight
-from normbench.explain.place import Place, Subject, bias_gradients, find_place, record
-from normbench.explain.steps import Step
+from normbench.explain.place import AXES, Place, Step, Subject, find_place
 from normbench.norms import MeanOnlyBatchNorm, RMSNorm, batch_statistics, keep_buffers, preserve_state
-
-AXES = {"examples": "N", "features": "C", "height": "H", "width": "W"}
 
 
 def explanation(subject: Subject, layer: str | None, unit: int) -> tuple[list[Step], dict[str, Any]]:
@@ -27,20 +24,19 @@ def explanation(subject: Subject, layer: str | None, unit: int) -> tuple[list[St
         place = find_place(subject, layer, unit)
         steps = weight.steps(place)
         if place.norm is not None:
-            steps += norm_steps(place)
-        steps = steps or plain_steps(place)
-    units = place.values.x.shape[1]
+            steps += norm_steps(Calculation(place))
+        steps = steps or [plain_step(place)]
     time = f", time step {place.t + 1} of {place.block.steps}" if place.t is not None else ""
     where = (
-        f"Layer {place.layer}, unit {unit} (of 0 to {units - 1}){time}; a mini-batch of {len(place.images)}: the first "
-        f"images of the training set. The network: {subject.trained}."
+        f"Layer {place.layer}, unit {unit} (of 0 to {place.x.shape[1] - 1}){time}; a mini-batch of "
+        f"{len(place.images)}: the first images of the training set. The network: {subject.trained}."
     )
     facts = {"network": subject.title, "where": where, "norm": subject.scheme, "layer": place.layer, "unit": unit,
              "batch_size": len(place.images), "time_step": place.t}  # fmt: skip
     return steps, facts
 
 
-def plain_steps(place: Place) -> list[Step]:
+def plain_step(place: Place) -> Step:
     """A layer without a norm."""
     names, more = activation(place)
     formula = "o = W_x x_t + W_h h + b" if place.recurrent else "o = W x + b"
@@ -52,24 +48,8 @@ def plain_steps(place: Place) -> list[Step]:
             "o with these, selu(o) has them again, and from other values each layer comes nearer, if the weights of a "
             "unit sum to 0 and their squares to 1 (LeCun initialisation, on average)."
         )
-    rows = place.rows(place.column(place.values.x), *more)
-    return [Step("values", "The values", formula, words, (place.label, "o", *names), rows, names)]
-
-
-def norm_steps(place: Place) -> list[Step]:
-    """From the values to what the norm is in inference; steps that the norm has no use for are left out."""
-    calculation = Calculation(place)
-    steps = [values(place)]
-    if calculation.follows_formula:
-        steps += [statistics(calculation), standardised(calculation)]
-        if calculation.scales and calculation.centres:
-            steps.append(spread(calculation))
-    steps += [scaled(calculation), changes(place)]
-    if calculation.centres and place.over:
-        steps.append(bias(place))
-    if getattr(place.inner, "running_mean", None) is not None:
-        steps += [*running(calculation), *inference(calculation)]
-    return steps
+    return Step("values", "The values", formula, words, (place.label, "o", *names),
+                place.rows(place.column(place.x), *more), names)  # fmt: skip
 
 
 class Calculation:
@@ -83,8 +63,7 @@ class Calculation:
 
     def __init__(self, place: Place) -> None:
         self.place = place
-        self.o = place.values.x.double()
-        members = self.o[place.members]
+        members = place.x.double()[place.members]
         self.m = members.numel()
         var, mean = torch.var_mean(members, correction=0)
         self.mean, self.var = mean.item(), var.item()
@@ -92,43 +71,47 @@ class Calculation:
         self.centres = not isinstance(place.inner, RMSNorm)
         self.scales = not isinstance(place.inner, MeanOnlyBatchNorm)
         self.square = self.var if self.centres else self.var + self.mean**2
-        self.z = place.apply(place.values.x, plain=True)
-
-    @property
-    def root(self) -> float:
-        return math.sqrt(self.square + self.eps) if self.scales else 1.0
-
-    @property
-    def follows_formula(self) -> bool:
-        """Does the norm's own z, for all members, equal the formula? One that corrects or squashes does not."""
-        if not self.place.over:
-            return False
-        z = (self.o[self.place.members] - (self.mean if self.centres else 0.0)) / self.root
-        return torch.allclose(self.z[self.place.members].double(), z, rtol=1e-3, atol=1e-4)
+        self.root = math.sqrt(self.square + self.eps) if self.scales else 1.0
+        self.z = place.apply(place.x, plain=True)
+        z = (members - (self.mean if self.centres else 0.0)) / self.root
+        # Does the norm's own z, for all members, equal the formula? One that corrects or squashes does not.
+        ours = self.z[place.members].double()
+        self.follows_formula = bool(place.over) and torch.allclose(ours, z, rtol=1e-3, atol=1e-4)
 
 
-def source(place: Place) -> str:
-    """What o is."""
-    if place.recurrent:
-        return "o = W_x x_t, one row of it"
-    product = "convolution" if place.values.x.dim() > 2 else "W x"
-    if place.after:
-        return f"o = activation({product} + b): here the norm comes after the activation"
-    linear: Any = place.block.linear
-    return f"o = {product} + b" if linear.bias is not None else f"o = {product}, without a bias (a later step says why)"
+def norm_steps(found: Calculation) -> list[Step]:
+    """From the values to what the norm is in inference; steps that the norm has no use for are left out."""
+    place = found.place
+    steps = [values(place)]
+    if found.follows_formula:
+        steps += [statistics(found), standardised(found)]
+        if found.scales and found.centres:
+            steps.append(spread(found))
+    steps += [scaled(found), changes(place)]
+    if found.centres and place.over:
+        steps.append(bias(place))
+    if getattr(place.inner, "running_mean", None) is not None:
+        steps += [*running(found), *inference(found)]
+    return steps
 
 
 def values(place: Place) -> Step:
-    o = place.values.x
+    o, name = place.x, type(place.inner).__name__
+    if place.recurrent:
+        formula = "o = W_x x_t, one row of it"
+    else:
+        product = "convolution" if o.dim() > 2 else "W x"
+        has_bias = getattr(place.block.linear, "bias", None) is not None
+        formula = f"o = {product} + b" if has_bias else f"o = {product}, without a bias (a later step says why)"
+        if place.after:
+            formula = f"o = activation({product} + b): here the norm comes after the activation"
     over = place.over and tuple(axis for axis in list(AXES)[: o.dim()] if axis in place.over)
     if over:
         parts = [f"{AXES[axis]} = {len(range(size)[part])}" for axis, size, part in
                  zip(AXES, o.shape, place.members, strict=False) if axis in over]  # fmt: skip
         m = o[place.members].numel()
-        words = (
-            f"{type(place.inner).__name__} works over {' and '.join(over)}: {', '.join(parts)}, so m = {m:,} values "
-            "share one mean and variance."
-        )
+        words = f"{name} works over {' and '.join(over)}: {', '.join(parts)}, so m = {m:,} values "
+        words += "share one mean and variance."
         if "height" not in over and "examples" not in over and o.dim() > 2:
             words += " Each position has its own."
         if "examples" not in over:
@@ -138,54 +121,49 @@ def values(place: Place) -> Step:
         if place.recurrent:
             words += f" The image is read in {place.block.steps} time steps; this is one of them."
     else:
-        name = type(place.inner).__name__
         words = f"{name} works on each value by itself." if over == () else f"{name} does not say which values it uses."
-    return Step("values", "The values", source(place), words, (place.label, "o"), place.rows(place.column(o)))
+    return Step("values", "The values", formula, words, (place.label, "o"), place.rows(place.column(o)))
 
 
-def statistics(calculation: Calculation) -> Step:
-    place, m = calculation.place, calculation.m
-    hidden = ("mean", "var", "mean of o^2") if len(place.shown) < m else ()
-    if not calculation.centres:
+def statistics(found: Calculation) -> Step:
+    hidden = ("mean", "var", "mean of o^2") if len(found.place.shown) < found.m else ()
+    if not found.centres:
         formula = "mean of o^2 = (o_1^2 + ... + o_m^2) / m"
-        rows = [("mean of o^2", calculation.square), ("sqrt(mean of o^2 + eps)", calculation.root)]
+        rows = [("mean of o^2", found.square), ("sqrt(mean of o^2 + eps)", found.root)]
     else:
-        formula, rows = "mean = (o_1 + ... + o_m) / m", [("mean", calculation.mean)]
-        if calculation.scales:
+        formula, rows = "mean = (o_1 + ... + o_m) / m", [("mean", found.mean)]
+        if found.scales:
             formula += "\nvar  = ((o_1 - mean)^2 + ... + (o_m - mean)^2) / m"
-            rows += [("var", calculation.var), ("sqrt(var + eps)", calculation.root)]
-    words = f"m = {m:,}."
-    if calculation.scales:
-        words += f" Divided by m, not by m - 1 (the biased variance); eps = {calculation.eps:g}."
-    else:
-        words += " The variance is left alone: how far the values are apart stays as it was."
-    title = "Mean and variance" if calculation.scales and calculation.centres else rows[0][0].capitalize()
+            rows += [("var", found.var), ("sqrt(var + eps)", found.root)]
+    words = f"m = {found.m:,}. The variance is left alone: how far the values are apart stays as it was."
+    if found.scales:
+        words = f"m = {found.m:,}. Divided by m, not by m - 1 (the biased variance); eps = {found.eps:g}."
+    title = "Mean and variance" if found.scales and found.centres else rows[0][0].capitalize()
     return Step("statistics", title, formula, words, ("", "value"), rows, ("value",), hidden)
 
 
-def standardised(calculation: Calculation) -> Step:
-    place = calculation.place
-    o, z = place.column(place.values.x), place.column(calculation.z)
-    columns: tuple[str, ...]
-    if not calculation.centres:
-        columns, rows = (place.label, "o", "z"), place.rows(o, z)
+def standardised(found: Calculation) -> Step:
+    place = found.place
+    o, z = place.column(place.x), place.column(found.z)
+    columns, rows = (place.label, "o", "z"), place.rows(o, z)
+    if not found.centres:
         formula = "z_i = o_i / sqrt(mean of o^2 + eps)"
-    elif not calculation.scales:
-        columns, rows, formula = (place.label, "o", "z"), place.rows(o, z), "z_i = o_i - mean"
+    elif not found.scales:
+        formula = "z_i = o_i - mean"
     else:
-        columns = (place.label, "o", "o - mean", "z")
-        rows = place.rows(o, [value - calculation.mean for value in o], z)
         formula = "z_i = (o_i - mean) / sqrt(var + eps)"
-    return Step("standardised", "Standardise", formula, "", columns, rows, columns[2:])
+        rows = place.rows(o, [value - found.mean for value in o], z)
+        return Step("standardised", "Standardise", formula, "", (place.label, "o", "o - mean", "z"), rows,
+                    ("o - mean", "z"))  # fmt: skip
+    return Step("standardised", "Standardise", formula, "", columns, rows, ("z",))
 
 
-def spread(calculation: Calculation) -> Step:
-    place, m = calculation.place, calculation.m
-    z = calculation.z[place.members].double()
+def spread(found: Calculation) -> Step:
+    z = found.z[found.place.members].double()
     var, mean = torch.var_mean(z, correction=0)
     rows = [("mean of z", mean.item()), ("standard deviation of z", var.sqrt().item()), ("smallest z", z.min().item()),
-            ("largest z", z.max().item()), ("sqrt(m - 1)", math.sqrt(m - 1))]  # fmt: skip
-    given = tuple(row[0] for row in rows[:-1]) if len(place.shown) < m else ()
+            ("largest z", z.max().item()), ("sqrt(m - 1)", math.sqrt(found.m - 1))]  # fmt: skip
+    given = tuple(row[0] for row in rows[:-1]) if len(found.place.shown) < found.m else ()
     words = (
         "Standardised values are centred at 0 and spread by 1 (eps makes it a little less). They aren't squeezed "
         "between 0 and 1. A value far from the others moves their mean and widens their spread, so no z is beyond "
@@ -197,38 +175,36 @@ def spread(calculation: Calculation) -> Step:
 
 def activation(place: Place) -> tuple[tuple[str, ...], list[list[float]]]:
     """Columns for what follows: the activation, where it is recorded."""
-    if place.recurrent or place.after or "activation" not in place.values.tensors:
+    if place.recurrent or place.after or "activation" not in place.values:
         return (), []
-    return ("activation",), [place.column(place.values.tensors["activation"])]
+    return ("activation",), [place.column(place.values["activation"])]
 
 
-def scaled(calculation: Calculation) -> Step:
+def scaled(found: Calculation) -> Step:
     """Gamma and beta, and the activation; of a norm that follows no formula known here, what comes out."""
-    place = calculation.place
-    names, more = activation(place)
-    y = place.column(place.values.y)
-    if not calculation.follows_formula:
+    place = found.place
+    (names, more), y = activation(place), place.column(place.values["y"])
+    if not found.follows_formula:
         formula = " ".join((type(place.inner).__doc__ or "").split("\n\n")[0].split())
-        columns = (place.label, "o", "y", *names)
-        rows = place.rows(place.column(place.values.x), y, *more)
+        rows = place.rows(place.column(place.x), y, *more)
         words = "Here x is o." if formula else ""
-        return Step("scaled", "What comes out", formula, words, columns, rows)
+        return Step("scaled", "What comes out", formula, words, (place.label, "o", "y", *names), rows)
     gammas, betas = (place.parameter(name, usual)[[index[1] for index in place.shown]].double().tolist()
                      for name, usual in (("weight", 1.0), ("bias", 0.0)))  # fmt: skip
-    columns = (place.label, "z", "gamma", "beta", "gamma z + beta", *names)
     words = "gamma and beta, one pair per unit, are learned: the network may choose another spread and centre."
-    if not calculation.scales:
+    if not found.scales:
         words = "There is no gamma: with weight normalization, g sets the scale. beta is learned."
     elif place.recurrent:
         words = "gamma is learned. There is no beta here: the cell adds one bias to the sum of both products."
+    columns = (place.label, "z", "gamma", "beta", "gamma z + beta", *names)
     title = "Scale and shift" + (", then the activation" if names else "")
-    rows = place.rows(place.column(calculation.z), gammas, betas, y, *more)
+    rows = place.rows(place.column(found.z), gammas, betas, y, *more)
     return Step("scaled", title, "y_i = gamma z_i + beta", words, columns, rows, columns[4:])
 
 
 def changes(place: Place) -> Step:
     """What the norm takes away, and whether other images play a part: the norm itself, on changed inputs."""
-    x = place.values.x
+    x = place.x
     one = torch.zeros_like(x)
     one[:, place.unit] = 5
     changed: list[tuple[str, Tensor]] = [
@@ -251,49 +227,46 @@ def changes(place: Place) -> Step:
 
 def bias(place: Place) -> Step:
     """The gradients of a bias before the norm and of beta behind it, by autograd through the whole network."""
-    before, behind = bias_gradients(place)
+    before, behind = place.bias_gradients()
     rows = [("a bias of this unit before the norm", before[place.unit].item()),
             ("the same, summed over all units", before.sum().item())]  # fmt: skip
     if behind is not None:
         rows.append(("the cell's bias, behind the norms" if place.recurrent else "beta", behind[place.unit].item()))
+    words = (
+        "A bias before the norm adds the same number to all of these values, and their mean takes it away: it "
+        "can't change the loss, and its gradient is 0 (by automatic differentiation; the rest is rounding). "
+        "So it is left out. beta, behind the norm, takes its place: nothing removes it."
+    )
     if "features" in (place.over or ()):
         words = (
             "A number added to all units alike is taken away by their mean, so these gradients sum to 0. A bias of one "
             "unit is not the same for all, and so does something; beta can do what it does: one of the two is enough."
         )
-    else:
-        words = (
-            "A bias before the norm adds the same number to all of these values, and their mean takes it away: it "
-            "can't change the loss, and its gradient is 0 (by automatic differentiation; the rest is rounding). "
-            "So it is left out. beta, behind the norm, takes its place: nothing removes it."
-        )
-    columns = ("gradient of the loss by", "gradient")
-    return Step("bias", "What becomes of a bias", "", words, columns, rows)
+    return Step("bias", "What becomes of a bias", "", words, ("gradient of the loss by", "gradient"), rows)
 
 
 def _averages(place: Place) -> dict[str, float]:
     """The running statistics of the unit, now."""
-    found = {}
-    for name in ("mean", "var"):
-        kept = getattr(place.inner, f"running_{name}", None)
-        if kept is not None:
-            row = kept if kept.dim() == 1 else kept[min(place.t or 0, len(kept) - 1)]
-            found[name] = row[place.unit].item()
-    return found
+    kept = {name: getattr(place.inner, f"running_{name}", None) for name in ("mean", "var")}
+    return {
+        name: (tensor if tensor.dim() == 1 else tensor[min(place.t or 0, len(tensor) - 1)])[place.unit].item()
+        for name, tensor in kept.items()
+        if tensor is not None
+    }
 
 
-def running(calculation: Calculation) -> list[Step]:
+def running(found: Calculation) -> list[Step]:
     """The averages before and after this mini-batch: the norm's own."""
-    place, m = calculation.place, calculation.m
-    if getattr(place.inner, "momentum", None) is None or not calculation.follows_formula or m == 1:
+    place, m = found.place, found.m
+    if getattr(place.inner, "momentum", None) is None or not found.follows_formula or m == 1:
         return []
     if getattr(place.inner, "virtual", None):  # the batch's own numbers are means over the ghost batches
         return []
     before, restore = _averages(place), keep_buffers(place.norm)
-    place.norm(place.values.x, *place.when)
+    place.norm(place.x, *place.when)
     after = _averages(place)
     restore()
-    batch = {"mean": calculation.mean, "var": calculation.var * m / (m - 1)}
+    batch = {"mean": found.mean, "var": found.var * m / (m - 1)}
     rows = [(name, before[name], batch[name], after[name]) for name in before]
     words = f"Inference can't wait for a batch: training keeps averages. momentum = {place.inner.momentum:.6g}."
     if "var" in before:
@@ -303,34 +276,29 @@ def running(calculation: Calculation) -> list[Step]:
     return [Step("running", "The running averages", formula, words, columns, rows, columns[2:])]
 
 
-def inference(calculation: Calculation) -> list[Step]:
+def inference(found: Calculation) -> list[Step]:
     """One image with the averages, and the norm as one multiplication and one addition."""
-    place = calculation.place
-    averages = _averages(place)
+    place, averages = found.place, _averages(found.place)
     mean, var = averages["mean"], averages.get("var")
     with preserve_state(place.model):
         alone = replace(place, images=place.images[:1], labels=place.labels[:1])
-        recorded = record(alone.model, alone.block, alone.images, alone.t)
-        z = alone.apply(recorded.x, plain=True)
-    first = place.shown[0]
-    o, z_first, y = (tensor[first].double().item() for tensor in (recorded.x, z, recorded.y))
+        tensors = (alone.x, alone.apply(alone.x, plain=True), alone.values["y"])
+        o, z, y = (tensor[place.shown[0]].double().item() for tensor in tensors)
     gamma, beta = (place.parameter(name, usual)[place.unit].item() for name, usual in (("weight", 1.0), ("bias", 0.0)))
+    a, spelled, formula = 1.0, "1", "z = o - running mean"
     rows = [("o", o), ("running mean", mean)]
-    formula = "z = o - running mean"
     if var is not None:
         rows.append(("running variance", var))
         formula = "z = (o - running mean) / sqrt(running variance + eps)"
-    rows += [("z", z_first), ("gamma z + beta", y)]
+        a, spelled = gamma / math.sqrt(var + found.eps), "gamma / sqrt(running variance + eps)"
+    rows += [("z", z), ("gamma z + beta", y)]
     words = (
         "Image 1 by itself: a batch of 1. The averages (of the network as it was trained) stand in for the batch's "
         "mean and variance, so the result no longer depends on other images."
     )
     given = ("o", "running mean", "running variance")
     single = Step("inference", "Inference: one image", formula, words, ("", "value"), rows, ("value",), given)
-    a = gamma / math.sqrt(var + calculation.eps) if var is not None else 1.0
     b = beta - a * mean
-    formula = f"a = {'gamma / sqrt(running variance + eps)' if var is not None else '1'}\n"
-    formula += "b = beta - a x running mean\ny = a o + b"
     words = "All of these are constants now, so the norm is one multiplication and one addition per unit. "
     if place.recurrent:
         words += "Each time step has an a and a b of its own, though, and W_x is one for all: the norm stays."
@@ -339,4 +307,5 @@ def inference(calculation: Calculation) -> list[Step]:
     else:
         words += "o is a sum of products with weights: a goes into the weights and b becomes a bias. No norm is left."
     rows = [("a", a), ("b", b), ("a o + b", a * o + b), ("the norm itself", y), ("difference", a * o + b - y)]
+    formula = f"a = {spelled}\nb = beta - a x running mean\ny = a o + b"
     return [single, Step("folded", "Folded: a o + b", formula, words, ("", "value"), rows, ("value",))]

@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from normbench.explain.place import Place
-from normbench.explain.steps import Step
+from normbench.explain.place import Place, Step
 from normbench.norms.weight import WeightStandardization
 
 FEW = 6  # weights that are shown
@@ -79,12 +78,12 @@ def _direction(how: Any, g: Tensor, v: Tensor, unit: int) -> Step:
 
 def _inputs(place: Place, linear: nn.Module) -> Tensor:
     """What the unit's weights are multiplied with, for each shown value: [shown, weights]."""
-    into = place.values.into.detach()
+    into = place.values["into"]
     images = [index[0] for index in place.shown]
     if not isinstance(linear, nn.Conv2d):
         return into[images]
     patches = F.unfold(into, linear.kernel_size, linear.dilation, cast(Any, linear.padding), linear.stride)
-    width = place.values.x.shape[3]  # [N, weights, H * W]
+    width = place.x.shape[3]  # [N, weights, H * W]
     return torch.stack([patches[image, :, row * width + column] for image, _, row, column in place.shown])
 
 
@@ -93,7 +92,7 @@ def _output(place: Place, linear: Any, w: Tensor) -> Step:
     unit = place.unit
     bias: float = 0.0 if getattr(linear, "bias", None) is None else linear.bias[unit].item()
     products = (_inputs(place, linear).double() @ w[unit].double().flatten()).tolist()
-    after = {} if place.recurrent else place.values.tensors
+    after = {} if place.recurrent else place.values
     own = place.column(after["linear"]) if after else [product + bias for product in products]
     names: tuple[str, ...] = ()
     more: list[list[float]] = []

@@ -28,13 +28,14 @@ def files(folder: Path) -> dict[Path, Any]:
 
 
 def test_the_calculation_and_the_worksheet(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert main(["explain", "norm=batch", *TINY, "--unit", "3"]) == 0
+    words = ["norm=batch", *TINY, "--unit", "3", "max_steps=30"]
+    assert main(["explain", *words]) == 0
     printed = capsys.readouterr().out
-    for words in ("batch · mlp · synthetic", "a mini-batch of 4", "trained for 200 steps", "unit 3 (of 0 to 11)",
+    for text in ("batch · mlp · synthetic", "a mini-batch of 4", "trained for 30 steps", "unit 3 (of 0 to 11)",
                   "3. Standardise", "z_i = (o_i - mean) / sqrt(var + eps)", "10. Folded"):  # fmt: skip
-        assert words in printed
+        assert text in printed
     assert "____" not in printed
-    assert main(["explain", "norm=batch", *TINY, "--unit", "3", "--worksheet"]) == 0
+    assert main(["explain", *words, "--worksheet"]) == 0
     sheet, key = capsys.readouterr().out.split("\nKey\n")
     assert "____" in sheet
     assert "____" not in key
@@ -43,19 +44,17 @@ def test_the_calculation_and_the_worksheet(capsys: pytest.CaptureFixture[str], t
     assert list(tmp_path.iterdir()) == [], "nothing is written"
 
 
-def test_training_on_the_spot_is_that_of_run(capsys: pytest.CaptureFixture[str]) -> None:
+def test_training_on_the_spot_is_that_of_run_which_stays_as_it_is(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     words = ["norm=batch", *TINY, "batch_size=4", "max_steps=30"]
     assert main(["explain", *words, "--json"]) == 0
     there = json.loads(capsys.readouterr().out)
     run = normbench.run([*words, "instruments=none"])
+    before = files(tmp_path)
     capsys.readouterr()
     assert main(["explain", "--run", str(run.folder), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["steps"] == there["steps"]
-
-
-def test_a_run_stays_as_it_is(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    run = normbench.run(["norm=batch", *TINY, "max_steps=20", "instruments=none"])
-    before = files(tmp_path)
     assert main(["explain", "--run", str(run.folder), "norm=batch", "batch_size=3"]) == 0
     assert "a mini-batch of 3" in capsys.readouterr().out
     assert files(tmp_path) == before
@@ -79,10 +78,13 @@ def test_bad_input(
     (unfinished / "summary.json").unlink()
     capsys.readouterr()
     for words, message in [
-        (["norm=batch", *TINY, "--unit", "99"], "there is no unit 99 in layer hidden1: it has 12, from 0 to 11."),
+        (
+            ["norm=batch", *TINY, "--unit", "99", "max_steps=1"],
+            "there is no unit 99 in layer hidden1: it has 12, from 0 to 11.",
+        ),
         (["norm=batch", *TINY, "--unit", "x"], "argument --unit: invalid int value: 'x'. See normbench explain --help"),
         (
-            ["norm=batch", *TINY, "--layer", "conv1"],
+            ["norm=batch", *TINY, "--layer", "conv1", "max_steps=1"],
             "there is no layer conv1. Layers of this network: hidden1, output.",
         ),
         (["norm=batch", *TINY, "batch_size=1"], "BatchNorm needs two values per feature to train: got a batch of 1."),
