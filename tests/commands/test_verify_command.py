@@ -11,6 +11,7 @@ import pytest
 
 from normbench.cli import main
 from normbench.config.options import choices
+from normbench.verify import Result
 
 TWICE = """\
 from normbench.norms import BatchNorm
@@ -43,11 +44,17 @@ def write(code: str, name: str) -> list[str]:
     return ["verify", "--config-dir", "own", "device=cpu", "norm=mine"]
 
 
-def test_all_schemes_are_verified_where_none_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_schemes_are_verified_where_none_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `verify` finds of each is in tests/verify."""
+    result = Result("sane", "dense", True, None, "fine")
+    monkeypatch.setattr("normbench.verify.verify", lambda scheme, options, device: [result])
     assert main(["verify", "device=cpu", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["passed"] is True
     assert list(found["schemes"]) == [f"norm={name}" for name in choices("norm")]
+    assert found["schemes"]["norm=batch"] == [vars(result)]
 
 
 def test_the_tables(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
