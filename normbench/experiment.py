@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from scipy.special import bdtrc
 from torch import Tensor, nn
 
 from normbench import seeding
@@ -50,6 +51,7 @@ from normbench.training.perturbation import Perturbation, PerturbWeights
 from normbench.training.provenance import provenance
 
 KEPT = 2  # data sets stay loaded for the next run in this process: a sweep has few, and each start checks all bytes
+LUCK = 0.00135  # an accuracy that is likelier than this without learning is at chance
 _datasets: dict[str, Dataset] = {}
 
 
@@ -331,12 +333,14 @@ def _train(ready: Prepared, folder: RunFolder, on_progress: OnProgress, stop: St
         "dataset": dataset_facts(dataset),
     }  # fmt: skip
     summary.update(log.results)
-    if (text := remark(model, config["batch_size"])) is not None:
-        summary["remark"] = text
+    remarks = [text] if (text := remark(model, config["batch_size"])) is not None else []
     if diverged is None:
         with log.clock.timed("evaluating"):
             loss, accuracy = evaluate(dataset.test)
         summary.update(test_loss=loss, test_accuracy=accuracy, at_chance=at_chance(accuracy, dataset))
+        remarks += ["too few test images to tell from chance"] if summary["at_chance"] is None else []
+    if remarks:
+        summary["remark"] = "; ".join(remarks)
     seconds = log.clock.read()
     summary["seconds"] = {**seconds, "total": sum(seconds.values())}
     summary.update(instruments.results())
@@ -405,11 +409,17 @@ def dataset_facts(dataset: Dataset) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def at_chance(accuracy: float, dataset: Dataset) -> bool:
-    """Is `accuracy` within three standard errors of always naming the commonest class of the test set, or below it?"""
+def at_chance(accuracy: float, dataset: Dataset) -> bool | None:
+    """Is `accuracy` no more than luck? None: on so few test images not even 100% would be more.
+
+    Luck is to have as many right with a chance above 0.00135 (three standard errors of a normal distribution) when each
+    image is right with the share of the commonest class: the upper tail of the binomial distribution, exactly.
+    """
     labels = dataset.test.labels[dataset.test.index]
-    commonest = labels.bincount().max().item() / len(labels)
-    return accuracy <= commonest + 3 * math.sqrt(commonest * (1 - commonest) / len(labels))
+    n = len(labels)
+    commonest = labels.bincount().max().item() / n
+    by_luck = [float(bdtrc(right - 1, n, commonest)) if right else 1.0 for right in (round(accuracy * n), n)]
+    return None if by_luck[1] > LUCK else by_luck[0] > LUCK
 
 
 def remark(model: nn.Module, batch_size: int) -> str | None:

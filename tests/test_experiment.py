@@ -10,14 +10,16 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from scipy import stats
 
 from normbench.config.run_config import RunConfig
 from normbench.errors import ConfigError, Unsupported
-from normbench.experiment import execute
+from normbench.experiment import at_chance, execute
 from normbench.runs import Run
 
 TIMES = ("training_ms", "evaluating_ms", "measuring_ms")  # of memory_time
@@ -123,6 +125,19 @@ def test_a_diverged_run_is_a_result(small: Callable[..., RunConfig]) -> None:
 def test_a_run_that_learns_nothing_is_at_chance(small: Callable[..., RunConfig]) -> None:
     assert execute(small("lr=1e-12", "max_steps=3", "norm=none")).summary["at_chance"]
     assert not execute(small("epochs=4", "norm=batch")).summary["at_chance"]
+
+
+def test_at_chance_is_by_the_exact_binomial_tail_and_a_few_images_cannot_tell() -> None:
+    def on(n: int, classes: int) -> Callable[[float], bool | None]:
+        test = SimpleNamespace(labels=torch.arange(n) % classes, index=torch.arange(n))
+        return lambda accuracy: at_chance(accuracy, SimpleNamespace(test=test))  # type: ignore[arg-type]
+
+    assert on(8, 8)(1.0) is False  # all of eight images right are no luck
+    assert on(8, 2)(1.0) is None  # of two classes they may be
+    assert (on(8, 8)(0.0), on(8, 8)(0.5)) == (True, True)
+    likely = [right for right in range(1001) if stats.binom.sf(right - 1, 1000, 0.1) > 0.00135]
+    found = [right for right in range(1001) if on(1000, 10)(right / 1000)]
+    assert found == likely
 
 
 def test_bad_input_writes_nothing(small: Callable[..., RunConfig], tmp_path: Path) -> None:

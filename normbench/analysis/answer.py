@@ -15,7 +15,7 @@ from normbench.analysis.groups import Groups, Setting, label
 from normbench.analysis.inference_statistics import inference_table
 from normbench.analysis.leaderboard import leaderboard, leaderboard_table
 from normbench.analysis.notes import SYNTHETIC
-from normbench.analysis.statistics import estimate
+from normbench.analysis.statistics import estimate_accuracy
 from normbench.analysis.tables import Table, format_p, records
 from normbench.analysis.targets import time_table
 from normbench.analysis.weight_perturbation import perturbation_table
@@ -81,6 +81,7 @@ def answer(groups: Groups, options: Options | None = None) -> list[str]:
         "worse": by_verdict.get("worse", []),
         f"equivalent within {options.margin:g} points": by_verdict.get("equivalent", []),
         "inconclusive": unsure,
+        "undecided, as a best lr lies at the edge of those tried": by_verdict.get("undecided", []),
         "without a pair of results": records(found[found["verdict"].isna()]),
     }
     counted = [
@@ -114,10 +115,13 @@ def _difference(comparison: Mapping[str, Any]) -> float:
 
 
 def _format_name(comparison: Mapping[str, Any]) -> str:
-    """Such as "selu at batch size 4, diverged"."""
-    setting, statuses = label(comparison["setting"], ""), set(comparison["ours"].runs["status"])
-    why = f", {statuses.pop()}" if len(statuses) == 1 and statuses != {"complete"} else ""
-    return comparison["scheme"] + (f" at {setting}" if setting else "") + why
+    """Such as "selu at batch size 4, 2 of 5 diverged"; of what is undecided, the lr to add."""
+    setting, ours, pair = label(comparison["setting"], ""), comparison["ours"], comparison["pair"]
+    statuses = set(ours.runs["status"]) - {"complete", "diverged"}
+    others = [f"{arm.scheme}: {arm.diverged}" for arm in (comparison["theirs"],) if arm.diverged]
+    why = [ours.diverged, *others, *(statuses if len(ours.having(*statuses)) == len(ours.members) else ())]
+    why += [f"add lr={choice.beyond:g} for {choice.scheme}" for choice in pair.edges]
+    return ", ".join(filter(None, [comparison["scheme"] + (f" at {setting}" if setting else ""), *why]))
 
 
 def _format_measured(comparison: Mapping[str, Any]) -> str:
@@ -138,8 +142,9 @@ def recommendations(groups: Groups, reference: str, margin: float) -> list[str]:
     """A sentence for each setting but the lr, where there are few of them and enough schemes; each at its own best lr.
 
     The scheme is the one of the highest mean validation accuracy, so that its test accuracy was not what chose it.
-    Schemes are "not told apart" from it, that is, not significantly different, by the paired t test over the seeds at
-    5% after Holm; pairs are those of the table of best lrs, fresh seeds included.
+    "Not significantly different" from it is by the paired t test over the seeds at 5% after Holm; pairs are those of
+    the table of best lrs, fresh seeds included. Nothing is recommended where no run does better than chance, or where
+    the best lr of that scheme, or of the reference, lies at the edge of those tried.
 
     Args:
         margin: of equivalence, as a fraction.
@@ -152,35 +157,42 @@ def recommendations(groups: Groups, reference: str, margin: float) -> list[str]:
 
 
 def _recommend(setting: Setting, by_scheme: Mapping[str, Choice], reference: str, margin: float) -> str:
-    means = {
-        scheme: choice.mean
-        for scheme, choice in by_scheme.items()
-        if choice.mean is not None and len(choice.shown.numbers("test_accuracy"))
-    }
-    if len(means) < SCHEMES:
+    with_result = {scheme: choice for scheme, choice in by_scheme.items() if len(choice.shown.accuracies())}
+    if len(with_result) < SCHEMES:
         return ""
-    best = max(means, key=means.__getitem__)
-    ours, others = by_scheme[best], [by_scheme[scheme] for scheme in means if scheme != best]
-    where = label(setting, "")
-    test = estimate(ours.shown.numbers("test_accuracy").tolist())
+    where = f" at {name}" if (name := label(setting, "")) else " here"
+    if all(choice.shown.at_chance == choice.shown.count("complete") for choice in with_result.values()):
+        return f"Nothing is recommended{where}: no run does better than chance."
+    best = max(with_result, key=lambda scheme: with_result[scheme].mean or 0.0)
+    ours, others = with_result[best], [choice for scheme, choice in with_result.items() if scheme != best]
+    test = estimate_accuracy(ours.shown.accuracies())
     assert test is not None
-    words = [f"Recommended{f' at {where}' if where else ' here'}: {best}, {100 * test.mean:.2f}% test accuracy"]
+    edges = [c for c in (ours, with_result.get(reference)) if c and c.edge]
+    start = f"Undecided{where}: highest so far" if edges else f"Recommended{where}:"
+    words = [f"{start} {best}, {100 * test.mean:.2f}% test accuracy"]
     if test.low is not None and test.high is not None:
         words.append(f" (95% interval {100 * test.low:.2f} to {100 * test.high:.2f}, {test.n} seeds)")
-    if best != reference and reference in means:
-        [gain] = records(compare_all([pair(ours, by_scheme[reference])], margin))
+    words.append(f", {ours.shown.diverged} and count at chance" if ours.shown.diverged else "")
+    if best != reference and reference in with_result:
+        [gain] = records(compare_all([pair(ours, with_result[reference])], margin))
         words.append(f", {_gain(gain)} {reference}")
-        if cost := _cost(ours, by_scheme[reference]):
+        if cost := _cost(ours, with_result[reference]):
             words.append(f", in {cost:.2f} times its training time")
     compared = compare_all([pair(choice, ours) for choice in others], margin)
-    differ = (pd.to_numeric(compared["p_holm"]) < LEVEL) | compared["difference"].isna()
-    alike = compared.loc[~differ, "scheme"].tolist()
+    if edges:
+        reasons = dict.fromkeys(f"{choice.scheme}: {choice.edge}" for choice in edges)
+        return f"{''.join(words)}; {'; '.join(reasons)}."
+    known, undecided = compared["difference"].notna(), compared["verdict"] == "undecided"
+    alike = compared.loc[known & ~undecided & ~(pd.to_numeric(compared["p_holm"]) < LEVEL), "scheme"].tolist()
     if alike:
         costs = {scheme: cost for scheme in alike if (cost := _cost(by_scheme[scheme], ours))}
         cheapest = min(costs, key=costs.__getitem__) if costs else None
-        words.append(f". Not told apart from it: {', '.join(alike)}")
+        words.append(f". Not significantly different from it: {', '.join(alike)}")
         if cheapest is not None and costs[cheapest] < 0.95:
             words.append(f"; the cheapest of these is {cheapest}, in {costs[cheapest]:.2f} times the time of {best}")
+    if undecided.any():
+        reasons = dict.fromkeys(f"{c.scheme}: {c.edge}" for one in compared.loc[undecided, "pair"] for c in one.edges)
+        words.append(f". Undecided: {'; '.join(reasons)}")
     return "".join(words) + "."
 
 

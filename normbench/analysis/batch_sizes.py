@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
 from typing import Any
 
 import pandas as pd
@@ -9,14 +10,17 @@ import pandas as pd
 from normbench.analysis.groups import Groups, without
 from normbench.analysis.tables import REMARKS, SCHEME, Column, Table, number, records, row_start, setting_columns
 
-USABLE = ("usable", "unusable", "inconclusive")
+USABLE = ("usable", "unusable", "inconclusive", "undecided")
 
 
 def usable(comparison: dict[str, Any], margin: float) -> str:
     """usable: the interval of the difference lies above -margin; unusable: below; inconclusive: -margin is inside.
 
+    undecided: a best lr lies at the edge of those tried.
     A scheme that is unsupported, or diverged in every run, is unusable where the reference has a result.
     """
+    if comparison["pair"].edges:
+        return "undecided"
     low, high, ours, theirs = (comparison[key] for key in ("low", "high", "ours", "theirs"))
     if low is not None and low > -margin:
         return "usable"
@@ -44,29 +48,34 @@ def smallest_batch_table(groups: Groups, found: pd.DataFrame, reference: str, ma
         of_scheme = sizes.setdefault((without(c["setting"], "batch_size"), c["scheme"]), {})
         of_scheme[dict(c["setting"])["batch_size"]] = usable(c, margin)
     rows = [
-        {k: v for k, v in row_start(groups, scheme, setting).items() if k != "batch_size"} | _row(by_size)
+        {k: v for k, v in row_start(groups, scheme, setting).items() if k != "batch_size"} | sizes_row(by_size)
         for (setting, scheme), by_size in sizes.items()
     ]
     caption = (
         f"From {found['n'].sum()} pairs of runs, each scheme and {reference} at its own best lr for that batch size. "
         f"Usable: the 95% interval of the paired difference in test accuracy lies above -{100 * margin:g} "
-        "points; unusable: below it, or the scheme cannot be trained there; otherwise inconclusive: more seeds would "
-        "tell. Smallest usable: the smallest above all that are unusable. New seeds on this test set, not new images."
+        "points; unusable: below it, or the scheme cannot be trained there; undecided: a best lr lies at the edge of "
+        "those tried; otherwise inconclusive: more seeds would tell. Smallest usable: that size and all larger ones "
+        "that were tried are usable. New seeds on this test set, not new images."
     )
     note = "" if rows else f"All runs are of {reference}. Runs of another scheme would supply it."
     return Table(name, title, caption if rows else "", columns, rows, note)
 
 
-def _row(sizes: dict[int, str]) -> dict[str, Any]:
+def sizes_row(sizes: dict[int, str]) -> dict[str, Any]:
+    """ "Usable from 8 on" is said only where every size from 8 on is shown to be."""
     by_word = {word: sorted(s for s in sizes if sizes[s] == word) for word in USABLE}
-    largest_unusable = max(by_word["unusable"], default=None)
-    smallest = min((s for s in by_word["usable"] if s > (largest_unusable or 0)), default=None)
+    above = list(takewhile(lambda size: sizes[size] == "usable", sorted(sizes, reverse=True)))
+    smallest = min(above, default=None)
+    alone = [size for size in by_word["usable"] if size not in above]
     remarks = []
     if smallest is not None and smallest == min(sizes):
         remarks.append("the smallest tried: it may be usable below")
-    if smallest is None:
-        remarks.append("not shown usable at any size" + (" above" if by_word["usable"] else ""))
-    if smallest is not None and any((largest_unusable or 0) < s < smallest for s in by_word["inconclusive"]):
-        remarks.append("smaller sizes are inconclusive")
+    if not by_word["usable"]:
+        remarks.append("not shown usable at any size")
+    if alone:
+        gap = min(size for size in sizes if size > alone[-1] and sizes[size] != "usable")
+        remarks.append(f"usable at {', '.join(map(str, alone))}, but {gap} is {sizes[gap]}")
     words: dict[str, Any] = {word: ", ".join(map(str, found)) for word, found in by_word.items()}
-    return {"smallest_usable": smallest, "largest_unusable": largest_unusable} | words | {"remarks": "; ".join(remarks)}
+    largest = max(by_word["unusable"], default=None)
+    return {"smallest_usable": smallest, "largest_unusable": largest} | words | {"remarks": "; ".join(remarks)}

@@ -11,9 +11,9 @@ from typing import Any
 import pandas as pd
 
 from normbench.analysis.comparisons import COLUMNS, FIELDS, FRESH, Pair, compare_all, how_to_read, row
-from normbench.analysis.groups import Group, Groups, Setting, show, without
+from normbench.analysis.groups import OVER, Group, Groups, Setting, show, without
 from normbench.analysis.reproduce import again
-from normbench.analysis.statistics import estimate
+from normbench.analysis.statistics import estimate_accuracy
 from normbench.analysis.tables import (
     REMARKS,
     SCHEME,
@@ -26,7 +26,6 @@ from normbench.analysis.tables import (
     setting_columns,
 )
 
-OVER = ("complete", "diverged")
 STEP = 10**0.5  # between the lrs of a grid, at most
 NEAR = 0.01  # accuracy within one point of the best
 MISSING = "Every scheme was run at one lr only. Runs at several, such as lr=0.01,0.1,1 after run -m, would supply it."
@@ -65,8 +64,11 @@ class Choice:
 
     @property
     def mean(self) -> float | None:
-        """Validation accuracy at the best lr; None where a run there has none."""
-        return None if self.lr is None else self.means[self.lr]
+        """Validation accuracy at the best lr, of the seeds that chose it: a diverged run counts at chance."""
+        if self.lr is None:
+            return None
+        values = self.shown.accuracies("validation_accuracy")
+        return float((values[values.index.isin(self.on)] if values.index.isin(self.on).any() else values).mean())
 
     @property
     def shown(self) -> Group:
@@ -155,13 +157,16 @@ def pair(ours: Choice, theirs: Choice | None) -> Pair:
     """Both at their own best lr; on fresh seeds alone where there are three or more pairs of such."""
     if theirs is None:
         return Pair(ours.setting, ours.shown, ours.shown.missing("the reference"))
+    edges = [choice for choice in (ours, theirs) if choice.edge]
+    further = " && ".join(further_command(choice) for choice in edges)
     if not (ours.chosen or theirs.chosen):
         return Pair(ours.setting, ours.shown, theirs.shown)
     spent, taken = ours.spent | theirs.spent, ours.seeds | theirs.seeds
     if len(ours.fresh & theirs.fresh - spent) < FRESH:
-        return Pair(ours.setting, ours.shown, theirs.shown, chosen=True, taken=taken)
+        return Pair(ours.setting, ours.shown, theirs.shown, False, True, taken, edges, further)
     fresh = (ours.fresh | theirs.fresh) - spent
-    return Pair(ours.setting, ours.shown.with_seeds(fresh), theirs.shown.with_seeds(fresh), fresh=True, taken=taken)
+    arms = (ours.shown.with_seeds(fresh), theirs.shown.with_seeds(fresh))
+    return Pair(ours.setting, *arms, True, False, taken, edges, further)
 
 
 def compare_at_best_lr(groups: Groups, reference: str, margin: float) -> pd.DataFrame:
@@ -183,6 +188,7 @@ def best_lr_table(groups: Groups, found: pd.DataFrame, reference: str, margin: f
         SCHEME,
         *setting_columns(groups, "lr"),
         Column("lr", "best lr", number("{:g}")),
+        Column("lr_inside", "inside those tried", numeric=False),
         Column("seeds", "seeds", numeric=False),
         Column("test_mean", "test accuracy %", percent),
         Column("test_low", "95% from", percent),
@@ -200,17 +206,20 @@ def best_lr_table(groups: Groups, found: pd.DataFrame, reference: str, margin: f
         theirs = by_scheme.get(reference)
         for scheme, choice in by_scheme.items():
             c = compared.get((setting, scheme)) or _alone(choice, margin)
-            test = estimate(c["ours"].numbers("test_accuracy").tolist())
+            test = estimate_accuracy(c["ours"].accuracies())
+            inside = "one lr" if not choice.chosen else "no" if choice.edge else "yes"
             rows.append(
                 row_start(groups, scheme, setting)
                 | {"lr": choice.lr, "reference_lr": theirs.lr if theirs else None, "validation_mean": choice.mean}
+                | {"lr_inside": inside}
                 | {"seeds": _seeds(choice, c["ours"], c["pair"]), "test_n": test.n if test else 0}
                 | {f"test_{key}": getattr(test, key, None) for key in ("mean", "low", "high", "median", "iqm")}
                 | row(c, reference)
             )
     caption = (
         "Each scheme at the lr with its highest mean validation accuracy (an lr at which a run diverged comes behind "
-        "all others), and its test accuracy there. The same seeds choose and are compared, which flatters a little, "
+        "all others), and its test accuracy there; where the best is the smallest or the largest tried, nothing is "
+        "decided. The same seeds choose and are compared, which flatters a little, "
         "unless three or more fresh seeds were run at the best lr alone: these then give the result by themselves. "
         f"Differences: minus {reference} at the best lr of its own. {how_to_read(found, margin)}"
     )
@@ -300,7 +309,7 @@ def _lr_row(choice: Choice, top: float | None) -> dict[str, Any]:
         "largest_stable": stable,
         "largest_stable_text": _at_least("{:g}", stable, stable in choice.grid[-1:]),
         "remarks": "; ".join([*([choice.edge] if choice.edge else []), *words]),
-        "command": "" if choice.beyond is None else further(choice),
+        "command": "" if choice.beyond is None else further_command(choice),
     }
     for name, lrs in (("band", band(choice, top)), ("own_band", band(choice, choice.mean))):
         width = math.log10(lrs[-1] / lrs[0]) if lrs else None
@@ -313,6 +322,6 @@ def _at_least(pattern: str, value: float | None, more: bool) -> str:
     return "–" if value is None else ("≥ " if more else "") + pattern.format(value)
 
 
-def further(choice: Choice) -> str:
+def further_command(choice: Choice) -> str:
     """The command that tries the lr beyond the edge."""
     return again([choice.shown.members[0]], lr=[show(choice.beyond)], seed=sorted(choice.on))

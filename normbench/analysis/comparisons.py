@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from normbench.analysis.groups import Group, Groups, Setting
+from normbench.analysis.groups import OVER, Group, Groups, Setting
 from normbench.analysis.reproduce import again
 from normbench.analysis.statistics import MOST, compare, holm, seeds_needed, verdict
 from normbench.analysis.tables import (
@@ -43,6 +43,8 @@ class Pair:
         fresh: these runs alone did not choose the lr.
         chosen: the seeds have helped to choose an lr, so that only fresh ones will count once there are some.
         taken: seeds that would not be fresh.
+        edges: of the two `best_lr.Choice` those whose lr lies at the edge of those tried, so that nothing is decided.
+        further: the command to try the lr beyond.
     """
 
     setting: Setting
@@ -51,6 +53,8 @@ class Pair:
     fresh: bool = False
     chosen: bool = False
     taken: Collection[Any] = ()
+    edges: Sequence[Any] = ()
+    further: str = ""
 
 
 # The columns of a table of comparisons, after what is compared. Accuracies, differences and the margin are fractions of
@@ -116,23 +120,26 @@ COLUMNS = (
 
 def how_to_read(found: pd.DataFrame, margin: float) -> str:
     return (
-        f"From {found['n'].sum()} pairs of runs; a run that diverged or is missing takes its pair out, which is "
-        "counted here. "
+        f"From {found['n'].sum()} pairs of runs; a run that diverged counts at chance (1 / classes), one that is "
+        "missing takes its pair out. "
         "Intervals are 95% Student t for the mean difference, one by one: new seeds on this test set, not new images. "
         f"p values are adjusted over the {found['p'].notna().sum()} comparisons of this table that can be tested "
         "(Holm). better, worse: paired t test, p < 0.05. equivalent: less than "
         f"{100 * margin:g} points apart (TOST, p < 0.05), which goes first, as such a difference does not matter. "
-        "inconclusive: neither; the seeds are what would give a verdict with 80% power at the difference and spread "
-        "seen so far. A correlation above 0 says that pairing by seed helps."
+        "undecided: a best lr lies at the edge of those tried. inconclusive: none of these; the seeds are what would "
+        "give a verdict with 80% power at the difference and spread seen so far. A correlation above 0 says that "
+        "pairing by seed helps."
     )
 
 
 def _compared(pair: Pair, margin: float) -> dict[str, Any]:
     """A row without what depends on the others."""
     arms = {"scheme": pair.ours, "reference": pair.theirs}
-    ours, theirs = (arm.numbers("test_accuracy") for arm in arms.values())
+    ours, theirs = (arm.accuracies() for arm in arms.values())
     both = ours.index[ours.index.isin(theirs.index)]
     found = compare(ours[both].tolist(), theirs[both].tolist(), margin)
+    if found["low"] is not None:  # no difference of accuracies is larger than 1
+        found |= {"low": max(found["low"], -1.0), "high": min(found["high"], 1.0)}
     unpaired = {"unpaired_scheme": len(ours) - len(both), "unpaired_reference": len(theirs) - len(both)}
     diverged = {f"diverged_{name}": arm.count("diverged") for name, arm in arms.items()}
     what = {"setting": pair.setting, "scheme": pair.ours.scheme, "ours": pair.ours, "theirs": pair.theirs, "pair": pair}
@@ -143,7 +150,10 @@ def _settled(row: dict[str, Any], margin: float, levels: Sequence[float]) -> dic
     """The verdict, and where there is none how many seeds would give one: a command, or a remark that none would."""
     pair, remarks = row["pair"], row["remarks"]
     word, needed, command = verdict(row["difference"], row["p_holm"], row["p_equivalent_holm"], LEVEL), None, ""
-    if word == "inconclusive" and row["n"] == 1:
+    if pair.edges and word is not None:
+        word, command = "undecided", pair.further
+        remarks = [*(f"{choice.scheme}: {choice.edge}" for choice in pair.edges), *remarks]
+    elif word == "inconclusive" and row["n"] == 1:
         command = _command(pair, FIRST if pair.chosen else FIRST - 1)
     elif word == "inconclusive" and row["sd"]:
         needed = seeds_needed(row["difference"], row["sd"], margin, *levels)
@@ -169,11 +179,8 @@ def _remarks(pair: Pair, found: dict[str, Any]) -> list[str]:
         words += dict.fromkeys(f"{arm.scheme} unsupported: {run.reason}" for run in arm.having("unsupported"))
         words += [] if arm.members else [f"no run of {arm.scheme} here"]
     for arm, other in ((pair.ours, pair.theirs), (pair.theirs, pair.ours)):
-        name = arm.scheme
-        if found["n"] and arm.count("diverged") and not other.count("diverged"):
-            words.append(f"the pairs left flatter {name}: {name} diverged for other seeds and {other.scheme} did not")
         if other.members and (alone := sorted(arm.seeds() - other.seeds())):
-            words.append(f"seed {', '.join(map(str, alone))} of {name} has no partner")
+            words.append(f"seed {', '.join(map(str, alone))} of {arm.scheme} has no partner")
     if found["n"] > 1 and found["sd"] == 0:
         same = "the same accuracy" if abs(found["difference"]) < 1e-12 else "the same difference"
         words.append(f"{same} in all {found['n']} pairs: without a spread there is no interval and no test")
@@ -186,8 +193,8 @@ def _command(pair: Pair, missing: int) -> str:
     known = set(pair.taken).union(*(arm.seeds() for arm in arms))
     halves = set[Any]()
     if not pair.chosen:
-        lost = set[Any]().union(*(arm.seeds("diverged", "unsupported") for arm in arms))
+        lost = set[Any]().union(*(arm.seeds("unsupported") for arm in arms))
         halves = set[Any]().union(*(arm.seeds() for arm in arms)) - lost
-        halves -= set.intersection(*(arm.seeds("complete") for arm in arms))
+        halves -= set.intersection(*(arm.seeds(*OVER) for arm in arms))
     asked = [*sorted(halves), *islice(count(max(known) + 1), missing)][:missing]
     return again([arm.members[0] for arm in arms], seed=asked)

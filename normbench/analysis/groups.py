@@ -20,6 +20,7 @@ KNOWN += ("batch_renorm", "mean_only", "noisy_batch", "ghost_batch", "layer2d", 
 KNOWN += ("dynamic_tanh",)
 
 STATUSES = ("complete", "diverged", "unsupported", "failed", "running", "interrupted")
+OVER = ("complete", "diverged")  # with a result
 Setting = tuple[tuple[str, Any], ...]  # (("model", "mlp"), ("batch_size", 4)): what varies besides scheme and seed
 
 
@@ -66,6 +67,24 @@ class Group:
     def at_chance(self) -> int:
         """How many have finished no better than a guess."""
         return sum(bool(run.summary.get("at_chance")) for run in self.having("complete"))
+
+    def accuracies(self, column: str = "test_accuracy") -> pd.Series:
+        """Seed -> accuracy of the runs that are over: a diverged run counts at chance, 1 / classes.
+
+        So that a scheme is not judged by the runs that it survived.
+        """
+        import pandas as pd
+
+        over = self.runs[self.runs["status"].isin(OVER)].set_index("seed")
+        known = over.reindex(columns=[column, "dataset.classes"]).apply(pd.to_numeric, errors="coerce")
+        values, classes = known[column], known["dataset.classes"]
+        return values.where(over["status"] != "diverged", 1 / classes.fillna(classes.max())).dropna()
+
+    @property
+    def diverged(self) -> str:
+        """ "2 of 5 diverged"; empty where none has."""
+        n = self.count("diverged")
+        return f"{n} of {len(self.members)} diverged" if n else ""
 
     def numbers(self, column: str, *statuses: str) -> pd.Series:
         """Seed -> a number of the summary, of runs of these statuses (complete ones) that have it."""

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from normbench.analysis.groups import MAIN, STATUSES, Group, Groups, Setting, is_synthetic, label, show
 from normbench.analysis.notes import SYNTHETIC, constants, differences, heading, parameters
-from normbench.analysis.statistics import Estimate, estimate
+from normbench.analysis.statistics import Estimate, estimate, estimate_accuracy
 from normbench.analysis.tables import REMARKS, SCHEME, Column, Table, escape, line, number, setting_columns
 from normbench.analysis.tables import percent as percent_of
 
@@ -28,7 +28,7 @@ _ESTIMATES |= {"training_seconds": "seconds"}  # prefix of the columns -> name i
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """One group. Its means are over the complete runs alone (`test.n` of them); `counts` has the others."""
+    """One group. A diverged run counts at chance in its accuracies and is in no other mean; `counts` has all others."""
 
     group: Group
     rank: int | None  # by mean test accuracy within the setting; None without any
@@ -65,14 +65,15 @@ def leaderboard(groups: Groups) -> Leaderboard:
 
 
 def _row(group: Group, seeds: set[Any]) -> Row:
-    columns = {"test": "test_accuracy", "validation": "validation_accuracy", "train_loss": "train_loss",
-               "seconds": "seconds.training"}  # fmt: skip
     counts = {status: group.count(status) for status in STATUSES}
     counts["at_chance"] = group.at_chance
     return Row(
         group=group,
         rank=None,
-        **{name: estimate(group.numbers(column).tolist()) for name, column in columns.items()},
+        test=estimate_accuracy(group.accuracies()),
+        validation=estimate_accuracy(group.accuracies("validation_accuracy")),
+        train_loss=estimate(group.numbers("train_loss").tolist()),
+        seconds=estimate(group.numbers("seconds.training").tolist()),
         parameters=parameters(group.members),
         counts=counts,
         remarks=_remarks(group, counts, seeds),
@@ -83,7 +84,7 @@ def _remarks(group: Group, counts: dict[str, int], seeds: set[Any]) -> str:
     words = []
     if counts["diverged"]:
         steps = ", ".join(str(run.summary.get("diverged_step")) for run in group.having("diverged"))
-        words.append(f"{counts['diverged']} of {len(group.members)} diverged (at step {steps})")
+        words.append(f"{group.diverged} (at step {steps}) and count{'s' * (counts['diverged'] == 1)} at chance")
     words += dict.fromkeys(str(remark) for run in group.having("complete") if (remark := run.summary.get("remark")))
     if counts["at_chance"]:
         words.append(f"{counts['at_chance']} at chance")
@@ -104,11 +105,14 @@ def _short(reason: str) -> str:
 
 
 def percent(value: Estimate | None) -> str:
-    """An accuracy as "95.10 ± 0.21"; without an interval it says so."""
+    """An accuracy as "95.10 ± 0.21", "55.00 (0.00 to 100.00)" where that would pass 0 or 1; or without an interval."""
     if value is None:
         return "–"
-    half = value.half_width
-    return f"{100 * value.mean:.2f} ± {100 * half:.2f}" if half is not None else f"{100 * value.mean:.2f} (n = 1)"
+    if value.low is None or value.high is None:
+        return f"{100 * value.mean:.2f} (n = 1)"
+    if value.low == 0 or value.high == 1:
+        return f"{100 * value.mean:.2f} ({100 * value.low:.2f} to {100 * value.high:.2f})"
+    return f"{100 * value.mean:.2f} ± {100 * (value.high - value.mean):.2f}"
 
 
 def texts(row: Row) -> tuple[str, ...]:
@@ -130,6 +134,8 @@ def synopsis(rows: Sequence[Row]) -> str:
     known = [(row.group.scheme, row.test) for row in rows if row.test]
     if not known:
         return "No run has finished with a result."
+    if all(row.counts["at_chance"] + row.counts["diverged"] == row.test.n for row in rows if row.test):
+        return "No run does better than chance."
     (name, best), *others = known
     words = f"Highest mean: {name}, {percent(best)}"
     if not others:
@@ -151,7 +157,9 @@ def notes(groups: Groups, rows: Sequence[Row]) -> list[str]:
     if any(row.test and row.test.n == 1 for row in rows):
         words.append("n = 1: one seed gives no interval.")
     if any(row.test and row.test.n < len(row.group.members) for row in rows):
-        words.append("Means are over the runs that finished; n and the remarks say what became of the others.")
+        words.append("n counts the runs with a result; the remarks say what became of the others.")
+    if any(row.counts["diverged"] for row in rows):
+        words.append("A run that diverged counts at chance, 1 / classes, in accuracies.")
     if len(rows) > 1:
         words.append(
             "Rows are in order of their mean within a setting. Overlapping intervals are no proof of equality."
@@ -180,7 +188,8 @@ def leaderboard_table(board: Leaderboard) -> Table:
         rows.append(values | {"parameters": row.parameters, **row.counts, "remarks": row.remarks})
     caption = (
         f"From {len(groups.members)} runs, one row per scheme and setting, best mean first within a setting. "
-        "Means over the n seeds that finished, with the 95% Student t interval of the test accuracy: new seeds on this "
+        "Means over the n seeds with a result, a diverged run counting at chance, with the 95% Student t interval of "
+        "the test accuracy (cut at 0 and 100%): new seeds on this "
         "test set, not new images. IQM: interquartile mean, without the lowest and highest quarter (floor(n / 4) runs "
         "at either end). What became of the other runs is counted beside; at chance counts runs that finished."
     )
@@ -192,7 +201,7 @@ def leaderboard_table(board: Leaderboard) -> Table:
         Column("test_accuracy_high", "to", percent_of),
         Column("test_accuracy_median", "median", percent_of),
         Column("test_accuracy_iqm", "IQM", percent_of),
-        Column("complete", "n"),
+        Column("test_accuracy_n", "n", lambda n: str(n or 0)),
         Column("validation_accuracy_mean", "validation %", percent_of),
         Column("train_loss_mean", "train loss", number("{:.4f}")),
         Column("parameters", "parameters", number("{:,}")),

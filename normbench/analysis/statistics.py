@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -63,6 +63,14 @@ def estimate(values: Sequence[float], confidence: float = 0.95) -> Estimate | No
         return Estimate(1, mean, median, iqm)
     half = _half_width(x, confidence)
     return Estimate(len(x), mean, median, iqm, mean - half, mean + half)
+
+
+def estimate_accuracy(values: Sequence[float] | pd.Series) -> Estimate | None:
+    """`estimate`, its interval cut at 0 and 1: no accuracy lies beyond."""
+    found = estimate(list(values))
+    if found is None or found.low is None or found.high is None:
+        return found
+    return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
 
 
 def median_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:

@@ -153,6 +153,8 @@ class Trained(Metric):
     def read(self, run: Run) -> Number:
         if run.status not in ("complete", "diverged", "unsupported"):
             return Number(None, run.status)
+        if run.status == "complete" and run.summary.get("at_chance", False) is None:
+            return Number(None, "too few test images to tell from chance")
         why = "at chance" if run.summary.get("at_chance") else "" if run.status == "complete" else run.status
         return Number(float(not why), why and f"{why}: counts as 0")
 

@@ -14,7 +14,7 @@ HOW = (
     "Statements, checks and margins are those of `configs/claims`. Each check is one number per seed, with a "
     "Student t interval of 95% for all checks of the claim together (Bonferroni: 1 - 0.05/k for k). "
     "supported: all of the interval is where the claim wants it, by the margin or more; contradicted: none of it is; "
-    "inconclusive: neither; undecided: one of these, but a best lr lies at the edge of those tried. A statement needs "
+    "inconclusive: neither; undecided: a best lr lies at the edge of those tried. A statement needs "
     "all of its checks, and one that is contradicted contradicts it."
 )
 

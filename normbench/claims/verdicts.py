@@ -144,7 +144,7 @@ def decide(check: Check, found: Mapping[Any, Number], remarks: list[str], level:
     if isinstance(check.metric, Correlate) and not check.against:  # of which there is none beyond 1
         low, high = max(low, -1.0 - check.than), min(high, 1.0 - check.than)
     word = verdict(check.expect, check.limits, low, high)
-    if word in (SUPPORTED, CONTRADICTED) and any(EDGE in words for words in remarks) and not check.any_lr:
+    if any(EDGE in words for words in remarks) and not check.any_lr:
         word = UNDECIDED
     ends = [check.shown(end) if math.isfinite(end) else end for end in (low, high)]
     return Answer(check, word, values, check.shown(middle), ends[0], ends[1], exact, "; ".join(remarks))

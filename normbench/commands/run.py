@@ -165,7 +165,10 @@ def _print_results(run: Run) -> None:
     if summary["status"] == "diverged":
         rows = [("diverged", f"the loss was no longer finite at step {summary['diverged_step']:,}")]
     else:
-        chance = "  (at chance: no better than naming the commonest class)" if summary["at_chance"] else ""
+        chance = {
+            True: "  (at chance: no better than naming the commonest class)",
+            None: "  (too few test images to tell from chance)",
+        }.get(summary["at_chance"], "")
         data = summary["dataset"]
         where = f" on {data['test']:,} images" + (" of synthetic data" if data["synthetic"] else "")
         rows = [("test accuracy", f"{summary['test_accuracy']:.2%}{where}{chance}")]

@@ -10,8 +10,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from normbench.analysis.batch_sizes import smallest_batch_table, usable
-from normbench.analysis.best_lr import best_lr_table, choices, compare_at_best_lr, lr_table
+from normbench.analysis.batch_sizes import sizes_row, smallest_batch_table, usable
+from normbench.analysis.best_lr import Choice, best_lr_table, choices, compare_at_best_lr, lr_table
+from normbench.analysis.comparisons import Pair
 from normbench.analysis.groups import Group, Groups, read
 from normbench.analysis.tables import records
 from normbench.runs import load
@@ -33,6 +34,7 @@ RUNS: dict[tuple[str, int, float], dict[int, tuple[float, float] | None]] = {
         **{0: (0.930, 0.95), 1: (0.940, 0.96), 2: (0.935, 0.97)},
         **{5: (0.50, 0.92), 6: (0.50, 0.93), 7: (0.50, 0.94)},
     },
+    ("batch", 32, 3.0): {0: (0.5, 0.5), 1: (0.5, 0.5), 2: (0.5, 0.5)},
     ("none", 8, 0.01): {0: (0.80, 0.80), 1: (0.81, 0.81), 2: (0.82, 0.82)},
     ("none", 8, 0.1): {0: (0.90, 0.90), 1: (0.91, 0.91), 2: (0.92, 0.92)},
     ("none", 8, 1.0): {0: None, 1: None, 2: None},
@@ -95,19 +97,53 @@ def test_where_there_are_no_fresh_seeds_it_says_so_and_asks_for_some(groups: Gro
 
 
 def test_fresh_seeds_are_new_at_every_lr(study: Path, add: Add) -> None:
-    for lr, gain in ((0.1, 0.0), (1.0, 0.01)):
+    for lr, ours, theirs in ((0.01, -0.2, -0.2), (0.1, 0.0, 0.0), (1.0, 0.01, -0.1), (3.0, -0.2, -0.2)):
         for seed in range(4):
-            add(norm="none", lr=lr, seed=seed, accuracy=0.90 + seed / 100)
-            add(norm="batch", lr=lr, seed=seed, accuracy=0.90 + gain + (seed % 2) / 100)
-    add(norm="none", lr=1.0, seed=9, accuracy=0.90)  # not fresh, though neither best lr has seen it
+            add(norm="none", lr=lr, seed=seed, accuracy=0.90 + theirs + seed / 100)
+            add(norm="batch", lr=lr, seed=seed, accuracy=0.90 + ours + (seed % 2) / 100)
+    add(norm="none", lr=1.0, seed=9, accuracy=0.80)  # not fresh, though neither best lr has seen it
     (found,) = records(compare_at_best_lr(read(load(study)), "none", 0.005))
     first, second = found["command"].split(" && ")
     assert " norm=batch " in first
     assert " lr=1.0 " in first
-    assert " lr=0.1 " in second  # of two equally good lrs the smaller
+    assert " lr=0.1 " in second
     assert found["seeds_needed"] == 48
     assert first.endswith("'seed=range(10,58)'")
     assert first.partition("seed=")[2] == second.partition("seed=")[2]
+
+
+def test_a_best_lr_at_the_edge_decides_nothing(study: Path, add: Add) -> None:
+    """The small batch looks 11 points worse, and is better one step of the lr further."""
+    for seed in range(5):
+        for lr, small, large in ((0.01, 0.70, 0.60), (0.03, 0.65, 0.81), (0.1, 0.6, 0.7)):
+            add(norm="batch", lr=lr, seed=seed, accuracy=small + seed / 1000)
+            add(norm="none", lr=lr, seed=seed, accuracy=large + (seed % 2) / 1000)
+    groups = read(load(study))
+    found = compare_at_best_lr(groups, "none", 0.005)
+    (row,) = records(found)
+    assert (row["verdict"], row["seeds_needed"]) == ("undecided", None)
+    assert row["remarks"] == "batch: the best lr lies at the edge (0.01); add lr=0.003"
+    assert row["command"] == "normbench run -m norm=batch model=mlp study=first lr=0.003 seed=0,1,2,3,4"
+    rows = {row["scheme"]: (row["lr"], row["lr_inside"]) for row in best_lr_table(groups, found, "none", 0.005).rows}
+    assert rows == {"none": (0.03, "yes"), "batch": (0.01, "no")}
+    assert usable(row, 0.005) == "undecided"
+    for seed in range(5):
+        add(norm="batch", lr=0.003, seed=seed, accuracy=0.83 + seed / 1000)
+        add(norm="batch", lr=0.001, seed=seed, accuracy=0.80 + seed / 1000)
+    assert compare_at_best_lr(read(load(study)), "none", 0.005).at[0, "verdict"] == "better"
+
+
+@pytest.mark.parametrize(
+    ("grid", "best", "beyond"),
+    [((0.01, 0.1, 1), 1, 3), ((0.01, 0.1), 0.01, 0.003), ((0.02, 0.05), 0.02, 0.01), ((0.1, 0.2), 0.2, 0.4),
+     ((0.01, 0.1, 1), 0.1, None), ((0.1,), 0.1, None)],
+)  # fmt: skip
+def test_the_next_lr_is_a_step_of_the_grid_and_at_most_a_factor_of_three(
+    grid: tuple[float, ...], best: float, beyond: float | None
+) -> None:
+    means = dict.fromkeys(grid, 0.5)
+    choice = Choice((), "batch", dict.fromkeys(grid), means, best, frozenset(), frozenset())  # type: ignore[arg-type]
+    assert choice.beyond == beyond
 
 
 def test_lr_ranges(groups: Groups) -> None:
@@ -117,23 +153,13 @@ def test_lr_ranges(groups: Groups) -> None:
         ("none", 8): (0.1, "0.0", "0.0", "0.1"),
         ("batch", 8): (0.1, "–", "0.0", "0.1"),  # within a point of its own best, far from that of none
         ("none", 32): (0.1, "–", "0.0", "0.1"),
-        ("batch", 32): (1.0, "≥ 1.0", "≥ 1.0", "≥ 1"),
+        ("batch", 32): (1.0, "1.0", "1.0", "≥ 3"),
     }
     assert rows["batch", 32]["band"] == pytest.approx(1.0, abs=1e-9)
-    assert rows["batch", 32]["remarks"] == "the best lr lies at the edge (1); add lr=3"
-    assert rows["batch", 32]["command"] == (
-        "normbench run -m norm=batch model=mlp batch_size=32 study=first lr=3 seed=0,1,2"
-    )
+    assert (rows["batch", 32]["remarks"], rows["batch", 32]["command"]) == ("", "")
     assert rows["none", 32]["remarks"] == "1 of 3 diverged at lr 1"
     assert rows["batch", 8]["remarks"] == "3 of 3 at chance at lr 1"
     assert rows["none", 32]["validation_mean"] == pytest.approx(0.91, abs=1e-9)
-
-
-def test_smallest_usable_batch_size(groups: Groups) -> None:
-    (row,) = smallest_batch_table(groups, compare_at_best_lr(groups, "none", 0.005), "none", 0.005).rows
-    assert (row["scheme"], row["smallest_usable"], row["largest_unusable"]) == ("batch", 32, 8)
-    assert (row["usable"], row["unusable"], row["inconclusive"]) == ("32", "8", "")
-    assert "batch_size" not in row
 
 
 @pytest.mark.parametrize(
@@ -148,7 +174,25 @@ def test_smallest_usable_batch_size(groups: Groups) -> None:
 )
 def test_usable_is_not_worse_than_the_margin(low: float | None, high: float | None, word: str) -> None:
     empty = Group("batch", (), pd.DataFrame({"seed": [], "status": []}), ())
-    assert usable({"low": low, "high": high, "ours": empty, "theirs": empty}, 0.005) == word
+    found = {"low": low, "high": high, "ours": empty, "theirs": empty, "pair": Pair((), empty, empty)}
+    assert usable(found, 0.005) == word
+
+
+@pytest.mark.parametrize(
+    ("by_size", "smallest", "remarks"),
+    [
+        ("2 unusable, 4 usable, 8 usable", 4, ""),
+        ("2 usable, 4 usable", 2, "the smallest tried: it may be usable below"),
+        ("2 usable, 4 inconclusive, 8 usable", 8, "usable at 2, but 4 is inconclusive"),
+        ("2 usable, 4 undecided, 8 unusable", None, "usable at 2, but 4 is undecided"),
+        ("2 inconclusive, 4 unusable", None, "not shown usable at any size"),
+    ],
+)
+def test_usable_from_a_size_on_is_said_only_where_every_larger_size_is(
+    by_size: str, smallest: int | None, remarks: str
+) -> None:
+    row = sizes_row({int(size): word for size, word in (part.split() for part in by_size.split(", "))})
+    assert (row["smallest_usable"], row["remarks"]) == (smallest, remarks)
 
 
 def test_batch_sizes_that_cannot_be_trained_are_unusable_and_one_seed_is_inconclusive(study: Path, add: Add) -> None:
@@ -198,7 +242,7 @@ def test_all_diverged(study: Path, add: Add) -> None:
     row = by_name(lr_table(groups))["batch", 64]
     assert (row["best_lr"], row["band"], row["own_band"], row["largest_stable"]) == (0.1, None, None, None)
     (found,) = records(compare_at_best_lr(groups, "none", 0.005))
-    assert (found["verdict"], found["n"]) == (None, 0)
+    assert (found["verdict"], found["n"]) == ("undecided", 1)
 
 
 def test_one_lr_gives_a_note(study: Path, add: Add) -> None:

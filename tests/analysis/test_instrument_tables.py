@@ -90,9 +90,10 @@ def test_runs_that_never_get_there_count(study: Path, add: Add) -> None:
     none = rows["none", 0.95]
     assert (none["n"], none["reached"], none["steps"], none["samples"], none["seconds"]) == (3, 3, 10, 1000, 1)
     late = rows["none", 0.98]
-    assert (late["reached_text"], late["steps"], late["steps_of_reached"]) == ("1/3", math.inf, 20)
+    assert (late["reached_text"], late["steps"], late["steps_of_reached"]) == ("1/3", math.inf, pytest.approx(17.5))
     batch = rows["batch", 0.95]
-    assert (batch["reached_text"], batch["seconds"], batch["seconds_of_reached"]) == ("1/2", math.inf, 3)
+    assert (batch["reached_text"], batch["seconds"]) == ("1/2", math.inf)
+    assert batch["seconds_of_reached"] == pytest.approx(2 + 65 / 67)
     assert batch["remarks"] == "1 diverged, 1 failed"
     layer = rows["layer", 0.95]
     assert (layer["n"], layer["steps"], layer["remarks"]) == (0, None, "1 unsupported")
@@ -110,7 +111,16 @@ def test_a_line_that_is_no_number_is_no_evaluation(study: Path, add: Add) -> Non
     path = add(curve=(0.1, 0.96, 0.97))
     table = path / "epochs.csv"
     table.write_text(table.read_text().replace("0.96", "0.9x"))
-    assert [row["steps"] for row in time_table(read(load(study)), (0.95,)).rows] == [20]
+    assert [row["steps"] for row in time_table(read(load(study)), (0.95,)).rows] == [pytest.approx(20 * 85 / 87)]
+
+
+def test_the_same_curve_has_the_same_time_however_often_it_was_evaluated(study: Path, add: Add) -> None:
+    for norm, every in (("none", 1), ("batch", 4)):
+        path = add(norm=norm, curve=(), evaluations=40 // every)
+        lines = [f"{10 * i},{1000 * i},{i / 50},{i},0.5,{0.1 + 0.02 * i}" for i in range(0, 41, every)]
+        (path / "epochs.csv").write_text("\n".join([(path / "epochs.csv").read_text().strip(), *lines]) + "\n")
+    rows = time_table(read(load(study)), (0.55,)).rows
+    assert [row["steps"] for row in rows] == pytest.approx([225, 225])
 
 
 def test_a_run_without_evaluations_reaches_nothing(study: Path, add: Add) -> None:

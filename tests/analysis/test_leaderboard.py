@@ -15,6 +15,7 @@ from normbench.analysis.leaderboard import (
     Leaderboard,
     leaderboard,
     leaderboard_table,
+    percent,
     print_leaderboard,
     synopsis,
     to_markdown,
@@ -50,9 +51,9 @@ def ragged(study: Path, add: Add) -> Path:
 
 def test_every_number(ragged: Path) -> None:
     small, large = board(ragged).groups.values()
-    assert [row.group.scheme for row in small] == ["layer", "none", "batch", "selu"]  # by mean, without a mean last
-    assert [row.rank for row in small] == [1, 2, 3, None]
-    layer, none, batch, selu = small
+    assert [row.group.scheme for row in small] == ["none", "batch", "layer", "selu"]  # diverged runs count at chance
+    assert [row.rank for row in small] == [1, 2, 3, 4]
+    none, batch, layer, selu = small
 
     assert none.test is not None
     assert (none.test.n, none.test.mean, none.test.median) == (3, pytest.approx(0.92, abs=1e-9), 0.92)
@@ -72,15 +73,17 @@ def test_every_number(ragged: Path) -> None:
     assert batch.remarks == "1 at chance; no run of seed 2"
 
     assert layer.test is not None
-    assert (layer.test.n, layer.test.mean, layer.test.low) == (1, 0.95, None)
+    assert (layer.test.n, layer.test.mean) == (3, pytest.approx((0.95 + 0.1 + 0.1) / 3))
+    assert (layer.test.low, layer.test.high) == (0.0, 1.0)
+    assert layer.train_loss is not None
+    assert layer.train_loss.n == 1  # of a loss there is no chance
     assert layer.counts == {
         "complete": 1, "diverged": 2, "unsupported": 0, "failed": 0, "running": 0, "interrupted": 0, "at_chance": 0
     }  # fmt: skip
-    assert layer.remarks == "2 of 3 diverged (at step 350, 50)"
+    assert layer.remarks == "2 of 3 diverged (at step 350, 50) and count at chance"
 
-    assert selu.test is None
-    assert selu.train_loss is None
-    assert selu.counts["diverged"] == 3
+    assert selu.test is not None
+    assert (selu.test.mean, selu.train_loss, selu.counts["diverged"]) == (pytest.approx(0.1), None, 3)
 
     assert [row.group.scheme for row in large] == ["none", "batch", "layer", "weight"]
     assert [row.remarks for row in large] == [
@@ -91,19 +94,30 @@ def test_every_number(ragged: Path) -> None:
     ]
 
 
-def test_the_synopsis_claims_no_winner(ragged: Path) -> None:
+def test_the_synopsis_claims_no_winner(ragged: Path, study: Path, add: Add) -> None:
     small, large = board(ragged).groups.values()
-    assert "one seed, so no interval" in synopsis(small)  # layer, the highest, is what is left of three
-    assert synopsis(small[1:3]) == "Highest mean: none, 92.00 ± 4.97; its interval overlaps those of batch."
-    assert synopsis(small[3:]) == "No run has finished with a result."
+    assert synopsis(small).startswith(
+        "Highest mean: none, 92.00 ± 4.97; its interval overlaps those of batch and layer."
+    )
+    assert synopsis(small[3:]) == "No run does better than chance."
+    assert synopsis(large[1:]) == "No run has finished with a result."
     assert synopsis(large[:1]) == "Highest mean: none, 96.00 (n = 1), the only scheme with a result."
+    assert "one seed, so no interval" in synopsis([large[0], *small])
+
+
+def test_no_number_is_printed_that_cannot_be(ragged: Path) -> None:
+    """Of "38.33 ± 121.93" nobody learns anything; the interval of an accuracy ends at 0 and 100."""
+    layer = board(ragged).rows[2]
+    assert percent(layer.test) == "38.33 (0.00 to 100.00)"
+    row = next(row for row in leaderboard_table(board(ragged)).rows if row["scheme"] == "layer")
+    assert (row["test_accuracy_low"], row["test_accuracy_high"]) == (0.0, 1.0)
 
 
 def test_notes_say_what_the_numbers_are(ragged: Path, add: Add) -> None:
     notes = " ".join(board(ragged).notes)
     assert "95% Student t interval" in notes
     assert "n = 1: one seed gives no interval" in notes
-    assert "Means are over the runs that finished" in notes
+    assert "A run that diverged counts at chance, 1 / classes, in accuracies." in notes
     assert "SYNTHETIC" not in notes
 
 
@@ -128,10 +142,11 @@ def test_the_table_has_what_became_of_every_run(ragged: Path, add: Add) -> None:
 def test_csv_holds_everything_at_full_precision(ragged: Path) -> None:
     lines = list(csv.DictReader(io.StringIO(leaderboard_table(board(ragged)).to_csv())))
     assert len(lines) == 8
-    none = lines[1]
+    none = lines[0]
     assert (none["scheme"], none["model"], none["batch_size"], none["seeds"]) == ("none", "mlp", "4", "0 1 2")
     assert float(none["test_accuracy_low"]) == pytest.approx(0.92 - T2 * 0.02 / 3**0.5, abs=1e-12)
-    assert (lines[3]["test_accuracy_mean"], lines[3]["rank"], lines[3]["diverged"]) == ("", "", "3")
+    assert (lines[3]["train_loss_mean"], lines[3]["rank"], lines[3]["diverged"]) == ("", "4", "3")
+    assert (lines[5]["test_accuracy_mean"], lines[5]["rank"], lines[5]["unsupported"]) == ("", "", "1")
 
 
 def test_markdown(ragged: Path) -> None:
@@ -163,8 +178,8 @@ def test_plain_lines_where_there_is_no_terminal(ragged: Path) -> None:
     screen = io.StringIO()
     print_leaderboard(board(ragged), Console(file=screen, width=40))
     lines = screen.getvalue().splitlines()
-    assert lines[0].startswith("batch_size  norm    test accuracy %  n    validation %   train loss  parameters")
-    assert lines[2].startswith("4           none    92.00 ± 4.97     3/3  91.00 ± 4.97")
+    assert lines[0].startswith("batch_size  norm    test accuracy %         n    validation %   ")
+    assert lines[1].split()[:7] == ["4", "none", "92.00", "±", "4.97", "3/3", "91.00"]
     assert "1 unsupported: BatchNorm needs two values per feature to train." in lines[6]  # on one line
 
 
@@ -174,7 +189,7 @@ def test_a_narrow_terminal_keeps_what_matters(ragged: Path, width: int) -> None:
     print_leaderboard(board(ragged), Console(file=screen, width=width, force_terminal=True, color_system=None))
     table = [line for line in screen.getvalue().splitlines() if line.startswith(("│", "┃"))]
     assert max(map(len, table)) <= width
-    assert "92.00 ± 4.97" in table[2]
+    assert "92.00 ± 4.97" in table[1]
     assert ("training s" in table[0]) is (width == 200)
     assert "layer, batch size 64: 1 failed: out of memory" in screen.getvalue()
 
