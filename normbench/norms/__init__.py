@@ -1,6 +1,6 @@
 """Schemes: how the hidden layers of a network are normalised. Start with `scheme.py`, then `batch.py`."""
 
-from normbench.norms.batch import BatchNorm, RecurrentBatchNorm
+from normbench.norms.batch import BatchNorm, MeanOnlyBatchNorm
 from normbench.norms.block import Block, Recorded, blocks, record_activations, show_both_sides
 from normbench.norms.fold import Unfoldable, fold
 from normbench.norms.layer import LayerNorm, PerStep, RMSNorm
@@ -28,7 +28,7 @@ from normbench.norms.statistics import (
     varies,
     working_with,
 )
-from normbench.norms.weight import MeanOnlyBatchNorm, recurrent_mean_only, weight_norm
+from normbench.norms.weight import weight_norm
 
 __all__ = [
     "KINDS",
@@ -42,7 +42,6 @@ __all__ = [
     "PerStep",
     "RMSNorm",
     "Recorded",
-    "RecurrentBatchNorm",
     "Unfoldable",
     "average_statistics",
     "axes_of",
@@ -57,7 +56,6 @@ __all__ = [
     "mean_and_var",
     "preserve_state",
     "record_activations",
-    "recurrent_mean_only",
     "show_both_sides",
     "statistics_for",
     "statistics_of",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -19,12 +19,14 @@ class RunningStatistics(_BatchNorm):
 
     running <- (1 - momentum) running + momentum (the batch's mean, or its variance times m/(m-1))
 
+    Another norm over the batch says in `by_batch` what training makes of a mini-batch.
+
     Args:
         features: C, the size of axis 1.
+        eps: added to the variance.
         momentum: weight of a new batch, above 0 and at most 1; None for the plain average of all batches so far.
+        affine: learn gamma (`weight`, starts at 1) and beta (`bias`, starts at 0).
         steps: keep statistics [steps, C] and a count of batches for each time step, instead of [C] and one count.
-        updates: how many there are in one training step; each then weighs so much less that the averages look back
-            equally far.
     """
 
     over: tuple[str, ...] = ("examples", "height", "width")
@@ -38,22 +40,51 @@ class RunningStatistics(_BatchNorm):
         self,
         features: int,
         *,
-        eps: float,
-        momentum: float | None,
-        affine: bool,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
         steps: int | None = None,
-        updates: int = 1,
     ) -> None:
-        if momentum is not None and not 0 < momentum <= 1:
-            raise ValueError(
-                f"norm.momentum must be above 0 and at most 1, or null for a plain average: got {momentum}."
-            )
-        if momentum is not None and updates > 1:
-            momentum = 1 - (1 - momentum) ** (1 / updates)
         super().__init__(features, eps, momentum, affine)
         if steps is not None:
             self.running_mean, self.running_var = torch.zeros(steps, features), torch.ones(steps, features)
             self.num_batches_tracked = torch.zeros(steps, dtype=torch.long)
+
+    @classmethod
+    def in_cell(
+        cls,
+        features: int,
+        steps: int,
+        place: str,
+        *,
+        per_step: bool = True,
+        gamma: float = 0.1,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        **options: Any,
+    ) -> Self | None:
+        """This norm inside a recurrent cell, called with (x [N, features], t): statistics per time step, one gamma.
+
+        A gamma of 1 pushes the gates into saturation, and the gradient through time vanishes; 0.1 keeps it alive.
+        On W_x x and W_h h there is no beta, because the cell adds one bias to their sum; on the cell's state there is.
+
+        Args:
+            steps: how many time steps have statistics of their own; later ones use the last one's.
+            place: "input", "hidden" or "state".
+            per_step: False shares one set of statistics over all steps. Its averages then move `steps` times in a
+                training step, by so much less that they look back equally far and weigh all steps (nearly) alike.
+            gamma: where gamma starts; without `affine` it stays there.
+
+        Source: Cooijmans et al. 2016, arXiv:1603.09025, sections 3 and 4.
+        """
+        if momentum is not None and not per_step and steps > 1:
+            momentum = 1 - (1 - momentum) ** (1 / steps)
+        norm = cls(features, steps=steps if per_step else 1, momentum=momentum, affine=True, **options)
+        if norm.weight is not None:
+            nn.init.constant_(norm.weight, gamma).requires_grad_(affine)
+        if place != "state" or not affine:
+            norm.bias = None  # type: ignore[assignment]
+        return norm
 
     def _check_input_dim(self, input: Tensor) -> None:
         """torch calls this before anything else: a feature with one value would equal its mean."""
@@ -77,15 +108,18 @@ class RunningStatistics(_BatchNorm):
         return F.batch_norm(x, mean, var, self.weight, self.bias, False, 0.0, self.eps)
 
     def by_batch(self, x: Tensor) -> tuple[Tensor, Tensor, Any]:
-        """`x` normalised by its own statistics, gamma and beta included, and its mean and unbiased variance [C].
+        """`x` normalised by its own statistics, gamma and beta included, and its mean and unbiased variance [C]."""
+        return self.standardised(x, self.weight, self.bias)
+
+    def standardised(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """weight (x - mean) / sqrt(var + eps) + bias, and the mean and unbiased variance of x [C].
 
         With momentum 1 the kernel leaves both where it keeps its averages. They are zeros_like, because under vmap what
         it writes into views of new zeros is lost.
         """
         kept = self.running_mean if self.running_mean.dim() == 1 else self.running_mean[0]
         mean, var = torch.zeros_like(kept), torch.zeros_like(kept)
-        y = F.batch_norm(x, mean, var, self.weight, self.bias, True, 1.0, self.eps)
-        return y, mean, var
+        return F.batch_norm(x, mean, var, weight, bias, True, 1.0, self.eps), mean, var
 
     def update(self, mean: Tensor, var: Tensor | None, t: int | None = None) -> None:
         """Feed one batch's mean and unbiased variance [C], without gradients (for time step `t`, if given)."""
@@ -105,61 +139,53 @@ class BatchNorm(RunningStatistics):
     """y = gamma (x - mean) / sqrt(var + eps) + beta, mean and var over the batch (and space), per feature.
 
     In training, mean and var are the mini-batch's own (var biased: divided by m); in evaluation, the running averages
-    of the mean and of the unbiased variance m/(m-1) var: torch.nn.BatchNorm1d and 2d in one.
+    of the mean and of the unbiased variance m/(m-1) var: torch.nn.BatchNorm1d and 2d in one. With momentum None they
+    are plain averages over training, "the mean of the means, the mean of the variances" of the paper's algorithm 2.
 
-    Args:
-        features: C, the size of axis 1.
-        eps: added to the variance.
-        momentum: weight of the new batch in the running averages (1 - decay); None for plain averages over training,
-            "the mean of the means, the mean of the variances" of the paper's algorithm 2.
-        affine: learn gamma (`weight`, starts at 1) and beta (`bias`, starts at 0).
-
+    Args: as RunningStatistics.
     Shape: [N, C] or [N, C, H, W], unchanged.
     Raises: Unsupported in training with one value per feature: there is nothing to standardise.
     Source: Ioffe & Szegedy 2015, arXiv:1502.03167, algorithms 1 and 2, section 3.2 for convolutions.
     """
 
-    def __init__(self, features: int, *, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True) -> None:
-        super().__init__(features, eps=eps, momentum=momentum, affine=affine)
-
     def forward(self, x: Tensor, t: int | None = None) -> Tensor:
         # torch updates averages in the same kernel; plain ones with a count read on the host, which vmap can't
-        return super().forward(x, t) if self.momentum is None else _BatchNorm.forward(self, x)
+        return _BatchNorm.forward(self, x) if t is None and self.momentum is not None else super().forward(x, t)
 
 
-class RecurrentBatchNorm(RunningStatistics):
-    """Batch normalization inside a recurrent cell: statistics for each time step, one gamma, starting at 0.1.
+class MeanOnlyBatchNorm(RunningStatistics):
+    """y = x - mean + beta, mean over the batch (and space), per feature.
 
-    A gamma of 1 pushes the gates into saturation, and the gradient through time vanishes; 0.1 keeps it alive.
-    On W_x x and W_h h there is no beta, because the cell adds one bias to their sum; on the cell's state there is.
+    Weight normalisation fixes the scale of a unit but not its mean; this fixes the mean. In training, `mean` is that of
+    the mini-batch; in evaluation, its running average. The gradient through it is centred: its mean over the batch
+    is 0.
 
-    Args:
-        features: size of axis 1.
-        steps: how many time steps have statistics of their own; later ones use the last one's.
-        place: "input", "hidden" or "state".
-        per_step: False shares one set of statistics over all steps. Its averages then move `steps` times in a training
-            step, by so much less that they look back equally far and weigh all time steps (nearly) alike.
-        gamma: where gamma starts.
-
-    Shape: ([N, features], t) -> [N, features].
-    Raises: Unsupported in training with one value per feature.
-    Source: Cooijmans et al. 2016, arXiv:1603.09025, sections 3 and 4.
+    Args: as RunningStatistics.
+    Shape: [N, C] or [N, C, H, W], unchanged.
+    Raises: Unsupported in training with one value per feature: the result would be beta, whatever the input.
+    Source: Salimans & Kingma 2016, arXiv:1602.07868, section 4.
     """
 
-    def __init__(
-        self,
-        features: int,
-        steps: int,
-        place: str,
-        *,
-        eps: float = 1e-5,
-        momentum: float | None = 0.1,
-        affine: bool = True,
-        per_step: bool = True,
-        gamma: float = 0.1,
-    ) -> None:
-        own, updates = (steps, 1) if per_step else (1, steps)
-        super().__init__(features, eps=eps, momentum=momentum, affine=True, steps=own, updates=updates)
-        nn.init.constant_(self.weight, gamma).requires_grad_(affine)
-        if place != "state" or not affine:
-            self.bias = None  # type: ignore[assignment]
+    invariant_to = ("data shifted",)
+    called = "Mean-only batch norm"
+
+    def __init__(self, features: int, **options: Any) -> None:
+        super().__init__(features, eps=0.0, **options)
+        self.weight = self.running_var = None  # type: ignore[assignment]
+
+    @classmethod
+    def in_cell(cls, features: int, steps: int, place: str, **options: Any) -> Self | None:
+        """y = x - mean_t after W_x and W_h, as in a feed-forward layer: the cell adds the one bias. None on its state.
+
+        No paper gives a recipe for recurrent cells: this is the direct reading of Salimans & Kingma's section 4 with
+        the per-step statistics of Cooijmans et al. 2016. No weight matrix precedes the cell's state.
+        """
+        return None if place == "state" else super().in_cell(features, steps, place, **options)
+
+    def by_averages(self, x: Tensor, mean: Tensor, var: Tensor | None) -> Tensor:
+        shift = mean if self.bias is None else mean - self.bias
+        return x - (shift if x.dim() == 2 else shift.view(-1, *[1] * (x.dim() - 2)))
+
+    def by_batch(self, x: Tensor) -> tuple[Tensor, Tensor, None]:
+        mean = x.mean((0, *range(2, x.dim())))
+        return self.by_averages(x, mean, None), mean.detach(), None

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from normbench.norms.batch import BatchNorm, RunningStatistics
+from normbench.norms.batch import RunningStatistics
 
 
-class BatchRenorm(BatchNorm):
+class BatchRenorm(RunningStatistics):
     """y = gamma ((x - mean_B) / sigma_B r + d) + beta,
     r = clip(sigma_B / sigma, 1 / r_max, r_max), d = clip((mean_B - mean) / sigma, -d_max, d_max).
 
@@ -24,6 +25,7 @@ class BatchRenorm(BatchNorm):
         r_max: 1 or more.
         d_max: 0 or more.
         warmup_steps: 0 for both limits at once.
+        options: as RunningStatistics.
 
     Shape: [N, C] or [N, C, H, W], unchanged.
     Raises: Unsupported in training with one value per feature: there is nothing to standardise.
@@ -33,27 +35,13 @@ class BatchRenorm(BatchNorm):
     called = "Batch renormalization"
 
     def __init__(
-        self,
-        features: int,
-        *,
-        r_max: float = 3.0,
-        d_max: float = 5.0,
-        warmup_steps: int = 5000,
-        eps: float = 1e-5,
-        momentum: float | None = 0.1,
-        affine: bool = True,
+        self, features: int, *, r_max: float = 3.0, d_max: float = 5.0, warmup_steps: int = 5000, **options: Any
     ) -> None:
-        super().__init__(features, eps=eps, momentum=momentum, affine=affine)
-        for option, value, least in (("r_max", r_max, 1), ("d_max", d_max, 0), ("warmup_steps", warmup_steps, 0)):
-            if value < least:
-                raise ValueError(f"norm.{option} must be {least} or more: got {value}.")
+        super().__init__(features, **options)
         self.r_max, self.d_max, self.warmup_steps = r_max, d_max, warmup_steps
 
-    forward = RunningStatistics.forward
-
     def by_batch(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        mean, var = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_mean)
-        x_hat = F.batch_norm(x, mean, var, None, None, True, 1.0, self.eps)  # leaves the batch's mean and variance
+        x_hat, mean, var = self.standardised(x, None, None)
         values = x.numel() // x.shape[1]
         r, d = self.correction(mean, var * ((values - 1) / values))
         if self.affine:

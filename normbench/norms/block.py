@@ -23,6 +23,11 @@ class Recorded(nn.Module):
     recurrent = False  # a recurrent cell shows each tensor once per time step ...
     steps = 1  # ... so many times in a pass
 
+    @property
+    def norms(self) -> dict[str, nn.Module]:
+        """Its norms: `norm` of a block; in a recurrent cell their names end in "_norm"."""
+        return {name: module for name, module in self.named_children() if name.endswith("norm")}
+
     def show(self, name: str, tensor: Tensor) -> None:
         if self.observer is not None:
             self.observer(name, tensor)

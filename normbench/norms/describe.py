@@ -1,4 +1,4 @@
-"""What a network is made of: its blocks, what each normalises over, and what that lets it not notice."""
+"""What a network is made of: its blocks, what each normalises over, and which changes of its input that hides."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import _WeightNorm
 
 from normbench.norms.block import Block, Recorded, blocks, record_activations
 from normbench.norms.layer import PerStep
 from normbench.norms.state import AXES, axes_of
+
+WORDS = {"Linear": "linear", "Conv2d": "convolution", "Addition": "sum with the shortcut"}
 
 
 @dataclass(frozen=True)
@@ -31,31 +33,27 @@ class Layer:
 
 def describe(model: nn.Module, shape: tuple[int, int, int], batch_size: int) -> list[Layer]:
     """The blocks of `model`, for images of `shape` in batches of `batch_size`; it is run on noise, in training mode."""
-    shapes: dict[str, tuple[int, ...]] = {}
+    shapes: dict[Any, tuple[int, ...]] = {}  # of a block's `linear`, by its name, and of what a norm gets
 
     def watch(name: str, block: Recorded) -> Any:
         return lambda tensor, value: shapes.setdefault(name, tuple(value.shape))  # the first is `linear`
 
+    def before(norm: nn.Module, inputs: tuple[Any, ...]) -> None:
+        shapes.setdefault(norm, tuple(inputs[0].shape))
+
+    hooks = [norm.register_forward_pre_hook(before) for _, block in blocks(model) for norm in block.norms.values()]
     with torch.no_grad(), record_activations(blocks(model), watch):
         model.train()(torch.randn(batch_size, *shape))
+    for hook in hooks:
+        hook.remove()
     layers = []
     for name, block in blocks(model):
-        size = shapes[name]
-        if isinstance(block, Block):
-            linear = _linear(block.linear)
-            norms = {} if block.norm is None else {"": block.norm}
-            after = " after the activation" if block.placement == "after" and block.activation is not None else ""
-        else:
-            linear = _weights(block)
-            norms = {n.removesuffix("_norm"): m for n, m in block.named_children() if n.endswith("_norm")}
-            after = f" ({', '.join(norms)})"
-            # what its first norm takes
-            size = (size[0], getattr(block, "together", 1) * getattr(block, "units", size[1]))
-        kinds = ", ".join(sorted({type(getattr(norm, "norm", norm)).__name__ for norm in norms.values()}))
-        over = axes(next(iter(norms.values())), size) if norms else "-"
+        norms = [*block.norms.values()]
+        kinds = ", ".join(sorted({type(getattr(norm, "norm", norm)).__name__ for norm in norms}))
+        over = axes(norms[0], shapes[norms[0]]) if norms else "-"
         count = sum(p.numel() for p in block.parameters())
         out = " x ".join(map(str, shapes[name][1:]))
-        layers.append(Layer(name, linear, out, count, kinds + after if norms else "-", over))
+        layers.append(Layer(name, _weights(block), out, count, kinds + _where(block) if norms else "-", over))
     return layers
 
 
@@ -92,9 +90,8 @@ def invariances(linear: nn.Module, norm: nn.Module | None) -> frozenset[str]:
     found: set[str] = set()
     if parametrize.is_parametrized(linear, "weight"):
         how = linear.parametrizations["weight"][0]  # type: ignore[index]
-        found |= (
-            {"matrix scaled", "vector scaled"} if isinstance(how, _WeightNorm) else {*getattr(how, "invariant_to", ())}
-        )
+        of_torchs = ("matrix scaled", "vector scaled") if isinstance(how, _WeightNorm) else ()
+        found |= {*getattr(how, "invariant_to", of_torchs)}
     norm = norm.norm if isinstance(norm, PerStep) else norm
     of_norm = set(getattr(norm, "invariant_to", ()))
     if isinstance(linear, nn.Conv2d) and norm is not None and {"features", "height"} <= set(axes_of(norm) or ()):
@@ -104,27 +101,30 @@ def invariances(linear: nn.Module, norm: nn.Module | None) -> frozenset[str]:
     return frozenset(found | of_norm)
 
 
-def _linear(linear: Any) -> str:
-    words = {"Linear": "linear", "Conv2d": "convolution"}
-    kind = type(linear).__name__.removeprefix("Parametrized")
-    weight: Tensor = linear.weight
-    size = " x ".join(map(str, weight.shape[2:]))
-    name = f"{words.get(kind, kind)} {weight.shape[1]} -> {weight.shape[0]}{', ' + size if size else ''}"
-    return f"{name}{_parametrised(linear)}{'' if getattr(linear, 'bias', None) is None else ', bias'}"
-
-
-def _parametrised(module: nn.Module) -> str:
-    if not parametrize.is_parametrized(module, "weight"):
-        return ""
-    [how, *_] = module.parametrizations["weight"]  # type: ignore[index]
-    return f", weight by {type(how).__name__.strip('_')}"
-
-
-def _weights(cell: Recorded) -> str:
-    parts = [f"{name}: {_linear(part)}" for name, part in cell.named_children() if hasattr(part, "weight")
-             and not name.endswith("_norm")]  # fmt: skip
-    kind = {"Addition": "sum with the shortcut"}.get(type(cell).__name__, type(cell).__name__)
+def _weights(block: Recorded) -> str:
+    """The linear layer of a block, or the parts of a recurrent cell: "LSTMCell (input: linear 28 -> 400; ...)"."""
+    if isinstance(block, Block):
+        return _linear(block.linear)
+    parts = [f"{name}: {_linear(part)}" for name, part in block.named_children()
+             if hasattr(part, "weight") and name not in block.norms]  # fmt: skip
+    kind = WORDS.get(type(block).__name__, type(block).__name__)
     return f"{kind} ({'; '.join(parts)})" if parts else kind
+
+
+def _linear(linear: Any) -> str:
+    kind, weight = type(linear).__name__.removeprefix("Parametrized"), linear.weight
+    size = ", " + " x ".join(map(str, weight.shape[2:])) if weight.dim() > 2 else ""
+    text = f"{WORDS.get(kind, kind)} {weight.shape[1]} -> {weight.shape[0]}{size}"
+    if parametrize.is_parametrized(linear, "weight"):
+        text += f", weight by {type(linear.parametrizations['weight'][0]).__name__.strip('_')}"
+    return text if getattr(linear, "bias", None) is None else f"{text}, bias"
+
+
+def _where(block: Recorded) -> str:
+    """Where its norms stand, if it is not between linear layer and activation."""
+    if not isinstance(block, Block):
+        return f" ({', '.join(name.removesuffix('_norm') for name in block.norms)})"
+    return " after the activation" if block.placement == "after" and block.activation is not None else ""
 
 
 def facts(model: nn.Module, config: Mapping[str, Any]) -> str:

@@ -48,7 +48,8 @@ def fold(model: nn.Module) -> tuple[nn.Module, list[Merge]]:
                 _require_plain(name, block)
                 continue
             if parametrize.is_parametrized(block.linear):
-                weights.append(Merge(name, _parametrization(block.linear), name))
+                kinds = (type(kind[0]).__name__.strip("_") for kind in block.linear.parametrizations.values())  # type: ignore
+                weights.append(Merge(name, f"weight computed once ({', '.join(kinds)})", name))
                 _compute(block.linear)
             if block.norm is not None:
                 _require_foldable(name, block)
@@ -70,43 +71,6 @@ def _merge(linear: Any, norm: Any) -> None:
     linear.weight, linear.bias = nn.Parameter(weight.to(dtype)), nn.Parameter(bias.to(dtype))
 
 
-def _require_foldable(name: str, block: Any) -> None:
-    norm, over = block.norm, axes_of(block.norm)
-    if not isinstance(norm, _BatchNorm) or norm.running_mean is None:
-        if over and "examples" in over:
-            reason = "it works with the other examples of a batch in evaluation, too."
-        elif over:
-            reason = (
-                "it divides by statistics of the example itself, which are others for every image, "
-                "so no constant factor and shift can replace it."
-            )
-        else:
-            reason = "it keeps no running mean, and only norms that do are a constant factor and shift in evaluation."
-        raise Unfoldable(f"{type(norm).__name__} in {name} can't be folded: {reason}")
-    if block.placement == "after" and block.activation is not None:
-        raise Unfoldable(
-            f"{type(norm).__name__} in {name} can't be folded: the activation stands between it and the layer. "
-            "Use norm.placement=before."
-        )
-
-
-def _require_plain(name: str, block: Recorded) -> None:
-    """Recurrent cells: statistics are per time step and stand between two products, one of them with the state."""
-    norms = [child for child in block.named_children() if child[0].endswith("_norm")]
-    if norms or any(parametrize.is_parametrized(module) for module in block.modules()):
-        raise Unfoldable(
-            f"{name} can't be folded: in a recurrent cell each time step has statistics of its own, so that one "
-            "weight matrix can't hold them. Fold an MLP or a CNN."
-            if norms
-            else f"{name} can't be folded: re-parametrised weights of recurrent cells are left as they are."
-        )
-
-
-def _parametrization(linear: Any) -> str:
-    kinds = [type(kind[0]).__name__.strip("_") for kind in linear.parametrizations.values()]
-    return f"weight computed once ({', '.join(kinds)})"
-
-
 def _compute(linear: Any) -> None:
     """Make re-parametrised weights plain ones, in place.
 
@@ -118,3 +82,33 @@ def _compute(linear: Any) -> None:
     del linear.parametrizations
     for name, dtype in dtypes.items():
         linear.register_parameter(name, nn.Parameter(getattr(exact, name).detach().to(dtype)))
+
+
+def _require_foldable(name: str, block: Any) -> None:
+    """Raise Unfoldable, unless the block's norm is a constant factor and shift of its linear layer in evaluation."""
+    norm, over = block.norm, axes_of(block.norm)
+    if isinstance(norm, _BatchNorm) and norm.running_mean is not None:
+        if block.placement == "before" or block.activation is None:
+            return
+        reason = "the activation stands between it and the layer. Use norm.placement=before."
+    elif over and "examples" in over:
+        reason = "it works with the other examples of a batch in evaluation, too."
+    elif over:
+        reason = (
+            "it divides by statistics of the example itself, which are others for every image, "
+            "so no constant factor and shift can replace it."
+        )
+    else:
+        reason = "it keeps no running mean, and only norms that do are a constant factor and shift in evaluation."
+    raise Unfoldable(f"{type(norm).__name__} in {name} can't be folded: {reason}")
+
+
+def _require_plain(name: str, block: Recorded) -> None:
+    """Recurrent cells: statistics are per time step and stand between two products, one of them with the state."""
+    if block.norms:
+        raise Unfoldable(
+            f"{name} can't be folded: in a recurrent cell each time step has statistics of its own, so that one "
+            "weight matrix can't hold them. Fold an MLP or a CNN."
+        )
+    if any(parametrize.is_parametrized(module) for module in block.modules()):
+        raise Unfoldable(f"{name} can't be folded: re-parametrised weights of recurrent cells are left as they are.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from normbench.noise import Noisy, normal, uniform
@@ -21,6 +23,7 @@ class NoisyBatchNorm(Noisy, BatchNorm):
         noise_mean: largest mean of a unit's noise.
         noise_scale: largest factor of a unit, 1 or more.
         noise_spread: how far single examples are from their unit's.
+        options: as RunningStatistics.
 
     Shape: [N, C] or [N, C, H, W], unchanged.
     Raises: Unsupported in training with one value per feature.
@@ -36,11 +39,9 @@ class NoisyBatchNorm(Noisy, BatchNorm):
         noise_mean: float = 0.5,
         noise_scale: float = 1.25,
         noise_spread: float = 0.1,
-        eps: float = 1e-5,
-        momentum: float | None = 0.1,
-        affine: bool = True,
+        **options: Any,
     ) -> None:
-        super().__init__(features, eps=eps, momentum=momentum, affine=affine)
+        super().__init__(features, **options)
         self.noise_mean, self.noise_scale, self.noise_spread = noise_mean, noise_scale, noise_spread
 
     def forward(self, x: Tensor, t: int | None = None) -> Tensor:

@@ -10,15 +10,13 @@ from typing import Any
 from torch import nn
 
 from normbench.noise import AlphaDropout
-from normbench.norms.activations import DynamicTanh
-from normbench.norms.batch import BatchNorm, RecurrentBatchNorm
+from normbench.norms.batch import BatchNorm, MeanOnlyBatchNorm
 from normbench.norms.batch_renorm import BatchRenorm
-from normbench.norms.ghost_batch import GhostBatchNorm, RecurrentGhostBatchNorm
-from normbench.norms.group import GroupNorm, InstanceNorm
-from normbench.norms.layer import LayerNorm, LayerNorm2d, PerStep, RMSNorm
+from normbench.norms.ghost_batch import GhostBatchNorm
+from normbench.norms.layer import DynamicTanh, GroupNorm, InstanceNorm, LayerNorm, LayerNorm2d, PerStep, RMSNorm
 from normbench.norms.noisy_batch import NoisyBatchNorm
 from normbench.norms.scheme import NormScheme
-from normbench.norms.weight import MeanOnlyBatchNorm, data_dependent_init, recurrent_mean_only
+from normbench.norms.weight import data_dependent_init
 from normbench.norms.weight import weight_norm as reparametrize_weight
 from normbench.norms.weight import weight_standardization as standardize_weight
 
@@ -30,19 +28,19 @@ def none() -> NormScheme:
 
 def batch(*, per_step: bool, gamma: float, **options: Any) -> NormScheme:
     """Batch normalization; in recurrent cells with statistics per time step. Options: as in BatchNorm."""
-    recurrent = partial(RecurrentBatchNorm, per_step=per_step, gamma=gamma, **options)
+    recurrent = partial(BatchNorm.in_cell, per_step=per_step, gamma=gamma, **options)
     return NormScheme(norm=partial(BatchNorm, **options), recurrent_norm=recurrent)
 
 
 def ghost_batch(*, gamma: float, **options: Any) -> NormScheme:
     """Ghost batch normalization. Options: as in GhostBatchNorm."""
-    recurrent = partial(RecurrentGhostBatchNorm, gamma=gamma, **options)
+    recurrent = partial(GhostBatchNorm.in_cell, gamma=gamma, **options)
     return NormScheme(norm=partial(GhostBatchNorm, **options), recurrent_norm=recurrent)
 
 
 def mean_only(*, momentum: float | None, affine: bool, per_step: bool) -> NormScheme:
     """Mean-only batch normalization."""
-    recurrent = partial(recurrent_mean_only, momentum=momentum, per_step=per_step)
+    recurrent = partial(MeanOnlyBatchNorm.in_cell, momentum=momentum, per_step=per_step)
     return NormScheme(norm=partial(MeanOnlyBatchNorm, momentum=momentum, affine=affine), recurrent_norm=recurrent)
 
 
@@ -51,15 +49,9 @@ def weight() -> NormScheme:
     return NormScheme(reparametrize=reparametrize_weight, data_dependent_init=data_dependent_init)
 
 
-def weight_mean_only(*, momentum: float | None, affine: bool, per_step: bool) -> NormScheme:
-    """Weight normalization with mean-only batch normalization."""
-    norms = mean_only(momentum=momentum, affine=affine, per_step=per_step)
-    return NormScheme(
-        reparametrize=reparametrize_weight,
-        norm=norms.norm,
-        recurrent_norm=norms.recurrent_norm,
-        data_dependent_init=data_dependent_init,
-    )
+def weight_mean_only(**options: Any) -> NormScheme:
+    """Weight normalization with mean-only batch normalization. Options: as in `mean_only`."""
+    return replace(mean_only(**options), reparametrize=reparametrize_weight, data_dependent_init=data_dependent_init)
 
 
 def weight_standardization(**options: Any) -> NormScheme:
@@ -78,7 +70,7 @@ def _in_blocks(norm: Callable[..., nn.Module], **options: Any) -> NormScheme:
     return NormScheme(norm=partial(norm, **options))
 
 
-def _without_memory(norm: Callable[..., nn.Module], **options: Any) -> NormScheme:
+def _of_examples(norm: Callable[..., nn.Module], **options: Any) -> NormScheme:
     """A norm that keeps nothing from batch to batch: in recurrent cells the same one serves every time step."""
     made = partial(norm, **options)
     return NormScheme(norm=made, recurrent_norm=partial(PerStep, norm=made))
@@ -87,12 +79,12 @@ def _without_memory(norm: Callable[..., nn.Module], **options: Any) -> NormSchem
 # The options of these are those of their norms.
 batch_renorm = partial(_in_blocks, BatchRenorm)
 noisy_batch = partial(_in_blocks, NoisyBatchNorm)
-layer = partial(_without_memory, LayerNorm)
-layer2d = partial(_without_memory, LayerNorm2d)
-group = partial(_without_memory, GroupNorm)
-instance = partial(_without_memory, InstanceNorm)
-rms = partial(_without_memory, RMSNorm)
-dynamic_tanh = partial(_without_memory, DynamicTanh)
+layer = partial(_of_examples, LayerNorm)
+layer2d = partial(_of_examples, LayerNorm2d)
+group = partial(_of_examples, GroupNorm)
+instance = partial(_of_examples, InstanceNorm)
+rms = partial(_of_examples, RMSNorm)
+dynamic_tanh = partial(_of_examples, DynamicTanh)
 
 
 def make_scheme(make: partial[Any], **common: Any) -> NormScheme:

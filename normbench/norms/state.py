@@ -51,25 +51,10 @@ def preserve_state(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def batch_statistics(model: nn.Module, noise: bool = True) -> Iterator[None]:
-    """As `preserve_state`; and layers that work with the batch use that of the images passed through.
-
-    Args:
-        noise: as in `use_batch_statistics`.
-    """
+    """As `preserve_state`, with `use_batch_statistics`."""
     with preserve_state(model):
         use_batch_statistics(model, noise)
         yield
-
-
-def keep_buffers(model: nn.Module) -> Callable[[], None]:
-    """What makes the buffers of `model` again what they are now, as often as it is called."""
-    kept = [(buffer, buffer.clone()) for buffer in model.buffers()]
-
-    def restore() -> None:
-        for buffer, value in kept:
-            buffer.copy_(value)
-
-    return restore
 
 
 def use_batch_statistics(model: nn.Module, noise: bool = True) -> None:
@@ -83,6 +68,17 @@ def use_batch_statistics(model: nn.Module, noise: bool = True) -> None:
             module.training = True
         if not noise and hasattr(module, "noisy"):
             module.noisy = False  # type: ignore[assignment]
+
+
+def keep_buffers(model: nn.Module) -> Callable[[], None]:
+    """What makes the buffers of `model` again what they are now, as often as it is called."""
+    kept = [(buffer, buffer.clone()) for buffer in model.buffers()]
+
+    def restore() -> None:
+        for buffer, value in kept:
+            buffer.copy_(value)
+
+    return restore
 
 
 def uses_batch(module: nn.Module) -> bool:

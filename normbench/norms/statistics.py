@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from normbench.norms.block import Recorded, blocks, record_activations
-from normbench.norms.state import batch_statistics, keep_buffers, preserve_state, use_batch_statistics
+from normbench.norms.state import batch_statistics, keep_buffers, preserve_state
 
 Kind = Literal["ema", "averages", "precise", "batch"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -70,9 +69,9 @@ def exact_statistics(model: nn.Module, images: Tensor) -> dict[str, MeanVar]:
     Source: Wu & Johnson 2021, arXiv:2105.07576, section 3 ("PreciseBN").
     """
 
-    def measure(norm: Any, call: int, x: Tensor) -> MeanVar:
+    def measure(norm: Any, row: int, x: Tensor) -> MeanVar:
         found = moments(x)
-        load(norm, found, min(call, len(norm.running_mean) - 1) if norm.running_mean.dim() == 2 else ...)
+        load(norm, found, row)
         return found
 
     with preserve_state(model):
@@ -92,7 +91,7 @@ def average_statistics(model: nn.Module, batches: Iterable[Tensor]) -> dict[str,
     Source: Ioffe & Szegedy 2015, arXiv:1502.03167, algorithm 2.
     """
 
-    def measure(norm: Any, call: int, x: Tensor) -> MeanVar:
+    def measure(norm: Any, row: int, x: Tensor) -> MeanVar:
         mean, var = mean_and_var(x)
         m = x.numel() // len(mean)
         return MeanVar(mean, var * (m / max(1, m - 1)) if norm.running_var is not None else var * torch.nan)
@@ -104,40 +103,33 @@ def average_statistics(model: nn.Module, batches: Iterable[Tensor]) -> dict[str,
 def measured(
     model: nn.Module, batches: Iterable[Tensor], measure: Callable[[Any, int, Tensor], MeanVar]
 ) -> dict[str, MeanVar]:
-    """{name of a norm that keeps statistics: mean over `batches` of `measure(norm, call, x)`}, in float64.
+    """{name of a norm that keeps statistics: mean over `batches` of `measure(norm, row, x)`}, in float64.
 
-    `measure` is called before the norm works on x; `call` counts its calls in a pass, from 0: the time steps of a
-    recurrent cell. What is found there is shaped as the norm's own statistics: the mean over calls where it keeps one
-    set for all.
+    `measure` is called before the norm works on x; `row` is that of its statistics [T, C]: the time step of a recurrent
+    cell, else 0. Where a cell has one row for all time steps, the result is the mean over them, too.
     """
-    sums: dict[str, list[Tensor]] = defaultdict(list)  # of each norm, at each of its calls [2, C]
-    calls, count = Counter[str](), 0
+    sums: dict[str, Tensor] = {}  # [2, T, C]
+    calls: dict[str, Tensor] = {}  # [T, 1]
 
-    def before(name: str, norm: nn.Module, inputs: tuple[Any, ...]) -> None:
-        found = torch.stack(measure(norm, calls[name], inputs[0])).double()
-        if calls[name] == len(sums[name]):
-            sums[name].append(torch.zeros_like(found))
-        sums[name][calls[name]] += found
-        calls[name] += 1
+    def before(name: str, norm: Any, inputs: tuple[Any, ...]) -> None:
+        rows = norm.running_mean.view(-1, norm.num_features)
+        if name not in sums:
+            sums[name], calls[name] = torch.zeros_like(rows).double().repeat(2, 1, 1), rows.new_zeros(len(rows), 1)
+        row = min(inputs[1], len(rows) - 1) if len(inputs) > 1 else 0
+        sums[name][:, row] += torch.stack(measure(norm, row, inputs[0])).double()
+        calls[name][row] += 1
 
     norms = norms_with_statistics(model)
     hooks = [norm.register_forward_pre_hook(partial(before, name)) for name, norm in norms.items()]
     try:
         for images in batches:
-            calls.clear()
             model(images)
-            count += 1
     finally:
         for hook in hooks:
             hook.remove()
-    found = {}
-    for name, of_calls in sums.items():
-        mean, var = torch.stack(of_calls, 1) / count  # each [calls, C]
-        shape = norms[name].running_mean.shape
-        if mean.shape != shape:
-            mean, var = mean.mean(0), var.mean(0)
-        found[name] = MeanVar(mean.view(shape), var.view(shape))
-    return found
+    return {
+        name: MeanVar(*(both / calls[name]).view(2, *norms[name].running_mean.shape)) for name, both in sums.items()
+    }
 
 
 def load_statistics(model: nn.Module, statistics: Mapping[str, MeanVar]) -> None:
@@ -146,11 +138,11 @@ def load_statistics(model: nn.Module, statistics: Mapping[str, MeanVar]) -> None
         load(model.get_submodule(name), found)
 
 
-def load(norm: Any, found: MeanVar, row: Any = ...) -> None:
-    """Make these the running statistics of a norm; with `row`, those of one time step."""
-    norm.running_mean[row].copy_(found.mean)
-    if norm.running_var is not None:
-        norm.running_var[row].copy_(found.var)
+def load(norm: Any, found: MeanVar, row: int | None = None) -> None:
+    """Make these the running statistics of a norm; with `row`, those of one time step, or of all where it has one."""
+    for kept, value in zip((norm.running_mean, norm.running_var), found, strict=True):
+        if kept is not None:
+            (kept if row is None else kept.view(-1, norm.num_features)[row]).copy_(value)
 
 
 @contextmanager
@@ -162,12 +154,8 @@ def working_with(model: nn.Module, kind: str, statistics: Mapping[str, MeanVar])
 
     Raises: Unsupported, from a pass with "batch" whose input has one value per unit.
     """
-    with preserve_state(model):
+    with batch_statistics(model, noise=False) if kind == "batch" else preserve_state(model):
         load_statistics(model, statistics)
-        if kind != "batch":
-            yield
-            return
-        use_batch_statistics(model, noise=False)
         # batch renormalization works with its running statistics, too: one batch must not change the next
         restore = keep_buffers(model)
         hook = model.register_forward_hook(lambda *_: restore())

@@ -1,15 +1,12 @@
-"""Weight normalization and its relatives: weights re-parametrised, each unit's mean, and a start that fits the data."""
+"""Weights re-parametrised: weight normalization, weight standardization, and a start that fits the data."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
 from normbench.errors import Unsupported
-from normbench.norms.batch import RunningStatistics
 from normbench.norms.block import Block, blocks
 from normbench.norms.state import batch_statistics
 from normbench.norms.statistics import varies
@@ -70,65 +67,6 @@ def weight_standardization(
     parametrize.register_parametrization(linear, "weight", WeightStandardization(gain, eps))
     linear.parametrizations.weight.original0.requires_grad_(affine)  # type: ignore[union-attr]
     return linear
-
-
-class MeanOnlyBatchNorm(RunningStatistics):
-    """y = x - mean + beta, mean over the batch (and space), per feature.
-
-    Weight normalisation fixes the scale of a unit but not its mean; this fixes the mean. In training, `mean` is that of
-    the mini-batch; in evaluation, its running average. The gradient through it is centred: its mean over the batch
-    is 0.
-
-    Args:
-        features: C, the size of axis 1.
-        momentum: weight of the new batch in the running average; None for the plain average over training.
-        affine: learn beta (`bias`, starts at 0).
-
-    Shape: [N, C] or [N, C, H, W], unchanged.
-    Raises: Unsupported in training with one value per feature: the result would be beta, whatever the input.
-    Source: Salimans & Kingma 2016, arXiv:1602.07868, section 4.
-    """
-
-    invariant_to = ("data shifted",)
-    called = "Mean-only batch norm"
-
-    def __init__(self, features: int, *, momentum: float | None = 0.1, affine: bool = True, **time_steps: Any) -> None:
-        super().__init__(features, eps=0.0, momentum=momentum, affine=affine, **time_steps)
-        self.weight = self.running_var = None  # type: ignore[assignment]
-
-    def by_averages(self, x: Tensor, mean: Tensor, var: Tensor | None) -> Tensor:
-        shift = mean if self.bias is None else mean - self.bias
-        return x - (shift if x.dim() == 2 else shift.view(-1, *[1] * (x.dim() - 2)))
-
-    def by_batch(self, x: Tensor) -> tuple[Tensor, Tensor, None]:
-        mean = x.mean((0, *range(2, x.dim())))
-        return self.by_averages(x, mean, None), mean.detach(), None
-
-
-class RecurrentMeanOnlyBatchNorm(MeanOnlyBatchNorm):
-    """y = x - mean_t inside a recurrent cell, with the statistics of each time step t.
-
-    It follows each normalised weight matrix, as in a feed-forward layer; the cell adds the one bias. No paper gives a
-    recipe for recurrent cells: this is the direct reading of Salimans & Kingma's section 4 with the per-step statistics
-    of Cooijmans et al. 2016.
-
-    Args: as RecurrentBatchNorm. `place="state"` is refused by the scheme: no weight matrix precedes the cell's state.
-    Shape: ([N, features], t) -> [N, features].
-    Raises: Unsupported in training with one value per feature.
-    """
-
-    def __init__(
-        self, features: int, steps: int, place: str, *, momentum: float | None = 0.1, per_step: bool = True
-    ) -> None:
-        own, updates = (steps, 1) if per_step else (1, steps)
-        super().__init__(features, momentum=momentum, affine=False, steps=own, updates=updates)
-
-
-def recurrent_mean_only(features: int, steps: int, place: str, **options: object) -> nn.Module | None:
-    """`recurrent_norm` of weight normalisation with mean-only batch norm: after W_x, W_h, not on the cell's state."""
-    if place == "state":
-        return None
-    return RecurrentMeanOnlyBatchNorm(features, steps, place, **options)  # type: ignore[arg-type]
 
 
 def data_dependent_init(model: nn.Module, images: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Batch norm against torch.nn, and in recurrent cells against loops over time steps."""
+"""Batch norm and mean-only batch norm against torch.nn and formulas, and in recurrent cells against loops over time."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import copy
 
 import pytest
 import torch
-from formulas import EXACT, SHAPES, axes, randomize
+from formulas import EXACT, SHAPES, axes, per_channel, randomize
 from torch import Tensor, nn
 
 from normbench.errors import Unsupported
-from normbench.norms import BatchNorm, RecurrentBatchNorm
+from normbench.norms import BatchNorm, MeanOnlyBatchNorm
 
 FLOAT = {"rtol": 1e-5, "atol": 1e-6}  # float32: seven digits, two of them lost in variances and other rounding
 
@@ -19,15 +19,17 @@ def reference(features: int, dims: int, **options: float) -> nn.Module:
     return (nn.BatchNorm1d if dims == 2 else nn.BatchNorm2d)(features, **options)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("momentum", [0.01, 0.1, 0.5, 1.0])
-@pytest.mark.parametrize(("dtype", "close"), [(torch.float32, FLOAT), (torch.float64, EXACT)])
+@pytest.mark.parametrize("shape", [*SHAPES, (2, 5, 1, 1)])
+@pytest.mark.parametrize(
+    ("momentum", "dtype", "close"),
+    [(0.1, torch.float32, FLOAT), (0.1, torch.float64, EXACT), (1.0, torch.float64, EXACT)],
+)
 def test_is_torchs_batch_norm_over_several_steps(shape, momentum, dtype, close, device):
     torch.manual_seed(0)
     ours = BatchNorm(5, momentum=momentum, eps=1e-3).to(device, dtype)
     theirs = reference(5, len(shape), momentum=momentum, eps=1e-3).to(device, dtype)
     randomize(ours), randomize(theirs)
-    for step in range(4):
+    for step in range(3):
         x = (torch.randn(shape, dtype=dtype) * (step + 1) + 3 * step).to(device)
         a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
         up = torch.randn(shape, dtype=dtype).to(device)
@@ -40,7 +42,6 @@ def test_is_torchs_batch_norm_over_several_steps(shape, momentum, dtype, close, 
         torch.testing.assert_close(ours.running_var, theirs.running_var, **close)
         assert ours.num_batches_tracked == theirs.num_batches_tracked == 2 * (step + 1)
     ours.eval(), theirs.eval()
-    x = torch.randn(shape, dtype=dtype).to(device)
     before = copy.deepcopy(ours.state_dict())
     torch.testing.assert_close(ours(x), theirs(x), **close)
     assert all(torch.equal(value, before[key]) for key, value in ours.state_dict().items())
@@ -51,7 +52,7 @@ def test_without_momentum_they_are_plain_averages_as_torchs(shape, device):
     torch.manual_seed(3)
     plain = BatchNorm(5, momentum=None).to(device, torch.float64)
     theirs = reference(5, len(shape), momentum=None).to(device, torch.float64)
-    batches = [torch.randn(shape, dtype=torch.float64).to(device) * step + step for step in range(20)]
+    batches = [torch.randn(shape, dtype=torch.float64).to(device) * step + step for step in range(6)]
     for x in batches:
         torch.testing.assert_close(plain(x), theirs(x), **EXACT)
         for mine, other in zip(plain.buffers(), theirs.buffers(), strict=True):
@@ -60,13 +61,14 @@ def test_without_momentum_they_are_plain_averages_as_torchs(shape, device):
     torch.testing.assert_close(plain.running_var, wanted, **EXACT)
 
 
-@pytest.mark.parametrize("shape", [(1, 4), (1, 4, 1, 1)])
-def test_one_value_per_feature_is_unsupported_in_training_alone(shape):
-    norm = BatchNorm(4)
-    with pytest.raises(Unsupported, match="BatchNorm needs two values per feature to train: got a batch of 1"):
-        norm(torch.randn(shape))
-    assert norm.num_batches_tracked == 0  # refused before anything was touched
-    assert norm.eval()(torch.randn(shape)).shape == shape
+@pytest.mark.parametrize(("kind", "who"), [(BatchNorm, "BatchNorm"), (MeanOnlyBatchNorm, "Mean-only batch norm")])
+def test_one_value_per_feature_is_unsupported_in_training_alone(kind, who):
+    recurrent = kind.in_cell(4, 3, "hidden")
+    for norm, shape, t in ((kind(4), (1, 4), ()), (kind(4), (1, 4, 1, 1), ()), (recurrent, (1, 4), (0,))):
+        with pytest.raises(Unsupported, match=f"{who} needs two values per feature to train: got a batch of 1. Use "):
+            norm(torch.randn(shape), *t)
+        assert not norm.num_batches_tracked.any()  # refused before anything was touched
+        assert norm.eval()(torch.randn(shape), *t).shape == shape
 
 
 def test_a_batch_of_two_keeps_only_a_sign():
@@ -76,42 +78,67 @@ def test_a_batch_of_two_keeps_only_a_sign():
     assert torch.equal(y[0].sign(), (x[0] - x[1]).sign())
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_mean_only_is_the_formula_over_several_steps_and_its_gradient_is_centred(shape, device):
+    torch.manual_seed(0)
+    norm = randomize(MeanOnlyBatchNorm(5, momentum=0.05)).to(device, torch.float64)
+    beta, running = norm.bias.detach().cpu(), torch.zeros(5, dtype=torch.float64)
+    for step in range(3):
+        x = torch.randn(shape, dtype=torch.float64) * (step + 1) + 3 * step
+        mean = x.sum(axes(x)) / (x.numel() // 5)
+        running = 0.95 * running + 0.05 * mean
+        wanted = x - per_channel(mean, x) + per_channel(beta, x)
+        torch.testing.assert_close(norm(x.to(device)).cpu(), wanted, **EXACT)
+        torch.testing.assert_close(norm.running_mean.cpu(), running, **EXACT)
+        assert norm.num_batches_tracked == step + 1
+    x, up = x.to(device).requires_grad_(), torch.randn(shape, dtype=torch.float64).to(device) + 2
+    norm(x).backward(up)
+    torch.testing.assert_close(x.grad, up - per_channel(up.mean(axes(up)), up), **EXACT)
+    torch.testing.assert_close(norm.bias.grad, up.sum(axes(up)), **EXACT)
+    assert set(norm.state_dict()) == {"bias", "running_mean", "num_batches_tracked"}
+    assert list(MeanOnlyBatchNorm(4, affine=False).parameters()) == []
+
+
 # ---- inside recurrent cells
 
 
 class NaiveSteps:
     """A textbook loop: lists of statistics, one entry per time step."""
 
-    def __init__(self, features: int, steps: int, momentum: float, eps: float) -> None:
+    def __init__(self, features: int, steps: int, momentum: float, eps: float, divide: bool) -> None:
         self.mean = [torch.zeros(features, dtype=torch.float64) for _ in range(steps)]
         self.var = [torch.ones(features, dtype=torch.float64) for _ in range(steps)]
-        self.momentum, self.eps = momentum, eps
+        self.momentum, self.eps, self.divide = momentum, eps, divide
 
     def train(self, x: Tensor, t: int) -> Tensor:
         t = min(t, len(self.mean) - 1)
         mean, var = x.mean(0), x.var(0, correction=0)
         self.mean[t] = (1 - self.momentum) * self.mean[t] + self.momentum * mean
         self.var[t] = (1 - self.momentum) * self.var[t] + self.momentum * x.var(0, correction=1)
-        return (x - mean) / (var + self.eps).sqrt()
+        return (x - mean) / (var + self.eps).sqrt() if self.divide else x - mean
 
     def evaluate(self, x: Tensor, t: int) -> Tensor:
         t = min(t, len(self.mean) - 1)
-        return (x - self.mean[t]) / (self.var[t] + self.eps).sqrt()
+        return (x - self.mean[t]) / ((self.var[t] + self.eps).sqrt() if self.divide else 1)
 
 
-@pytest.mark.parametrize("place", ["input", "hidden", "state"])
-def test_recurrent_statistics_are_each_steps_own(place, device):
+@pytest.mark.parametrize(
+    ("kind", "place"), [(BatchNorm, "input"), (BatchNorm, "hidden"), (BatchNorm, "state"), (MeanOnlyBatchNorm, "input")]
+)
+def test_recurrent_statistics_are_each_steps_own(kind, place, device):
     torch.manual_seed(8)
-    norm = RecurrentBatchNorm(4, 3, place, momentum=0.2, eps=1e-4).to(device, torch.float64)
-    loop = NaiveSteps(4, 3, 0.2, 1e-4)
+    options = {"eps": 1e-4} if kind is BatchNorm else {}
+    norm = kind.in_cell(4, 3, place, momentum=0.2, **options).to(device, torch.float64)
+    loop = NaiveSteps(4, 3, 0.2, 1e-4, divide=kind is BatchNorm)
     assert (norm.bias is not None) == (place == "state")
-    gamma = norm.weight.detach().cpu()  # 0.1 as a float32 knows it
+    gamma = 1.0 if norm.weight is None else norm.weight.detach().cpu()  # 0.1 as a float32 knows it
     for _ in range(3):
         for t in range(5):  # longer than there are statistics: the last ones serve
             x = torch.randn(6, 4, dtype=torch.float64) * (t + 1) + t
             torch.testing.assert_close(norm(x.to(device), t).cpu(), gamma * loop.train(x, t), **EXACT)
     torch.testing.assert_close(norm.running_mean.cpu(), torch.stack(loop.mean), **EXACT)
-    torch.testing.assert_close(norm.running_var.cpu(), torch.stack(loop.var), **EXACT)
+    if kind is BatchNorm:
+        torch.testing.assert_close(norm.running_var.cpu(), torch.stack(loop.var), **EXACT)
     assert norm.num_batches_tracked.tolist() == [3, 3, 9]
     norm.eval()
     for t in range(5):
@@ -121,7 +148,7 @@ def test_recurrent_statistics_are_each_steps_own(place, device):
 
 def test_recurrent_averages_are_plain_averages_per_step():
     torch.manual_seed(9)
-    norm = RecurrentBatchNorm(4, 3, "input", momentum=None).double()
+    norm = BatchNorm.in_cell(4, 3, "input", momentum=None).double()
     x = torch.randn(7, 3, 5, 4, dtype=torch.float64)  # [batches, T, N, C]
     for batch in x:
         for t in range(3):
@@ -130,36 +157,31 @@ def test_recurrent_averages_are_plain_averages_per_step():
     torch.testing.assert_close(norm.running_var, x.var(2).mean(0), **EXACT)
 
 
-def test_recurrent_gamma_starts_at_a_tenth_and_beta_at_zero():
-    norm = RecurrentBatchNorm(4, 3, "state")
+def test_recurrent_gamma_starts_at_a_tenth_and_acts_at_every_step():
+    torch.manual_seed(10)
+    norm = BatchNorm.in_cell(4, 3, "state")
     assert torch.equal(norm.weight, torch.full((4,), 0.1))
     assert torch.equal(norm.bias, torch.zeros(4))
-    assert torch.equal(RecurrentBatchNorm(4, 3, "input", gamma=0.5).weight, torch.full((4,), 0.5))
-    assert norm.running_mean.shape == norm.running_var.shape == (3, 4)
-    assert not norm.running_mean.any()
+    assert torch.equal(BatchNorm.in_cell(4, 3, "input", gamma=0.5).weight, torch.full((4,), 0.5))
+    assert torch.equal(norm.running_mean, torch.zeros(3, 4))
     assert torch.equal(norm.running_var, torch.ones(3, 4))
-
-
-def test_recurrent_gamma_and_beta_act_at_every_step():
-    torch.manual_seed(10)
-    norm = RecurrentBatchNorm(4, 3, "state").double()
-    randomize(norm)
+    randomize(norm.double())
     for t in range(3):
         x = torch.randn(6, 4, dtype=torch.float64)
         wanted = norm.weight * (x - x.mean(0)) / (x.var(0, correction=0) + 1e-5).sqrt() + norm.bias
         torch.testing.assert_close(norm(x, t), wanted, **EXACT)
-
-
-def test_recurrent_without_affine_gamma_stays():
-    norm = RecurrentBatchNorm(4, 3, "state", affine=False)
-    assert norm.bias is None
-    assert not norm.weight.requires_grad
+    still = BatchNorm.in_cell(4, 3, "state", affine=False)
+    assert still.bias is None
+    assert not still.weight.requires_grad
+    assert list(MeanOnlyBatchNorm.in_cell(4, 3, "hidden").parameters()) == []  # the cell adds the one bias
+    assert MeanOnlyBatchNorm.in_cell(4, 3, "state") is None
 
 
 @pytest.mark.parametrize("steps", [1, 4, 28])
-def test_shared_statistics_look_back_as_far_as_separate_ones(steps):
+@pytest.mark.parametrize("kind", [BatchNorm, MeanOnlyBatchNorm])
+def test_shared_statistics_look_back_as_far_as_separate_ones(kind, steps):
     torch.manual_seed(11)
-    norm = RecurrentBatchNorm(4, steps, "input", per_step=False, momentum=0.1).double()
+    norm = kind.in_cell(4, steps, "input", per_step=False, momentum=0.1).double()
     assert norm.running_mean.shape == (1, 4)
     x = torch.randn(6, 4, dtype=torch.float64) + 2
     means = []
@@ -173,11 +195,3 @@ def test_shared_statistics_look_back_as_far_as_separate_ones(steps):
     assert max(weights) / min(weights) < 1 / 0.9
     torch.testing.assert_close(norm.running_mean[0], sum(w * m for w, m in zip(weights, means, strict=True)), **EXACT)
     assert norm.num_batches_tracked.tolist() == [steps]
-
-
-def test_recurrent_one_example_is_unsupported_in_training_alone():
-    norm = RecurrentBatchNorm(4, 3, "hidden")
-    with pytest.raises(Unsupported, match="needs two values per feature to train: got a batch of 1"):
-        norm(torch.randn(1, 4), 0)
-    assert not norm.num_batches_tracked.any()
-    assert norm.eval()(torch.randn(1, 4), 0).shape == (1, 4)

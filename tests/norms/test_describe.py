@@ -1,4 +1,4 @@
-"""`normbench describe` against what is known of each norm; and against differentiating."""
+"""`normbench describe` against what is known of each norm."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from torch import nn
 
 from normbench.cli import main
 from normbench.norms import Block, blocks
-from normbench.norms.activations import DynamicTanh
 from normbench.norms.describe import axes, describe
 from normbench.norms.ghost_batch import GhostBatchNorm
-from normbench.norms.group import GroupNorm
+from normbench.norms.layer import DynamicTanh, GroupNorm
 
 
 class MaxNorm(nn.Module):
@@ -42,20 +41,20 @@ def test_axes_of_torchs_own_norms(norm: nn.Module, size: tuple[int, ...], expect
     assert axes(norm, size) == expected
 
 
-def test_describe(capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["describe", "dataset=synthetic", "batch_size=4", "device=cpu"]
-    assert main([*words, "norm=batch", "model=cnn"]) == 0
+def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["describe", "dataset=synthetic", "dataset.examples=600", "dataset.validation=100", "device=cpu"]
+    assert main([*words, "batch_size=4", "norm=batch", "model=cnn"]) == 0
     lines = capsys.readouterr().out.splitlines()
     [conv2] = [line for line in lines if line.startswith("conv2")]
     expected = ("convolution 32 -> 64, 3 x 3", "64 x 14 x 14", "18,560", "BatchNorm")
     for text in (*expected, "examples, height, width: 784 values"):
         assert text in conv2
     assert any(line.startswith("104,426 parameters") for line in lines)
-    assert main([*words, "norm=layer", "model=rnn"]) == 0
-    assert "features: 400 values" in capsys.readouterr().out
+    assert main([*words, "norm=instance", "model=mlp"]) == 2
+    assert "InstanceNorm needs two positions" in capsys.readouterr().err
 
 
-def test_every_cell_can_be_described(norm_name: str, model_name: str, network_of: Any) -> None:
+def test_every_network_can_be_described(norm_name: str, model_name: str, network_of: Any) -> None:
     model = network_of(norm_name, model_name, normalize_output=False)
     before = dict(model.named_modules())
     layers = describe(model, (1, 8, 8), 6)
@@ -70,19 +69,12 @@ def test_every_cell_can_be_described(norm_name: str, model_name: str, network_of
             assert (layer.norm == "-") == (block.norm is None), layer
 
 
-def test_the_command_describes_every_model(model_name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["dataset=synthetic", "dataset.examples=600", "dataset.validation=100", "batch_size=4", "device=cpu"]
-    assert main(["describe", "norm=layer", f"model={model_name}", *words]) == 0
-    assert "parameters, " in capsys.readouterr().out
-
-
-def test_a_sum_is_called_one(network_of: Any) -> None:
+def test_sums_and_cells_in_words(network_of: Any) -> None:
     sums = [layer for layer in describe(network_of("batch", "resnet"), (1, 8, 8), 4) if layer.name.endswith(".sum")]
-    assert len(sums) == 3
-    for layer in sums:
-        assert (layer.linear, layer.parameters, layer.norm) == ("sum with the shortcut", 0, "-")
-
-
-def test_what_cannot_be_trained_is_not_described(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["describe", "dataset=synthetic", "norm=instance", "model=mlp", "device=cpu"]) == 2
-    assert "InstanceNorm needs two positions" in capsys.readouterr().err
+    assert {(layer.linear, layer.parameters, layer.norm) for layer in sums} == {("sum with the shortcut", 0, "-")}
+    [cell, _] = describe(network_of("layer", "rnn"), (1, 8, 8), 4)
+    assert cell.linear == "LSTMCell (input: linear 8 -> 28; hidden: linear 7 -> 28)"
+    assert (cell.norm, cell.over) == ("LayerNorm (input, hidden, state)", "features: 28 values")
+    [cell, _] = describe(network_of("weight_mean_only", "rnn", cell="gru"), (1, 8, 8), 4)
+    assert cell.norm == "MeanOnlyBatchNorm (input, hidden, candidate_input, candidate_hidden)"
+    assert "input: linear 8 -> 21, weight by WeightNorm;" in cell.linear

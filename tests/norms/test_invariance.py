@@ -40,12 +40,12 @@ def test_what_norms_declare_is_what_they_do_not_notice(name, place, scheme_of):
 def gradient(scheme_of, cell_of):
     """The weight of a block, scaled as `column` says, and the gradient of a random sum of its outputs, in float64."""
 
-    def found(name: str, column: str, place: str, factor: float, eps: float = 1e-30) -> tuple[Tensor, Tensor]:
+    def found(name: str, column: str, place: str, factor: float) -> tuple[Tensor, Tensor]:
         trial = Trial(scheme_of(name), cell_of(f"norm={name}").config["norm"], place)
         block = trial.block()
         for module in block.modules():
             if hasattr(module, "eps"):
-                module.eps = eps
+                module.eps = 1e-30
         w = weight_of(block)
         with torch.no_grad():
             w[slice(None) if column == "matrix scaled" else 2] *= factor
@@ -68,17 +68,7 @@ def test_gradient_is_orthogonal_to_the_weight_and_goes_as_one_over_its_scale(nam
     torch.testing.assert_close(g2[part], g[part] / 2, rtol=1e-11, atol=1e-13)
 
 
-@pytest.mark.parametrize("name", ["batch", "layer"])
-def test_with_the_usual_eps_the_gradient_is_nearly_orthogonal(name, gradient):
-    w, g = gradient(name, "matrix scaled", "dense", 1.0, eps=1e-5)
-    assert 1e-12 < ((w * g).sum() / (w.norm() * g.norm())).abs() < 1e-3
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["batch", "layer", "weight", "weight_mean_only", "group", "rms", "layer2d", "ghost_batch",
-     "weight_standardization"],
-)  # fmt: skip
+@pytest.mark.parametrize("name", ["batch", "layer", "weight_mean_only", "group", "rms", "weight_standardization"])
 @pytest.mark.parametrize("matrix", ["input", "hidden"])
 def test_the_cell_does_not_notice_the_scale_of_either_matrix(name, matrix, scheme_of):
     cell = LSTMCell(scheme_of(name), inputs=4, units=6, steps=6).double()
