@@ -25,7 +25,7 @@ from normbench.config.schema import check_layers
 from normbench.data import DataError, Dataset, Source, default_data_dir, prepare
 from normbench.errors import ConfigError, Stopped, Unsupported
 from normbench.instruments import Instrument, Instruments, evenly_spaced
-from normbench.models import initialize, require_method
+from normbench.models import initialize
 from normbench.noise import Key, key_of, seed_noise
 from normbench.norms import NormScheme, blocks, uses_batch
 from normbench.norms.schemes import make_scheme
@@ -206,8 +206,6 @@ def check_supported(
     """
     with torch.device("meta"):
         try:
-            options = config["model"]
-            require_method(options["init"], options.get("init_std", 0.01), options.get("init_scale", 1.0))
             model = parts.model(parts.scheme, shape, classes).train()
             for name, block in blocks(model):
                 norm = getattr(block, "norm", None)

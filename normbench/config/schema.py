@@ -74,7 +74,10 @@ def words(rule: str, known: Iterable[str] = ()) -> Option:
 
 flag = Option(bool)
 sizes = Option(list, "1 or more", lambda value: all(size >= 1 for size in value))
+any_number = number("a finite number", lambda value: True)
 at_least_zero = number("0 or more", lambda value: value >= 0)
+at_least_one = number("1 or more", lambda value: value >= 1)
+printable = Option(str, "a word that can be printed", lambda value: value.isprintable() and value.strip() != "")
 share = number("at least 0 and below 1", lambda value: 0 <= value < 1)
 share_of_run = number("between 0 and 1, a share of the run", lambda value: 0 < value < 1)
 
@@ -113,12 +116,27 @@ OPTIONS: dict[str, Option] = {
     "cell_timeout": positive(null=True, of=" of seconds"),
     "rerun": one_of("failed", "diverged", "all"),
     "shard": matching(r"[1-9]\d*/[1-9]\d*", "PART/PARTS, such as 2/8, or null", null=True),
+    "norm.name": printable,
     "norm.eps": at_least_zero,
     "norm.momentum": number("above 0 and at most 1", lambda value: 0 < value <= 1, null=True),
+    "norm.affine": flag,
+    "norm.per_step": flag,
+    "norm.gamma": any_number,
+    "norm.statistics": one_of("ema", "averages", "precise", "batch"),
     "norm.placement": one_of("before", "after"),
+    "norm.init_images": Option(int, "2 or more, for they must vary, or 0 for none", lambda n: n == 0 or n >= 2),
     "norm.virtual": whole(1),
     "norm.groups": whole(1),
     "norm.channels_per_group": whole(1, null=True),
+    "norm.r_max": at_least_one,
+    "norm.d_max": at_least_zero,
+    "norm.warmup_steps": whole(0),
+    "norm.noise_mean": at_least_zero,
+    "norm.noise_scale": at_least_one,
+    "norm.noise_spread": at_least_zero,
+    "norm.alpha": positive(),
+    "norm.gain": positive(),
+    "model.name": printable,
     "model.activation": one_of("relu", "sigmoid", "tanh", "leaky_relu", "elu", "gelu", "selu"),
     "model.dropout": share,
     "model.init": one_of("auto", "he", "lecun", "glorot", "orthogonal", "torch", "normal"),
@@ -126,6 +144,7 @@ OPTIONS: dict[str, Option] = {
     "model.init_scale": positive(),
     "model.hidden": sizes,
     "model.channels": sizes,
+    "model.pooled": sizes,
     "model.width": positive(),
     "model.depth": whole(1),
     "model.units": whole(1),
@@ -135,6 +154,7 @@ OPTIONS: dict[str, Option] = {
     "model.permutation_seed": whole(0),
     "model.initial_state_noise": at_least_zero,
     "model.noise": at_least_zero,
+    "model.normalize_output": flag,
     "dataset.validation": whole(1),
     "dataset.split_seed": whole(0),
     "dataset.train_fraction": number("above 0 and at most 1", lambda value: 0 < value <= 1),
@@ -181,12 +201,18 @@ def accepted(key: str, value: Any, default: Any) -> Any:
     if kind is str and type(value) in (int, float):  # study=2024
         value = as_word(value)
     if not _is_a(kind, value):
-        raise ConfigError(f"{key} must be {option.text(default)}: got {as_word(value)}.")
+        raise ConfigError(f"{key} must be {option.text(default)}: got {_shown(value)}.")
     if kind is list and default and not isinstance(default[0], Mapping):
         value = [accepted(f"each of {key}", item, default[0]) for item in value]
     if not option.holds(value):
-        raise ConfigError(f"{key} must be {option.rule}: got {as_word(value)}.")
+        raise ConfigError(f"{key} must be {option.rule}: got {_shown(value)}.")
     return float(value) if kind is float else value
+
+
+def _shown(value: Any) -> str:
+    """In a message, where a terminal would obey control characters."""
+    word = as_word(value)
+    return word if word.isprintable() else ascii(word)
 
 
 def _is_a(kind: type | None, value: Any) -> bool:

@@ -2,7 +2,7 @@
 
 from normbench.models.cells import GRUCell, LSTMCell, RecurrentCell, TanhCell
 from normbench.models.cnn import CNN, ConvPoolC
-from normbench.models.init import initialize, require_method
+from normbench.models.init import initialize
 from normbench.models.mlp import MLP, mlp_deep
 from normbench.models.resnet import ResNet
 from normbench.models.rnn import RNN
@@ -19,5 +19,4 @@ __all__ = [
     "TanhCell",
     "initialize",
     "mlp_deep",
-    "require_method",
 ]

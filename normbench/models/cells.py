@@ -34,7 +34,7 @@ class RecurrentCell(Recorded):
     recurrent = True
     states: ClassVar[int] = 1  # tensors of a state
     gates: ClassVar[int]  # vectors of `units` in each product, drawn one by one
-    together: ClassVar[int]  # how many of them, the first, are normalised as one vector
+    places: ClassVar[tuple[tuple[str, str, int], ...]]  # norms: name, place, vectors of `units` normalised as one
 
     def __init__(self, scheme: NormScheme, inputs: int, units: int, steps: int) -> None:
         super().__init__()
@@ -47,17 +47,11 @@ class RecurrentCell(Recorded):
                 f"norm={scheme.name} has no form for recurrent cells: its scheme gives no recurrent_norm. "
                 "Use norm=batch or norm=layer, or another model."
             )
-        self.input_norm = self.norm_of(scheme, self.together * units, "input")
-        self.hidden_norm = self.norm_of(scheme, self.together * units, "hidden")
-
-    def norm_of(self, scheme: NormScheme, features: int, place: str) -> nn.Module | None:
-        """The scheme's norm at a place of this cell; None where it has none."""
-        return None if scheme.recurrent_norm is None else scheme.recurrent_norm(features, self.steps, place)
-
-    @property
-    def plain(self) -> bool:
-        """Is neither product normalised? The bias then goes into the one product over all time steps."""
-        return self.input_norm is None and self.hidden_norm is None
+        for name, place, vectors in self.places:
+            norm = None if scheme.recurrent_norm is None else scheme.recurrent_norm(vectors * units, steps, place)
+            self.add_module(name, norm)
+        # Is no product normalised? The bias then goes into the one product over all time steps.
+        self.plain = not set(self.norms) - {"state_norm"}
 
     def forward(self, x: Tensor, state: State) -> Tensor:
         # Read once: a re-parametrised weight is computed anew at each reading.
@@ -74,9 +68,14 @@ class RecurrentCell(Recorded):
     def step(self, from_input: Tensor, from_hidden: Tensor, state: State, t: int) -> State:
         raise NotImplementedError
 
+    def normalized(self, name: str, x: Tensor, t: int) -> Tensor:
+        """`x` at time step `t` after the norm of this name, where there is one."""
+        norm = self._modules[name]
+        return x if norm is None else cast(Tensor, norm(x, t))
+
     def total(self, from_input: Tensor, from_hidden: Tensor, t: int) -> Tensor:
         """n_x(W_x x) + n_h(W_h h) + b: the pre-activation of cells that normalise each product as a whole."""
-        gates = normalized(self.input_norm, from_input, t) + normalized(self.hidden_norm, from_hidden, t)
+        gates = self.normalized("input_norm", from_input, t) + self.normalized("hidden_norm", from_hidden, t)
         if not self.plain:
             gates = gates + self.bias
             self.show("normalized", gates)
@@ -85,11 +84,6 @@ class RecurrentCell(Recorded):
     def start_biases(self) -> None:
         """Set the biases to their values before training: 0."""
         nn.init.zeros_(self.bias)
-
-
-def normalized(norm: nn.Module | None, x: Tensor, t: int) -> Tensor:
-    """`norm` of `x` at time step `t`, where there is a norm."""
-    return x if norm is None else cast(Tensor, norm(x, t))
 
 
 class TanhCell(RecurrentCell):
@@ -101,7 +95,8 @@ class TanhCell(RecurrentCell):
     Source: Elman 1990, "Finding structure in time"; a norm on each product as in the LSTM.
     """
 
-    gates = together = 1
+    gates = 1
+    places = (("input_norm", "input", 1), ("hidden_norm", "hidden", 1))
 
     def step(self, from_input: Tensor, from_hidden: Tensor, state: State, t: int) -> State:
         return (self.total(from_input, from_hidden, t).tanh(),)
@@ -120,18 +115,13 @@ class LSTMCell(RecurrentCell):
         arXiv:1603.09025, place them.
     """
 
-    gates = together = 4
-    states = 2
-
-    def __init__(self, scheme: NormScheme, inputs: int, units: int, steps: int) -> None:
-        super().__init__(scheme, inputs, units, steps)
-        self.state_norm = self.norm_of(scheme, units, "state")
+    gates, states = 4, 2
+    places = (("input_norm", "input", 4), ("hidden_norm", "hidden", 4), ("state_norm", "state", 1))
 
     def step(self, from_input: Tensor, from_hidden: Tensor, state: State, t: int) -> State:
-        _, c = state
         i, f, g, o = self.total(from_input, from_hidden, t).chunk(4, dim=1)
-        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
-        return o.sigmoid() * normalized(self.state_norm, c, t).tanh(), c
+        c = f.sigmoid() * state[1] + i.sigmoid() * g.tanh()
+        return o.sigmoid() * self.normalized("state_norm", c, t).tanh(), c
 
     @torch.no_grad()
     def start_biases(self) -> None:
@@ -155,30 +145,26 @@ class GRUCell(RecurrentCell):
     Source: Cho et al. 2014, arXiv:1406.1078; norms as Ba et al. 2016, arXiv:1607.06450, supplement, and their code.
     """
 
-    gates, together = 3, 2
+    gates = 3
+    places = (("input_norm", "input", 2), ("hidden_norm", "hidden", 2),
+              ("candidate_input_norm", "input", 1), ("candidate_hidden_norm", "hidden", 1))  # fmt: skip
 
     def __init__(self, scheme: NormScheme, inputs: int, units: int, steps: int) -> None:
         super().__init__(scheme, inputs, units, steps)
         self.reset_bias = nn.Parameter(torch.zeros(units))  # b_h
-        self.candidate_input_norm = self.norm_of(scheme, units, "input")
-        self.candidate_hidden_norm = self.norm_of(scheme, units, "hidden")
-
-    @property
-    def plain(self) -> bool:
-        return super().plain and self.candidate_input_norm is None and self.candidate_hidden_norm is None
 
     def step(self, from_input: Tensor, from_hidden: Tensor, state: State, t: int) -> State:
-        (h,), split = state, [2 * self.units, self.units]
+        split = [2 * self.units, self.units]
         (gates_x, new_x), (gates_h, new_h) = from_input.split(split, dim=1), from_hidden.split(split, dim=1)
-        gates = normalized(self.input_norm, gates_x, t) + normalized(self.hidden_norm, gates_h, t)
-        new_x = normalized(self.candidate_input_norm, new_x, t)
+        gates = self.normalized("input_norm", gates_x, t) + self.normalized("hidden_norm", gates_h, t)
+        new_x = self.normalized("candidate_input_norm", new_x, t)
         if not self.plain:
             gates, new_x = gates + self.bias[: 2 * self.units], new_x + self.bias[2 * self.units :]
         r, z = gates.sigmoid().chunk(2, dim=1)
-        new = new_x + r * (normalized(self.candidate_hidden_norm, new_h, t) + self.reset_bias)
+        new = new_x + r * (self.normalized("candidate_hidden_norm", new_h, t) + self.reset_bias)
         if self.observer is not None:
             self.show("normalized", torch.cat((gates, new), dim=1))
-        return ((1 - z) * new.tanh() + z * h,)
+        return ((1 - z) * new.tanh() + z * state[0],)
 
     def start_biases(self) -> None:
         super().start_biases()

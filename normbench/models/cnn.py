@@ -6,8 +6,7 @@ from collections.abc import Collection, Sequence
 
 from torch import Tensor, nn
 
-from normbench.models.options import activation as activation_called
-from normbench.models.options import require_sizes, scaled
+from normbench.models.options import ACTIVATIONS, scaled
 from normbench.noise import Noisy, normal
 from normbench.norms import NormScheme
 
@@ -44,11 +43,10 @@ class CNN(nn.Sequential):
         normalize_output: bool = False,
     ) -> None:
         super().__init__()
-        require_sizes("channels", channels)
         c, height, side = shape
         for i, features in enumerate(scaled(channels, width), start=1):
             conv = nn.Conv2d(c, features, kernel_size=3, padding=1)
-            self.add_module(f"conv{i}", scheme.block(conv, activation_called(activation), dropout))
+            self.add_module(f"conv{i}", scheme.block(conv, ACTIVATIONS[activation], dropout))
             c = features
             if (pooled is None or i in pooled) and min(height, side) >= 2:
                 self.add_module(f"pool{i}", nn.MaxPool2d(2))
@@ -102,7 +100,7 @@ class ConvPoolC(nn.Sequential):
         channels = scaled([features for features, _, _ in LAYERS], width)
         for i, (features, (_, kernel, padding)) in enumerate(zip(channels, LAYERS, strict=True), start=1):
             conv = nn.Conv2d(c, features, kernel, padding=padding)
-            self.add_module(f"conv{i}", scheme.block(conv, activation_called(activation)))
+            self.add_module(f"conv{i}", scheme.block(conv, ACTIVATIONS[activation]))
             c = features
             if i in POOLED:
                 if min(sides) // 2 >= VALID:
@@ -120,14 +118,9 @@ class GaussianNoise(Noisy):
 
     def __init__(self, std: float) -> None:
         super().__init__()
-        if std < 0:
-            raise ValueError(f"model.noise must be 0 or more: got {std}.")
         self.std = std
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.std == 0:
             return x
         return x + self.std * normal(self.key(x.device), x.shape, x.dtype)
-
-    def extra_repr(self) -> str:
-        return f"std={self.std}"

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from normbench.models.cells import RecurrentCell
-from normbench.models.options import require_choice
 from normbench.norms import Block, NormScheme
 
 Init = Callable[..., Any]  # (weight, generator=) -> weight, in place
@@ -31,14 +30,6 @@ INITS: dict[str, Init] = {
 }
 
 
-def require_method(method: str, std: float = 0.01, scale: float = 1.0) -> None:
-    """Raise ValueError if there is no initialisation called `method`, naming the others, or a number is not above 0."""
-    require_choice("init", method, ["auto", *INITS])
-    for option, value in (("init_std", std), ("init_scale", scale)):
-        if not 0 < value < float("inf"):
-            raise ValueError(f"model.{option} must be above 0: got {value}.")
-
-
 def initialize(
     model: nn.Module,
     scheme: NormScheme,
@@ -57,12 +48,9 @@ def initialize(
         generator: name of a layer -> the generator its weight is drawn from.
         std: standard deviation of "normal".
         scale: multiplies every weight that is drawn; of a weight-normalised layer, both g and v.
-
-    Raises: ValueError if there is no such method, or if std or scale is not above 0.
     """
-    require_method(method, std, scale)
-    given = partial(INITS["normal"], std=std) if method == "normal" else INITS.get(method)
-    given = given or scheme.init_  # None: whatever suits the layer
+    methods = INITS | {"normal": partial(nn.init.normal_, std=std)}
+    given = scheme.init_ if method == "auto" else methods[method]  # None: whatever suits the layer
     for name, module in model.named_modules():
         if isinstance(module, Block):
             _draw(module.linear, given or _suited_to(module.activation), generator(f"{name}.linear"), scale)

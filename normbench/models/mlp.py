@@ -9,8 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from normbench.models.options import activation as activation_called
-from normbench.models.options import require_sizes
+from normbench.models.options import ACTIVATIONS
 from normbench.norms import NormScheme
 
 
@@ -41,11 +40,10 @@ class MLP(nn.Sequential):
         normalize_output: bool = False,
     ) -> None:
         super().__init__()
-        require_sizes("hidden", hidden)
         widths = [prod(shape), *hidden]
         self.add_module("flatten", nn.Flatten())
         for i, (a, b) in enumerate(pairwise(widths), start=1):
-            self.add_module(f"hidden{i}", scheme.block(nn.Linear(a, b), activation_called(activation), dropout))
+            self.add_module(f"hidden{i}", scheme.block(nn.Linear(a, b), ACTIVATIONS[activation], dropout))
         self.add_module("output", scheme.block(nn.Linear(widths[-1], classes), normalize=normalize_output))
 
 
@@ -56,6 +54,4 @@ def mlp_deep(
 
     Source: Klambauer et al. 2017, arXiv:1706.02515, figure 1: 8, 16 and 32 layers, as wide as the image has values.
     """
-    require_sizes("depth", [depth])
-    require_sizes("width", [width])
     return MLP(scheme, shape, classes, hidden=[width] * depth, **options)

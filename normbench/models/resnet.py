@@ -7,8 +7,7 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from normbench.models.options import activation as activation_called
-from normbench.models.options import scaled
+from normbench.models.options import ACTIVATIONS, scaled
 from normbench.norms import NormScheme, Recorded, show_both_sides
 
 CHANNELS = (16, 32, 64)  # of the three stages
@@ -46,7 +45,7 @@ class ResNet(nn.Sequential):
         super().__init__()
         if depth < PER_BLOCK + 2 or (depth - 2) % PER_BLOCK:
             raise ValueError(f"model.depth of a resnet is 6n + 2 (8, 14, 20, ...): got {depth}.")
-        channels, act = scaled(CHANNELS, width), activation_called(activation)
+        channels, act = scaled(CHANNELS, width), ACTIVATIONS[activation]
         c = channels[0]
         self.add_module("conv", scheme.block(nn.Conv2d(shape[0], c, kernel_size=3, padding=1), act))
         for stage, features in enumerate(channels, start=1):

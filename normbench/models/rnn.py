@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from normbench.models.cells import GRUCell, LSTMCell, RecurrentCell, TanhCell
-from normbench.models.options import require_choice, require_sizes
 from normbench.noise import Noisy, normal
 from normbench.norms import NormScheme
 
@@ -57,12 +56,6 @@ class RNN(Noisy):
         normalize_output: bool = False,
     ) -> None:
         super().__init__()
-        require_sizes("units", [units])
-        require_sizes("pool", [pool])
-        require_choice("cell", cell, CELLS)
-        require_choice("sequence", sequence, SEQUENCES)
-        if initial_state_noise < 0:
-            raise ValueError(f"model.initial_state_noise must be 0 or more: got {initial_state_noise}.")
         c, height, width = shape
         if height % pool or width % pool:
             raise ValueError(f"model.pool must divide both sides of the image: got {pool} for {height}x{width}.")

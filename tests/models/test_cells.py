@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from normbench.models import GRUCell, LSTMCell, RecurrentCell, TanhCell
-from normbench.norms import LayerNorm, NormScheme, PerStep, RecurrentBatchNorm, recurrent_mean_only, weight_norm
+from normbench.norms import BatchNorm, LayerNorm, MeanOnlyBatchNorm, NormScheme, PerStep, weight_norm
 
 EXACT = {"rtol": 1e-11, "atol": 1e-12}  # float64, through up to 7 time steps
 T, N, INPUTS, UNITS = 5, 6, 3, 4
@@ -131,7 +131,7 @@ def recurrent_layer_norm(features: int, steps: int, place: str, **options: Any) 
 @NAMES
 @pytest.mark.parametrize("eps", [1e-5, 0.1])
 @pytest.mark.parametrize(
-    ("norm", "naive"), [(recurrent_layer_norm, over_units), (RecurrentBatchNorm, over_batch)], ids=["layer", "batch"]
+    ("norm", "naive"), [(recurrent_layer_norm, over_units), (BatchNorm.in_cell, over_batch)], ids=["layer", "batch"]
 )
 def test_norms_are_as_published(name, norm, naive, eps):
     cell = make(name, NormScheme(recurrent_norm=partial(norm, eps=eps)))
@@ -148,7 +148,7 @@ def test_norms_are_as_published(name, norm, naive, eps):
 
 @NAMES
 def test_weight_norm_with_mean_only_batch_norm_after_each_product(name):
-    cell = make(name, NormScheme(reparametrize=weight_norm, recurrent_norm=recurrent_mean_only))
+    cell = make(name, NormScheme(reparametrize=weight_norm, recurrent_norm=MeanOnlyBatchNorm.in_cell))
     assert getattr(cell, "state_norm", None) is None
     for linear in (cell.input, cell.hidden):
         g, v = linear.parametrizations.weight.original0, linear.parametrizations.weight.original1
@@ -159,7 +159,7 @@ def test_weight_norm_with_mean_only_batch_norm_after_each_product(name):
 
 
 def test_batch_norm_in_evaluation_uses_each_steps_average():
-    cell = make("lstm", NormScheme(recurrent_norm=partial(RecurrentBatchNorm, momentum=0.3)))
+    cell = make("lstm", NormScheme(recurrent_norm=partial(BatchNorm.in_cell, momentum=0.3)))
     for seed in range(3):
         torch.manual_seed(seed)
         cell(torch.randn(T, N, INPUTS, dtype=torch.float64), tuple(torch.randn(2, N, UNITS, dtype=torch.float64)))

@@ -1,4 +1,4 @@
-"""The MLP and the deep one: blocks, parameters counted by hand, and where dropout stands."""
+"""The MLP and the deep one: blocks, parameters counted by hand, activations by name."""
 
 from __future__ import annotations
 
@@ -39,10 +39,8 @@ def test_blocks_and_logits(network_of, batch_of):
     model = network_of("none", "mlp")
     assert [name for name, _ in blocks(model)] == ["hidden1", "hidden2", "output"]
     x = batch_of(3)[0]
-    logits = model(x)
-    assert logits.shape == (3, 5)
     w = [block.linear for _, block in blocks(model)]
-    torch.testing.assert_close(logits, w[2](w[1](w[0](x.reshape(3, 64)).relu()).relu()))
+    torch.testing.assert_close(model(x), w[2](w[1](w[0](x.reshape(3, 64)).relu()).relu()))
 
 
 def test_no_hidden_layer_is_logistic_regression():
@@ -54,40 +52,23 @@ def test_no_hidden_layer_is_logistic_regression():
 @pytest.mark.parametrize("normalize", [True, False])
 def test_normalize_output(normalize):
     scheme = NormScheme(norm=BatchNorm, reparametrize=weight_norm)
-    model = MLP(scheme, (1, 4, 4), 3, hidden=[5], normalize_output=normalize)
-    assert (model.output.norm is not None) == normalize
-    assert hasattr(model.output.linear, "parametrizations") == normalize
-    assert (model.output.linear.bias is None) == normalize
-    assert model.output.activation is None
+    output = MLP(scheme, (1, 4, 4), 3, hidden=[5], normalize_output=normalize).output
+    assert (output.norm is not None) == hasattr(output.linear, "parametrizations") == normalize
+    assert (output.linear.bias is None) == normalize
+    assert output.activation is None
 
 
-@pytest.mark.parametrize(
-    ("name", "activation"),
-    [
-        ("relu", nn.ReLU()), ("sigmoid", nn.Sigmoid()), ("tanh", nn.Tanh()), ("leaky_relu", nn.LeakyReLU(0.1)),
-        ("elu", nn.ELU()), ("gelu", nn.GELU()), ("selu", nn.SELU()),
-    ],
-)  # fmt: skip
-def test_activations(name, activation):
-    model = MLP(NormScheme(), (1, 4, 4), 3, hidden=[5], activation=name)
-    x = torch.randn(6, 1, 4, 4)
-    assert torch.equal(model.hidden1(x.flatten(1)), activation(model.hidden1.linear(x.flatten(1))))
-
-
-def test_an_unknown_activation_is_named_with_the_others():
-    with pytest.raises(ValueError, match=r"model.activation is one of relu, .*: got bogus"):
-        MLP(NormScheme(), (1, 4, 4), 3, hidden=[5], activation="bogus")
-
-
-def test_the_schemes_activation_comes_first(network_of):
-    model = network_of("selu", "mlp", activation="tanh")
+def test_activations(network_of):
+    named = {"relu": nn.ReLU(), "sigmoid": nn.Sigmoid(), "tanh": nn.Tanh(), "leaky_relu": nn.LeakyReLU(0.1),
+             "elu": nn.ELU(), "gelu": nn.GELU(), "selu": nn.SELU()}  # fmt: skip
+    for name, activation in named.items():
+        model, x = MLP(NormScheme(), (1, 4, 4), 3, hidden=[5], activation=name), torch.randn(6, 16)
+        assert torch.equal(model.hidden1(x), activation(model.hidden1.linear(x)))
+    model = network_of("selu", "mlp", activation="tanh")  # the scheme's comes first
     assert {type(block.activation) for _, block in blocks(model)} == {nn.SELU, type(None)}
 
 
-# ---- the deep one
-
-
-@pytest.mark.parametrize("depth", [1, 8, 32])
+@pytest.mark.parametrize("depth", [1, 8])
 def test_the_deep_one_is_the_mlp_of_equal_layers(depth):
     deep = mlp_deep(NormScheme(norm=BatchNorm), (1, 4, 4), 3, depth=depth, width=5)
     assert [name for name, _ in blocks(deep)] == [f"hidden{i}" for i in range(1, depth + 1)] + ["output"]
@@ -96,9 +77,3 @@ def test_the_deep_one_is_the_mlp_of_equal_layers(depth):
     plain.load_state_dict(deep.state_dict())
     x = torch.randn(7, 1, 4, 4)
     assert torch.equal(deep(x), plain(x))
-
-
-@pytest.mark.parametrize(("option", "value"), [("depth", 0), ("width", 0), ("width", -3)])
-def test_a_size_below_one_is_refused(option, value):
-    with pytest.raises(ValueError, match=f"model.{option} must be 1 or more: got {value}"):
-        mlp_deep(NormScheme(), (1, 4, 4), 3, **{"depth": 2, "width": 4, option: value})

@@ -10,15 +10,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from normbench import seeding
-from normbench.data import prepare
-from normbench.data.synthetic import synthetic
 from normbench.errors import Unsupported
 from normbench.models import RNN, initialize
 from normbench.norms import NormScheme, blocks
-from normbench.training.loop import mini_batches, steps
+from normbench.training.loop import steps
 from normbench.training.optimizers import make_optimizer
-
-CELLS = pytest.mark.parametrize("cell", ["lstm", "gru", "tanh"])
 
 
 def rnn(shape: Any = (1, 4, 6), **options: Any) -> RNN:
@@ -122,15 +118,11 @@ def test_pooled_images_are_read_as_smaller_images(pool, sequence, batch_of):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"cell": "lstmm"}, "model.cell is one of lstm, gru, tanh: got lstmm"),
-        ({"sequence": "columns"}, "model.sequence is one of rows, pixels, permuted_pixels: got columns"),
-        ({"pool": 0}, "model.pool must be 1 or more: got 0"),
         ({"pool": 4}, "model.pool must divide both sides of the image: got 4 for 4x6"),
         ({"pool": 3}, "model.pool must divide both sides of the image: got 3 for 4x6"),
-        ({"initial_state_noise": -1}, "model.initial_state_noise must be 0 or more: got -1"),
     ],
 )
-def test_wrong_options_are_named(options, message):
+def test_a_pool_divides_both_sides(options, message):
     with pytest.raises(ValueError, match=message):
         rnn(**options)
 
@@ -154,25 +146,14 @@ def test_the_state_starts_as_noise_in_training_and_as_zero_in_evaluation(cell, c
     assert not any(state.any() for state in zero)
 
 
-def test_noise_is_on_by_default_for_every_scheme(norm_name, network_of, batch_of):
-    model = network_of(norm_name, "rnn")
-    assert model.initial_state_noise == 0.1
-    x = batch_of(4)[0]
-    assert not torch.equal(model(x), model(x))
-    model.eval()
-    assert torch.equal(model(x), model(x))
-
-
 # ---- training
 
 
-@CELLS
-@pytest.mark.parametrize("sequence", ["rows", "permuted_pixels"])
+@pytest.mark.parametrize(("cell", "sequence"), [("gru", "rows"), ("tanh", "permuted_pixels")])
 def test_every_scheme_trains_in_every_cell_or_is_refused(norm_name, cell, sequence, network_of, batch_of, device):
     torch.manual_seed(0)
-    options = {"cell": cell, "sequence": sequence, "pool": 2, "units": 8}
     try:
-        model = network_of(norm_name, "rnn", **options).to(device)
+        model = network_of(norm_name, "rnn", cell=cell, sequence=sequence, pool=2, units=8).to(device)
         x, y = (tensor.to(device) for tensor in batch_of(8))
         loss = F.cross_entropy(model(x), y)
     except Unsupported:
@@ -189,38 +170,26 @@ def test_every_scheme_trains_in_every_cell_or_is_refused(norm_name, cell, sequen
         torch.testing.assert_close(model(x[:1])[0], model(x)[0], rtol=1e-4, atol=1e-5)
 
 
-def largest_gradient(scheme: NormScheme, noise: float, total: int) -> tuple[float, float]:
-    """Largest gradient norm of `total` steps on 28 rows of which the first five are blank, and the last loss."""
+def gradients(scheme: NormScheme, noise: float, total: int) -> tuple[list[float], float]:
+    """Gradient norms of `total` updates on eight rows of which the first five are blank, and the last loss."""
     torch.manual_seed(0)
-    data = prepare(synthetic(None, examples=1000), name="synthetic", validation=100)
-    model = RNN(scheme, data.shape, 10, units=32, initial_state_noise=noise)
+    labels = torch.arange(600) % 5
+    images = torch.randn(5, 1, 8, 8)[labels] + 0.5 * torch.randn(600, 1, 8, 8)
+    images[:, :, :5] = -0.42  # what a black pixel of MNIST becomes
+    model = RNN(scheme, (1, 8, 8), 5, units=16, initial_state_noise=noise)
     initialize(model, scheme, "auto", lambda name: seeding.generator(0, "weights", name))
-
-    class Blank:
-        def __len__(self) -> int:
-            return len(data.train)
-
-        def batch(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            x, y = data.train.batch(positions)
-            x[:, :, :5] = -0.42  # what a black pixel of MNIST becomes
-            return x, y
-
-    batches = mini_batches(Blank(), 32, lambda epoch: seeding.order(0, epoch, len(data.train)), 0, total)
-    optimizer = make_optimizer("adam", model, lr=0.001)
-    norms = []
-    for step in steps(model, batches, optimizer):
+    batches = [(images[part], labels[part]) for part in torch.randint(600, (total, 32))]
+    norms, loss = [], 0.0
+    for step in steps(model, batches, make_optimizer("adam", model, lr=0.003)):
         if step.loss is not None:
-            norms.append(torch.stack([p.grad.norm() for p in model.parameters()]).norm())
-    assert step.loss is not None
-    return torch.stack(norms).max().item(), step.loss.item()
+            norms.append(torch.stack([p.grad.norm() for p in model.parameters()]).norm().item())
+            loss = step.loss.item()
+    return norms, loss
 
 
-def test_batch_norms_gradient_explodes_on_blank_rows_without_noise(scheme_of):
+def test_noise_keeps_batch_norms_gradient_small_on_blank_rows(scheme_of):
     # Blank rows leave every state alike: the variance is 0, and each step back through time multiplies by 1/sqrt(eps).
-    assert largest_gradient(scheme_of("batch"), noise=0.0, total=3)[0] > 1000  # 3e5 measured
-
-
-def test_noise_keeps_batch_norms_gradient_small(scheme_of):
-    largest, loss = largest_gradient(scheme_of("batch"), noise=0.1, total=400)
-    assert largest < 100  # 2.1 measured
-    assert loss < 1.5  # and it learns: chance is 2.3, 0.5 measured
+    assert max(gradients(scheme_of("batch"), noise=0.0, total=3)[0]) > 1000
+    norms, loss = gradients(scheme_of("batch"), noise=0.1, total=80)
+    assert max(norms) < 100
+    assert loss < 1.0  # and it learns: chance is 1.6
