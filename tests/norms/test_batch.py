@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 import pytest
 import torch
-from formulas import EXACT, SHAPES, axes, per_channel, randomize
+from formulas import EXACT, SHAPES, axes, one_step, randomize
 from torch import Tensor, nn
 
 from normbench.errors import Unsupported
 from normbench.norms import BatchNorm, MeanOnlyBatchNorm
+from normbench.norms.batch_renorm import BatchRenorm
+from normbench.norms.ghost_batch import GhostBatchNorm
+from normbench.norms.noisy_batch import NoisyBatchNorm
 
 FLOAT = {"rtol": 1e-5, "atol": 1e-6}  # float32: seven digits, two of them lost in variances and other rounding
 
@@ -61,10 +65,37 @@ def test_without_momentum_they_are_plain_averages_as_torchs(shape, device):
     torch.testing.assert_close(plain.running_var, wanted, **EXACT)
 
 
-@pytest.mark.parametrize(("kind", "who"), [(BatchNorm, "BatchNorm"), (MeanOnlyBatchNorm, "Mean-only batch norm")])
+SWITCHED_OFF = {
+    "ghost batch of all": lambda n: GhostBatchNorm(5, virtual=n, momentum=0.3),
+    "no corrections": lambda n: BatchRenorm(5, r_max=1.0, d_max=0.0, warmup_steps=0, momentum=0.3),
+    "corrections not begun": lambda n: BatchRenorm(5, warmup_steps=100, momentum=0.3),
+    "no noise": lambda n: NoisyBatchNorm(5, noise_mean=0, noise_scale=1, noise_spread=0, momentum=0.3),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", SWITCHED_OFF)
+def test_what_is_batch_norm_and_more_is_batch_norm_without_it(name, shape, device):
+    torch.manual_seed(0)
+    ours = randomize(SWITCHED_OFF[name](shape[0])).to(device, torch.float64)
+    batch = randomize(BatchNorm(5, momentum=0.3)).to(device, torch.float64)
+    for step in range(3):
+        x = (torch.randn(shape, dtype=torch.float64) * (step + 1) + 3 * step).to(device)
+        for a, b in zip(one_step(ours, x), one_step(batch, x), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(ours.eval()(x), batch.eval()(x), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("kind", "who"),
+    [(BatchNorm, "BatchNorm"), (MeanOnlyBatchNorm, "Mean-only batch norm"), (NoisyBatchNorm, "BatchNorm"),
+     (BatchRenorm, "Batch renormalization"), (partial(GhostBatchNorm, virtual=1), "Ghost batch norm")],
+)  # fmt: skip
 def test_one_value_per_feature_is_unsupported_in_training_alone(kind, who):
-    recurrent = kind.in_cell(4, 3, "hidden")
-    for norm, shape, t in ((kind(4), (1, 4), ()), (kind(4), (1, 4, 1, 1), ()), (recurrent, (1, 4), (0,))):
+    cases = [(kind(4), (1, 4), ()), (kind(4), (1, 4, 1, 1), ())]
+    if kind in (BatchNorm, MeanOnlyBatchNorm):
+        cases.append((kind.in_cell(4, 3, "hidden"), (1, 4), (0,)))
+    for norm, shape, t in cases:
         with pytest.raises(Unsupported, match=f"{who} needs two values per feature to train: got a batch of 1. Use "):
             norm(torch.randn(shape), *t)
         assert not norm.num_batches_tracked.any()  # refused before anything was touched
@@ -76,27 +107,6 @@ def test_a_batch_of_two_keeps_only_a_sign():
     y = BatchNorm(50, affine=False).double()(x)
     torch.testing.assert_close(y.abs(), 1 / (1 + 4e-5 / (x[0] - x[1]) ** 2).sqrt().expand(2, -1), **EXACT)
     assert torch.equal(y[0].sign(), (x[0] - x[1]).sign())
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-def test_mean_only_is_the_formula_over_several_steps_and_its_gradient_is_centred(shape, device):
-    torch.manual_seed(0)
-    norm = randomize(MeanOnlyBatchNorm(5, momentum=0.05)).to(device, torch.float64)
-    beta, running = norm.bias.detach().cpu(), torch.zeros(5, dtype=torch.float64)
-    for step in range(3):
-        x = torch.randn(shape, dtype=torch.float64) * (step + 1) + 3 * step
-        mean = x.sum(axes(x)) / (x.numel() // 5)
-        running = 0.95 * running + 0.05 * mean
-        wanted = x - per_channel(mean, x) + per_channel(beta, x)
-        torch.testing.assert_close(norm(x.to(device)).cpu(), wanted, **EXACT)
-        torch.testing.assert_close(norm.running_mean.cpu(), running, **EXACT)
-        assert norm.num_batches_tracked == step + 1
-    x, up = x.to(device).requires_grad_(), torch.randn(shape, dtype=torch.float64).to(device) + 2
-    norm(x).backward(up)
-    torch.testing.assert_close(x.grad, up - per_channel(up.mean(axes(up)), up), **EXACT)
-    torch.testing.assert_close(norm.bias.grad, up.sum(axes(up)), **EXACT)
-    assert set(norm.state_dict()) == {"bias", "running_mean", "num_batches_tracked"}
-    assert list(MeanOnlyBatchNorm(4, affine=False).parameters()) == []
 
 
 # ---- inside recurrent cells
@@ -173,6 +183,7 @@ def test_recurrent_gamma_starts_at_a_tenth_and_acts_at_every_step():
     still = BatchNorm.in_cell(4, 3, "state", affine=False)
     assert still.bias is None
     assert not still.weight.requires_grad
+    assert set(MeanOnlyBatchNorm(4).state_dict()) == {"bias", "running_mean", "num_batches_tracked"}
     assert list(MeanOnlyBatchNorm.in_cell(4, 3, "hidden").parameters()) == []  # the cell adds the one bias
     assert MeanOnlyBatchNorm.in_cell(4, 3, "state") is None
 

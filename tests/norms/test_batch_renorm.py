@@ -1,30 +1,14 @@
-"""Batch renormalization against batch norm, against evaluation, and against its formula, in float64."""
+"""Batch renormalization against evaluation, and against its formula, in float64."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from formulas import assert_same, axes, one_step, per_channel, randomize
+from formulas import assert_same, axes, per_channel, randomize
 
-from normbench.errors import Unsupported
-from normbench.norms import BatchNorm
 from normbench.norms.batch_renorm import BatchRenorm
 
 SHAPES = [(6, 5), (2, 5), (4, 5, 3, 2)]
-SMALL = {"rtol": 1e-10, "atol": 1e-10}
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("options", [{"r_max": 1.0, "d_max": 0.0, "warmup_steps": 0}, {"warmup_steps": 100}])
-def test_is_batch_norm_without_room_for_corrections_and_before_they_start(shape, options, device):
-    torch.manual_seed(0)
-    ours = randomize(BatchRenorm(5, momentum=0.3, **options)).to(device, torch.float64)
-    batch = randomize(BatchNorm(5, momentum=0.3)).to(device, torch.float64)
-    for step in range(3):
-        x = (torch.randn(shape, dtype=torch.float64) * (step + 1) + 3 * step).to(device)
-        for a, b in zip(one_step(ours, x), one_step(batch, x), strict=True):
-            torch.testing.assert_close(a, b, **SMALL)
-    torch.testing.assert_close(ours.eval()(x), batch.eval()(x), **SMALL)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -34,7 +18,7 @@ def test_without_limits_training_gives_what_evaluation_gives(shape, device):
     for _ in range(3):
         x = (torch.randn(shape, dtype=torch.float64) * 3 + 2).to(device)
         wanted = norm.eval()(x)  # with the averages before this batch
-        torch.testing.assert_close(norm.train()(x), wanted, **SMALL)
+        torch.testing.assert_close(norm.train()(x), wanted, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -67,8 +51,3 @@ def test_limits_grow_as_in_the_paper():
         assert [limit.item() for limit in norm.limits()] == pytest.approx([r_max, d_max])
     norm = BatchRenorm(2, warmup_steps=0)
     assert [limit.item() for limit in norm.limits()] == [3, 5]
-
-
-def test_one_value_per_feature_is_unsupported():
-    with pytest.raises(Unsupported, match="needs two values per feature to train: got a batch of 1"):
-        BatchRenorm(5)(torch.randn(1, 5))

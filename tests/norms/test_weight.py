@@ -149,7 +149,7 @@ def test_plain_and_normalised_weights_start_as_the_same_function(network_of, bat
     torch.testing.assert_close(models[0](images), models[1](images), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["none", "weight", "weight_mean_only"])
+@pytest.mark.parametrize("name", ["none", "weight_mean_only"])
 def test_the_start_leaves_everything_else_as_it_was(name, network_of, batch_of, device):
     model = network_of(name, "rnn", dropout=0.5).to(device)
     images = batch_of(50)[0].to(device)
