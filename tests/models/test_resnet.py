@@ -77,18 +77,18 @@ def test_what_an_addition_shows_is_what_goes_on(network_of, batch_of):
     assert torch.equal(shown["activation"], after)
 
 
-def test_both_activations_of_a_block_are_the_schemes():
-    for scheme, kind in ((NormScheme(activation=nn.SELU), nn.SELU), (NormScheme(), nn.Tanh)):
-        block = ResNet(scheme, (1, 8, 8), 3, width=0.25, activation="tanh").stage1block1
+def test_both_activations_of_a_block_are_the_schemes_and_do_not_change_what_was_shown():
+    for scheme, kind in (
+        (NormScheme(activation=lambda: nn.ReLU(inplace=True)), nn.ReLU),
+        (NormScheme(activation=nn.SELU), nn.SELU),
+        (NormScheme(), nn.Tanh),
+    ):
+        model, shown = ResNet(scheme, (1, 8, 8), 3, width=0.25, activation="tanh"), {}
+        block = model.stage1block1
         assert type(block.conv1.activation) is type(block.sum.activation) is kind
-
-
-def test_an_activation_in_place_does_not_change_what_was_seen():
-    model = ResNet(NormScheme(activation=lambda: nn.ReLU(inplace=True)), (1, 8, 8), 3, width=0.25)
-    shown = {}
-    model.stage1block1.sum.observer = shown.__setitem__
-    model(torch.randn(4, 1, 8, 8))
-    assert (shown["linear"] < 0).any()
+        block.sum.observer = shown.__setitem__
+        model(torch.randn(4, 1, 8, 8))
+        assert (shown["linear"] < 0).any()
 
 
 def test_a_norm_after_the_activation_stays_before_the_addition_at_the_end_of_a_branch():
