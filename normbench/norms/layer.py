@@ -170,7 +170,8 @@ class InstanceNorm(ExampleNorm):
 class DynamicTanh(ExampleNorm):
     """y = gamma tanh(alpha x) + beta, value by value; alpha is one number for the layer, gamma and beta per feature.
 
-    There are no statistics of any kind: nothing is averaged, so the bias of the layer before is not useless here: it moves x within the tanh.
+    There are no statistics of any kind. Nothing is averaged, so the bias of the layer before is not useless here: it
+    moves x within the tanh.
 
     Args:
         alpha: where alpha starts; it is learned, whatever `affine`.
