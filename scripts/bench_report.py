@@ -65,7 +65,7 @@ def build(folder: Path) -> None:
     from normbench.report.build import build
 
     start = time.perf_counter()
-    report = build(folder, jobs=None)
+    report = build(folder)
     seconds = time.perf_counter() - start
     page, files = report.page.stat().st_size, sum(path.stat().st_size for path in report.files)
     print(f"{len(report.content.groups.members):,} runs: {seconds:.1f} s, page {page / 1e6:.2f} MB, "

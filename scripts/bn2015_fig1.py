@@ -10,12 +10,15 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from normbench.analysis.groups import read
+from normbench.analysis.measured import rows
 from normbench.plots.drawing import look
-from normbench.plots.ribbons import Units, tracked_units
-from normbench.runs import load
+from normbench.plots.facets import entering
+from normbench.plots.ribbons import BAND, Units, tracked_units
+from normbench.runs import Run, load
 
 STEPS = np.array([4400, 5700, 7000, 8300, 11000, 15000, 19000, 24000, 29000, 37000, 42000, 48000])
 ACCURACY = {
@@ -38,9 +41,10 @@ BANDS = {  # percentiles 15, 50, 85 of one "typical" unit of the last hidden lay
 
 
 def main(folder: Path) -> None:
-    entries = {run.scheme: run for run in read(load(folder)).members if run.status == "complete"}
+    groups = read(load(folder))
+    entries = {groups.scheme_of(run): run for run in groups.members if run.status == "complete"}
     curves = {name: entries[name].epochs[["step", "validation_accuracy"]].to_numpy().T for name in ACCURACY}
-    units = {name: tracked_units(entries[name]) for name in ACCURACY}
+    units = {name: tracked_units(activations(entries[name])) for name in ACCURACY}
     assert all(units.values()), "a run has no rows of single units"
     report = folder / "report"
     report.mkdir(exist_ok=True)
@@ -48,6 +52,12 @@ def main(folder: Path) -> None:
     with look():
         picture(curves, units).savefig(report / "paper.png", dpi=110)  # type: ignore[arg-type]
     print(report / "paper.md")
+
+
+def activations(run: Run) -> pd.DataFrame:
+    """What enters each layer's activation, in bn_mode "probe"."""
+    found = rows(run, "activations", "step", "unit", *BAND)
+    return entering(found[found["bn_mode"] == "probe"].assign(run=run.name))
 
 
 def table(curves: dict[str, np.ndarray], units: dict[str, Units]) -> str:

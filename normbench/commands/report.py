@@ -60,7 +60,7 @@ def build(folder: Path, options: Options | None = None, only: Filter | None = No
     from normbench.config.options import question
 
     name = folder.resolve().name
-    built = report.build(folder, options, only, question(name), jobs=None, extra=answers(name))
+    built = report.build(folder, options, only, question(name), extra=answers(name))
     print_leaderboard(built.leaderboard, console.out)
     for words in [*built.content.answer, built.content.filtered]:
         if words and not words.startswith("SYNTHETIC"):  # which the leaderboard has said

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ _LOOK: Any = {
     "svg.hashsalt": "normbench",  # the same numbers make the same bytes
     "text.parse_math": False,  # a dollar sign in a name is a dollar sign
 }
+SMALLEST = 4.6  # inches: the width that a title needs
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Figure:
 
 @contextmanager
 def look() -> Iterator[None]:
-    """Draw as the report does, whatever the user's own matplotlibrc says, and leave no trace of it."""
+    """Draw as the report does, whatever the user's own settings of matplotlib are, and leave no trace of it."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_LOOK)
@@ -68,7 +70,7 @@ def look() -> Iterator[None]:
 
 def panels(rows: int, columns: int, width: float, height: float, **shared: Any) -> tuple[Canvas, list[list[Axes]]]:
     """An empty figure of `rows` x `columns` axes, each of `width` x `height` inches. No pyplot: nothing stays open."""
-    canvas = Canvas(figsize=(columns * width, rows * height))
+    canvas = Canvas(figsize=(max(SMALLEST, columns * width), rows * height))
     axes = canvas.subplots(rows, columns, squeeze=False, **shared)
     for ax in axes.flat:
         ax.locator_params(nbins=5)  # small panels: half the ticks say as much, in two thirds of the time
@@ -81,13 +83,7 @@ def grid(count: int, columns: int = 4) -> tuple[int, int]:
     return rows, math.ceil(count / rows)
 
 
-def say(ax: Axes, words: str) -> None:
-    """Words in the place of a panel that has no data."""
-    ax.axis("off")
-    ax.text(0.5, 0.5, words, transform=ax.transAxes, ha="center", va="center", fontsize=8)
-
-
-def threads(ax: Axes, lines: Sequence[tuple[Any, Any]], color: str, width: float = 0.5, alpha: float = 0.45) -> None:
+def segments(ax: Axes, lines: Sequence[tuple[Any, Any]], color: str, width: float = 0.5, alpha: float = 0.45) -> None:
     """Thin lines (x, y), drawn as one with gaps: a study has thousands of them, and each costs time and bytes."""
     parts = [[np.append(np.asarray(part, dtype=float), np.nan) for part in line] for line in lines]
     if parts:
@@ -95,16 +91,12 @@ def threads(ax: Axes, lines: Sequence[tuple[Any, Any]], color: str, width: float
         ax.plot(x, y, color=color, linewidth=width, alpha=alpha)
 
 
-def legend(canvas: Canvas, styles: dict[str, Style], extra: Sequence[Line2D] = (), marks: bool = True) -> None:
-    """One entry per scheme above the panels."""
-    handles = [
-        Line2D([], [], **(style.drawn if marks else style.drawn | {"marker": ""}), label=name)
-        for name, style in styles.items()
-    ]
-    width = canvas.get_figwidth()
-    longest = max((len(str(handle.get_label())) for handle in [*handles, *extra]), default=1)
-    columns = max(1, min(len(handles) + len(extra), int(width / (0.6 + 0.075 * longest))))
-    canvas.legend(handles=[*handles, *extra], loc="outside upper center", ncols=columns, handlelength=3)
+def legend(canvas: Canvas, styles: dict[str, Style], extra: Sequence[Line2D] = ()) -> None:
+    """One entry per scheme above the panels, and `extra`."""
+    handles = [*(Line2D([], [], **style.drawn, label=name) for name, style in styles.items()), *extra]
+    longest = max((len(str(handle.get_label())) for handle in handles), default=1)
+    columns = max(1, min(len(handles), int(canvas.get_figwidth() / (0.6 + 0.075 * longest))))
+    canvas.legend(handles=handles, loc="outside upper center", ncols=columns, handlelength=3)
 
 
 def log_ticks(low: float, high: float) -> list[float]:
@@ -121,44 +113,66 @@ def log_ticks(low: float, high: float) -> list[float]:
     return inside
 
 
-def plain_ticks(axis: Axis) -> None:
-    """Let a logarithmic axis read 0.1, 0.3, 1, as formulas are not set here."""
-    low, high = axis.get_view_interval()
-    if low <= 0:  # there is nothing on the axis
-        return
-    axis.set_major_locator(FixedLocator(log_ticks(low, high)))
+def ticks(axis: Axis, places: Sequence[float]) -> None:
+    """Ticks at these places alone, that read 0.1, 0.3, 1: formulas are not set here."""
+    axis.set_major_locator(FixedLocator(places))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_locator(NullLocator())
 
 
-def symlog_axis(ax: Axes, axis: str, values: Iterable[float]) -> str:
-    """Make the axis "x" or "y" logarithmic beyond 2, where an excursion would flatten all else; words for the caption.
+def plain_ticks(axis: Axis) -> None:
+    """`ticks` for a logarithmic axis."""
+    low, high = axis.get_view_interval()
+    if low > 0:  # otherwise there is nothing on the axis
+        ticks(axis, log_ticks(low, high))
+
+
+def symlog_axis(ax: Axes, axis: str, values: Iterable[float], linear: float = 2.0) -> bool:
+    """Make the axis "x" or "y" logarithmic beyond `linear` where an excursion would flatten all else; was it made so?
 
     A unit without spread at the start, such as in a network of tiny weights, moves by hundreds of standard deviations.
     """
-    known = np.asarray(list(values), dtype=float)
+    known = np.abs(np.asarray(list(values), dtype=float))
     known = known[np.isfinite(known)]
-    if not len(known) or known.max() < max(20 * float(np.median(known)), 10):
-        return ""
-    getattr(ax, f"set_{axis}scale")("symlog", linthresh=2)
-    ticks = [tick for tick in (0.0, 1.0, 10.0, 100.0, 1e3, 1e4, 1e5, 1e6) if tick <= 2 * known.max()]
-    scaled: Axis = getattr(ax, f"{axis}axis")
-    scaled.set_major_locator(FixedLocator(ticks))
-    scaled.set_minor_locator(NullLocator())
-    scaled.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    return "Axes that reach far are linear up to 2, logarithmic beyond."
+    if not len(known) or known.max() < max(20 * float(np.median(known)), 5 * linear):
+        return False
+    getattr(ax, f"set_{axis}scale")("symlog", linthresh=linear)
+    positive = [tick for tick in (1.0, 10.0, 100.0, 1e3, 1e4, 1e5, 1e6) if tick <= 2 * known.max()]
+    ticks(getattr(ax, f"{axis}axis"), [*(-tick for tick in positive[::-1]), 0.0, *positive])
+    return True
 
 
-def finish(name: str, title: str, caption: str, canvas: Canvas, synthetic: bool) -> Figure:
-    """Save `canvas` as SVG, PNG and PDF, without the time of day: the same runs give the same bytes."""
+def finish(name: str, title: str, caption: str, canvas: Canvas, synthetic: bool, line: str = "") -> Figure:
+    """Save `canvas` as SVG, PNG and PDF, without the time of day: the same runs give the same bytes.
+
+    Args:
+        line: below the title, in the picture: model, data, setting and how many seeds.
+    """
+    _head(canvas, title, line)
     if synthetic:
         canvas.text(0.995, 0.006, "synthetic data", ha="right", va="bottom", fontsize=8, color="#B00020")
-    ConstrainedLayoutEngine().execute(canvas)  # once, not for each of the three: it takes longer than to save them
     svg, png, pdf = io.BytesIO(), io.BytesIO(), io.BytesIO()
     canvas.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
     canvas.savefig(png, format="png", dpi=110, metadata={"Software": None})
     canvas.savefig(pdf, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
     return Figure(name, title, caption, _smaller_svg(svg.getvalue()), _smaller_png(png.getvalue()), pdf.getvalue())
+
+
+def _head(canvas: Canvas, title: str, line: str) -> None:
+    """Make room above the panels for the title and the line below it, and lay out the rest."""
+    width, height = canvas.get_size_inches()
+    titles, lines = (textwrap.wrap(words, int(width * signs)) for words, signs in ((title, 11.5), (line, 14.5)))
+    head = 0.1 + 0.17 * len(titles) + 0.15 * len(lines)
+    canvas.set_size_inches(width, height + head)
+    top = height / (height + head)
+    left, above = 0.06 / width, 1 - 0.05 / (height + head)
+    canvas.text(left, above, "\n".join(titles), fontsize=10, fontweight="bold", va="top")
+    below = above - 0.17 * len(titles) / (height + head)
+    canvas.text(left, below, "\n".join(lines), fontsize=8, color="#555555", va="top")
+    # once, not for each of the three files: it takes longer than to save them
+    ConstrainedLayoutEngine(rect=(0, 0, 1, top)).execute(canvas)
+    for entries in canvas.legends:
+        entries.set_bbox_to_anchor((0, 0, 1, top), canvas.transFigure)
 
 
 def _smaller_svg(svg: bytes) -> bytes:
@@ -168,13 +182,7 @@ def _smaller_svg(svg: bytes) -> bytes:
     svg = re.sub(rb"(?<![\d.])[1-9]\d*\.\d{2,}", lambda number: b"%.1f" % float(number[0]), svg)  # below 1: a factor
     svg = re.sub(rb'(?<= d=")[^"QC]*(?=")', lambda path: path[0].replace(b"L ", b""), svg)  # M 1 2 3 4: a line anyway
     svg = re.sub(rb"\s*\n\s*", b" ", svg).replace(b" stroke-dashoffset: 0;", b"")
-    svg = re.sub(rb"(?<=\d)\.0(?=[ \"])", b"", re.sub(rb">\s+<", b"><", svg))
-    # marks in a row that look the same: their style once
-    return re.sub(rb'<use [^>]*?( style="[^"]*")/>(?:<use [^>]*?\1/>)+', _style_once, svg) + b"\n"
-
-
-def _style_once(marks: re.Match[bytes]) -> bytes:
-    return b"<g" + marks[1] + b">" + marks[0].replace(marks[1], b"") + b"</g>"
+    return re.sub(rb"(?<=\d)\.0(?=[ \"])", b"", re.sub(rb">\s+<", b"><", svg)) + b"\n"
 
 
 def _smaller_png(png: bytes) -> bytes:
@@ -190,7 +198,6 @@ def plural(count: int, word: str) -> str:
     return f"{count} {word}{'' if count == 1 else 's'}"
 
 
-def omitted(shown: int, items: Iterable[object], what: str) -> str:
+def omitted(shown: int, total: int, what: str) -> str:
     """A sentence for a caption where there is more than fits."""
-    total = len(list(items))
     return "" if total <= shown else f"Only {shown} of {total} {what} are drawn; the tables have them all."

@@ -1,65 +1,87 @@
-"""The list of figures. A new one is a module with `draw(groups) -> list[Figure]` and one line here."""
+"""The list of a report's figures. A new one is a function `(view) -> Drawn | None`, None without data, and a line here.
+
+Most make a tidy frame of a table and let `facets` draw it; those with a form of their own have a module of their own.
+"""
 
 from __future__ import annotations
 
-import gc
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import ModuleType
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 from normbench.analysis.groups import Groups
-from normbench.plots import (
-    along_option,
-    batch_noise,
-    batch_sizes,
-    cost,
-    depth,
-    forest,
-    landscape,
-    learning_curves,
-    lr_batch,
-    lr_sensitivity,
-    ribbons,
-    running_statistics,
-    shift,
-    time_steps,
-    train_test_shift,
-)
-from normbench.plots.drawing import Figure, look
+from normbench.plots import cost, forest, inside, maps, results, ribbons
+from normbench.plots.drawing import Figure, finish, look
+from normbench.plots.view import Drawn, View
+
+
+@dataclass(frozen=True)
+class Spec:
+    """`missing` says why there is no such figure and what would supply it; without it nothing is said."""
+
+    name: str
+    title: str
+    draw: Callable[[View], Drawn | None]
+    missing: str = ""
+
 
 # In the page's order: what comes out of training and what it costs, then why.
-FIGURES: tuple[ModuleType, ...] = (
-    learning_curves, batch_sizes, along_option, lr_sensitivity, lr_batch, forest, cost,
-    ribbons, shift, train_test_shift, batch_noise, running_statistics, depth, landscape, time_steps,
+FIGURES: tuple[Spec, ...] = (
+    Spec("batch_sizes", "Test error against batch size", partial(results.along, option="batch_size"),
+         "all runs of a setting have the same batch size."),
+    Spec("along_option", "Test error against what was varied", partial(results.along_others, place=0),
+         "besides scheme, lr and batch size, nothing was varied."),
+    Spec("along_option_2", "Test error against what else was varied", partial(results.along_others, place=1)),
+    Spec("learning_curves", "Learning curves", results.learning_curves,
+         "no run has evaluated its validation set twice (option evaluations)."),
+    Spec("lr_sensitivity", "Validation error against the learning rate", results.lr_sensitivity,
+         "all runs of a setting have the same learning rate. Sweep it: normbench run -m lr=0.01,0.1,1"),
+    Spec("lr_batch", "Learning rate and batch size together", maps.draw,
+         "it takes runs at two learning rates and two batch sizes or more (of the same setting)."),
+    Spec("forest", "Paired differences in test accuracy", forest.draw,
+         "no scheme has a complete run with the setting and seed of one of the reference."),
+    Spec("cost", "Cost: time per update, memory, error for the time spent", cost.draw,
+         "no run is complete, or none says how long it trained."),
+    Spec("ribbons", "Distribution of each layer over training", ribbons.draw,
+         "no finished run has percentiles of its layers. The instrument activations supplies them."),
+    Spec("ribbons_unit", "The input of one typical unit over training", ribbons.draw_unit),
+    Spec("shift", "Internal covariate shift: how far each layer's values have moved since the start", inside.shift,
+         "no complete run has measured it. The instrument shift supplies it."),
+    Spec("train_test_shift", "Two shifts: internal, over training, and between training and test images",
+         inside.train_test_shift, "no complete run has measured it. The instrument train_test_shift supplies it."),
+    Spec("train_test_accuracy", "Accuracy on corrupted images", inside.train_test_accuracy),
+    Spec("batch_noise", "How much mini-batches differ", inside.batch_noise,
+         "it takes runs at two batch sizes or more, measured by the instrument batch_noise."),
+    Spec("running_statistics", "Error of the running statistics", inside.running_statistics,
+         "no complete run of a scheme with running statistics has measured them. The instrument statistics does."),
+    Spec("inference_statistics", "Validation error by the statistics of inference", inside.inference_statistics),
+    Spec("depth", "Gradients and silent units by depth", inside.depth,
+         "the instruments gradients and units supply it (instruments=standard)."),
+    Spec("landscape", "The loss along the gradient", inside.landscape,
+         "the instrument landscape supplies it (instruments=full)."),
+    Spec("time_steps", "Along the sequence", inside.time_steps,
+         "no complete run is of a recurrent network (model=rnn) with the instrument time_steps."),
 )  # fmt: skip
 
 
-def draw_all(groups: Groups, against: tuple[str, float] = ("none", 0.5), part: slice = slice(None)) -> list[Figure]:
+def draw_all(groups: Groups, against: tuple[str, float] = ("none", 0.5)) -> list[Figure]:
     """Every figure; in place of one that fails, a note: a study of hours must not lose its tables to a picture.
 
     Args:
         against: the scheme that others are compared with, and the margin of equivalence in points.
     """
-    figures = []
-    with look(), _no_garbage_collection():
-        for module in FIGURES[part]:
+    view, figures = View(groups, against), []
+    with look():
+        for spec in FIGURES:
             try:
-                figures += module.draw(groups, *against) if module is forest else module.draw(groups)
+                if drawn := spec.draw(view):
+                    made = (drawn.caption, drawn.canvas, groups.synthetic, drawn.line)
+                    figures.append(finish(spec.name, spec.title, *made))
+                elif spec.missing:
+                    figures.append(Figure(spec.name, spec.title, f"Not drawn: {spec.missing}"))
             except Exception as error:
-                logging.getLogger(__name__).exception("%s could not be drawn", module.NAME)
+                logging.getLogger(__name__).exception("%s could not be drawn", spec.name)
                 why = f"Could not be drawn: {type(error).__name__}: {error}"
-                figures.append(Figure(module.NAME, module.TITLE, why))
+                figures.append(Figure(spec.name, spec.title, why))
     return figures
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """A figure is made of a million objects, and looking for cycles among them takes a sixth of the time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

@@ -40,7 +40,6 @@ def build(
     options: Options | None = None,
     only: Filter | None = None,
     question: str = "",
-    jobs: int | None = 1,
     extra: Callable[[Groups], Extra] | None = None,
 ) -> Report:
     """Write `report/` into a study's folder: page, tables, figures. The same runs give the same bytes.
@@ -49,7 +48,6 @@ def build(
         options: of the statistics; left out, the usual ones.
         only: the runs with one of these values for each key alone, {"norm": ["batch"]}; the report says so.
         question: that the study answers, for the head of the page.
-        jobs: processes that draw the figures of a study of many runs; None: one per core.
         extra: tables, figures and sentences of others, which come first; not where `only` leaves a part of the runs.
 
     Raises:
@@ -60,7 +58,7 @@ def build(
     from normbench.report.page import render
 
     folder = Path(folder)
-    content = compile_content(folder, options or Options(), only or {}, question, jobs, extra)
+    content = compile_content(folder, options or Options(), only or {}, question, extra)
     files = content.files()
     files["report.html"] = render(content).encode()  # last: whoever sees a new page finds what it links to
     written = write_files(folder / "report", files)
@@ -72,13 +70,12 @@ def compile_content(
     options: Options,
     only: Filter,
     question: str,
-    jobs: int | None,
     extra: Callable[[Groups], Extra] | None = None,
 ) -> Content:
     """Read, count, draw: everything but writing. Arguments and errors are those of `build`."""
     from normbench.analysis.reproduce import every_run
     from normbench.claims.report import Extra
-    from normbench.plots.side_by_side import drawing  # matplotlib takes half a second that tables alone don't need
+    from normbench.plots.figures import draw_all  # matplotlib takes half a second that tables alone don't need
     from normbench.report.content import Content
 
     everything = load(folder)
@@ -94,19 +91,18 @@ def compile_content(
             f"Filtered: {format_filter(only)}. {len(groups.members)} of the study's {len(list(everything))} runs."
         )
     first = extra(groups) if extra is not None and not only else Extra()
-    with drawing(groups, (reference, options.margin), jobs) as figures:
-        return Content(
-            board=leaderboard(groups),
-            tables=[*first.tables, *analysis.tables(groups, options)],
-            runs=every_run(groups),
-            question=next((str(q) for e in groups.members if (q := e.config.get("question"))), question),
-            answer=[*analysis.answer(groups, options), *first.answer],
-            differences=differences(groups),
-            filtered=filtered,
-            command=_command(folder, options, only),
-            unread={**groups.unreadable, **_strangers(folder)},
-            figures=[*first.figures, *figures()],  # last: drawn while the rest is counted
-        )
+    return Content(
+        board=leaderboard(groups),
+        tables=[*first.tables, *analysis.tables(groups, options)],
+        runs=every_run(groups),
+        question=next((str(q) for e in groups.members if (q := e.config.get("question"))), question),
+        answer=[*analysis.answer(groups, options), *first.answer],
+        differences=differences(groups),
+        filtered=filtered,
+        command=_command(folder, options, only),
+        unread={**groups.unreadable, **_strangers(folder)},
+        figures=[*first.figures, *draw_all(groups, (reference, options.margin))],
+    )
 
 
 def _command(folder: Path, options: Options, only: Filter) -> str:

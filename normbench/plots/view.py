@@ -1,0 +1,152 @@
+"""Which runs a figure shows, and their tables as one frame: schemes at their own best lr, where they differ most."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from normbench.analysis.best_lr import choices
+from normbench.analysis.groups import Groups, label, order
+from normbench.analysis.measured import rows
+from normbench.runs import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure as Canvas
+
+SCHEMES, PANELS = 8, 4  # that a figure shows at most
+OVER = ("complete", "diverged")
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """A study as figures see it.
+
+    Frames of runs have a row per run: those of `Groups.runs`, and `setting`: what was varied besides scheme, lr and
+    what the figure itself varies, in words.
+
+    Args:
+        against: the scheme that others are compared with, and the margin of equivalence in points.
+    """
+
+    groups: Groups
+    against: tuple[str, float] = ("none", 0.5)
+
+    @cached_property
+    def members(self) -> dict[str, Run]:
+        return {run.name: run for run in self.groups.members}
+
+    @cached_property
+    def every(self) -> pd.DataFrame:
+        """All runs but copies of one, with what was varied as it was typed: null is a value like others."""
+        import pandas as pd
+
+        runs = self.groups.runs.loc[[name for group in self.groups.groups for name in group.runs.index]]
+        typed = {
+            key: pd.Series([self.groups.configured[name].get(key) for name in runs.index], runs.index, dtype=object)
+            for key in self.groups.varying
+        }
+        return runs.assign(**typed)
+
+    @cached_property
+    def best(self) -> pd.DataFrame:
+        """The runs of each scheme at its own best lr, in each of the other settings (`Choice`)."""
+        shown = [choice.shown for by_scheme in choices(self.groups).values() for choice in by_scheme.values()]
+        return self.every.loc[[name for group in shown for name in group.runs.index]]
+
+    def panels(self, runs: pd.DataFrame, *over: str, most: int = PANELS) -> tuple[pd.DataFrame, int]:
+        """`runs` with the column `setting`, of the `most` settings in which schemes differ most; how many there are.
+
+        Args:
+            over: what the figure itself varies.
+        """
+        keys = [key for key in self.groups.varying if key not in ("lr", *over)]
+        words = [label(tuple(zip(keys, values, strict=True)), "") for values in runs[keys].to_numpy(dtype=object)]
+        runs = runs.assign(setting=words)
+        settings = list(dict.fromkeys(words))
+        kept = sorted(settings, key=lambda s: self._rank(runs[runs["setting"] == s], over), reverse=True)[:most]
+        return runs[runs["setting"].isin(kept)], len(settings)
+
+    def _rank(self, runs: pd.DataFrame, over: Sequence[str]) -> tuple[int, float, float]:
+        """More schemes first, then a greater distance between best and worst, then a lower accuracy of all."""
+        finished = runs[runs["validation_accuracy"].notna()]
+        means = finished.groupby(["scheme", *over], dropna=False)["validation_accuracy"].mean()
+        spread = float(np.ptp(means)) if len(means) else 0.0
+        return runs["scheme"].nunique(), round(spread, 6), -float(means.mean() if len(means) else 0.0)
+
+    def measured(
+        self, instrument: str, *numbers: str, words: Sequence[str] = (), over: Sequence[str] = (), statuses: Any = None
+    ) -> Shown | None:
+        """The runs with a table of `instrument`, in the setting where most schemes have one and differ most.
+
+        Args:
+            numbers: columns that are read as finite numbers or NaN.
+            words: other columns that the table needs.
+            over: settings that the figure itself shows.
+            statuses: of the runs; complete alone, unless it says otherwise.
+        """
+        import pandas as pd
+
+        statuses = statuses or ("complete",)
+        runs = self.best[self.best["status"].isin(statuses)]
+        needed = (*words, *numbers)
+        runs = runs[[has_columns(self.members[name], instrument, needed) for name in runs.index]]
+        if runs.empty:
+            return None
+        runs, settings = self.panels(runs, *over, most=1)
+        every = order(runs["scheme"])
+        runs = runs[runs["scheme"].isin(every[:SCHEMES])]
+        tables = [
+            rows(self.members[name], instrument, *numbers).assign(run=name, scheme=scheme, **{k: row[k] for k in over})
+            for name, scheme, (_, row) in zip(runs.index, runs["scheme"], runs.iterrows(), strict=True)
+        ]
+        table = pd.concat([t for t in tables if set(words) <= set(t.columns)] or tables[:1])
+        said = f"Of {settings} settings this is the one in which schemes differ most." if settings > 1 else ""
+        if len(every) > SCHEMES:
+            said += f" Only {SCHEMES} of {len(every)} schemes are drawn."
+        return Shown(runs, table, said.strip()) if len(table) else None
+
+    def line(self, runs: pd.DataFrame, *axes: str) -> str:
+        """Below a title: model, data, setting and n of these runs, without what the axes show."""
+        words = []
+        for key in dict.fromkeys(("model", "dataset", "optimizer", "lr", "batch_size", *self.groups.varying)):
+            values = runs[key].map(repr).unique() if key in runs and key not in axes else []
+            if len(values) == 1 and runs[key].iloc[0] is not None:
+                words.append(label(((key, runs[key].iloc[0]),)))
+            elif len(values) > 1 and key == "lr":
+                words.append("each scheme at its own best lr")
+        seeds = runs.groupby(["scheme", *self.groups.varying], dropna=False).size()
+        n = f"n = {seeds.min()}" if seeds.min() == seeds.max() else f"n = {seeds.min()} to {seeds.max()}"
+        return f"{', '.join(words)}; {n} {'seed' if seeds.max() == 1 else 'seeds'}"
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """A figure before it is saved; `line` stands below its title: model, data, setting, n."""
+
+    canvas: Canvas
+    line: str
+    caption: str
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """What a figure of an instrument shows: `runs`, their rows of its `table` with `run` and `scheme`, a sentence."""
+
+    runs: pd.DataFrame
+    table: pd.DataFrame
+    words: str
+
+
+def has_columns(run: Run, instrument: str, columns: Iterable[str]) -> bool:
+    """Whether the table of a run has rows and these columns, by its first bytes: most are not needed and long."""
+    try:
+        with (run.folder / "measured" / f"{instrument}.csv").open("rb") as file:
+            head, *rest = file.read(8192).split(b"\n")
+    except OSError:
+        return False
+    return len(rest) > 1 and set(columns) <= set(head.decode(errors="replace").split(","))
