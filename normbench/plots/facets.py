@@ -32,6 +32,8 @@ def facets(
     draw: Draw,
     schemes: Iterable[str],
     size: tuple[float, float] = (2.9, 2.2),
+    rows: Iterable[str] = (),
+    columns: Iterable[str] = (),
     log: Sequence[str] = (),
     extra: Sequence[Line2D] = (),
     **shared: Any,
@@ -41,6 +43,7 @@ def facets(
     Args:
         schemes: all of the study, so that each has the same look in all of its figures.
         size: of a panel, in inches.
+        rows, columns: their order; left out, that of the data.
         log: the rows with a logarithmic vertical axis.
         extra: entries of the legend besides the schemes.
         shared: `sharex`, `sharey` of `Figure.subplots`; a row shares its vertical axis, a column its horizontal one.
@@ -48,7 +51,8 @@ def facets(
     Returns:
         The canvas, and the axes that have data: (row, column) -> Axes.
     """
-    rows, columns = (list(dict.fromkeys(data[key])) for key in ("row", "column"))
+    rows = [row for row in rows or dict.fromkeys(data["row"]) if row in set(data["row"])]
+    columns = [column for column in columns or dict.fromkeys(data["column"]) if column in set(data["column"])]
     styles = palette(schemes)
     wide = max(size[0], min(6.5, 11 / len(columns)))
     canvas, axes = panels(len(rows), len(columns), wide, size[1], **{"sharex": "col", "sharey": "row", **shared})

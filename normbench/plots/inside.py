@@ -39,11 +39,11 @@ def shift(view: View) -> Drawn | None:
         return None
     every = layers_of(table)
     layers = evenly(every, LAYERS)
-    data = _by_layer(data, layers).assign(x=lambda d: d["step"])
+    data = data[data["layer"].isin(layers)].assign(column=lambda d: d["layer"], x=lambda d: d["step"])
     floors = table[table["since"] == "halves"].groupby(["layer", "step"])["w1_scaled_mean"].mean()
     halves = [Line2D([], [], color="#7F7F7F", linestyle=":", label="between two halves of the images")]
     extra = halves if len(floors) else []
-    canvas, axes = facets(data, lines, view.groups.schemes, (2.4, 1.8), extra=extra)
+    canvas, axes = facets(data, lines, view.groups.schemes, (2.4, 1.8), columns=layers, extra=extra)
     bent = False
     for row in SHIFTS.values():
         own = [ax for (of, _), ax in axes.items() if of == row]
@@ -125,8 +125,8 @@ def train_test_accuracy(view: View) -> Drawn | None:
     data = pd.concat(
         table[(table["corruption"] == name) | (table["severity"] == 0)].assign(column=name)
         for name in _corruptions(table)
-    ).sort_values("row", key=lambda row: row.map(list(kinds.values()).index), kind="stable")
-    canvas, axes = facets(data, points, view.groups.schemes, (1.9, 2.2))
+    )
+    canvas, axes = facets(data, points, view.groups.schemes, (1.9, 2.2), rows=kinds.values())
     for ax in axes.values():
         ax.set_xticks([0, *severities])
     canvas.supxlabel("severity of the corruption (0: uncorrupted)", fontsize=9)
@@ -152,10 +152,12 @@ def batch_noise(view: View) -> Drawn | None:
         return None
     every = layers_of(table)
     layers = evenly(every, LAYERS)
-    data = _by_layer(table.assign(row=table["lower"].map(lower), y=table["noise_mean"]), layers)
-    data = data.assign(x=np.log2(data["batch_size"].astype(float)))
+    data = table[table["layer"].isin(layers)]
+    data = data.assign(row=data["lower"].map(lower), column=data["layer"], y=data["noise_mean"],
+                       x=np.log2(data["batch_size"].astype(float)))  # fmt: skip
     law = Line2D([], [], **GREY, label="1 / sqrt(batch size)")
-    canvas, axes = facets(data, points, view.groups.schemes, (2.4, 2.2), list(lower.values()), [law])
+    canvas, axes = facets(data, points, view.groups.schemes, (2.4, 2.2), columns=layers,
+                          log=list(lower.values()), extra=[law])  # fmt: skip
     at = {size: float(np.log2(size)) for size in sizes}
     for ax in axes.values():
         ax.plot(list(at.values()), 1 / np.sqrt(sizes), **GREY)
@@ -187,7 +189,7 @@ def running_statistics(view: View) -> Drawn | None:
     if data.empty:
         return None
     data, at = _on_layers(data, layers_of(data))
-    canvas, axes = facets(data, points, view.groups.schemes, (3.0, 2.0), list(dict.fromkeys(data["row"])))
+    canvas, axes = facets(data, points, view.groups.schemes, (3.0, 2.0), log=list(dict.fromkeys(data["row"])))
     for ax in axes.values():
         name_places(ax, at)
     return _drawn(view, shown, canvas, [
@@ -211,7 +213,7 @@ def inference_statistics(view: View) -> Drawn | None:
     at = {kind: float(place) for place, kind in enumerate(KINDS)}
     data = data.assign(x=data["statistics"].map(at), column=data["row"], row="validation error (%)")
     draw = partial(points, join=False, possible=(0.01, 100.0))
-    canvas, axes = facets(data, draw, view.groups.schemes, (2.8, 2.8), ["validation error (%)"])
+    canvas, axes = facets(data, draw, view.groups.schemes, (2.8, 2.8), log=["validation error (%)"])
     for ax in axes.values():
         name_places(ax, at)
     return _drawn(view, shown, canvas, [
@@ -252,10 +254,9 @@ def depth(view: View) -> Drawn | None:
     data = pd.concat(parts) if parts else pd.DataFrame()
     if data.empty:
         return None
-    rows, columns = list(moments.values()), list(titles.values())
-    data = data.sort_values("column", key=lambda c: c.map(columns.index), kind="stable")
-    data, at = _on_layers(data.sort_values("row", key=lambda r: r.map(rows.index), kind="stable"), layers_of(data))
-    canvas, axes = facets(data, points, view.groups.schemes, (2.4, 2.1), sharey="col")
+    data, at = _on_layers(data, layers_of(data))
+    canvas, axes = facets(data, points, view.groups.schemes, (2.4, 2.1), rows=moments.values(),
+                          columns=titles.values(), sharey="col")  # fmt: skip
     for (_, column), ax in axes.items():
         name_places(ax, at)
         values = data[data["column"] == column]["y"]
@@ -291,7 +292,7 @@ def landscape(view: View) -> Drawn | None:
     parts = [absolute.assign(row=row, low=absolute[f"{band}_min"], high=absolute[f"{band}_max"],
                              y=absolute[f"{band}_max"]) for band, row in bands.items()]  # fmt: skip
     data = pd.concat([*parts, relative.assign(row=smooth, y=relative["lr_smoothness"])])
-    canvas, axes = facets(data, lines, view.groups.schemes, (1.9, 1.9), [*bands.values(), smooth])
+    canvas, axes = facets(data, lines, view.groups.schemes, (1.9, 1.9), log=[*bands.values(), smooth])
     _steps(canvas, axes, data)
     return _drawn(view, shown, canvas, [
         "At each snapshot, the mini-batch of the next update, in training mode. Bands, one for each seed on top of",
@@ -314,14 +315,13 @@ def time_steps(view: View) -> Drawn | None:
     every = layers_of(table)
     layers = evenly(every, 2)
     table = table[table["layer"].isin(layers)].sort_values("time", kind="stable")
-    tensors = [t for t in ("linear", "normalized", "activation") if t in set(table["tensor"])]
-    data = _columns(table, {"std": "standard deviation", "mean": "mean"})
+    numbers = {"std": "standard deviation", "mean": "mean"}
+    data = _columns(table, numbers).assign(column=lambda d: d["tensor"], x=lambda d: d["time"])
+    rows: list[str] = list(numbers.values())
     if len(every) > 1:
-        data["row"] = data["layer"] + ": " + data["row"]
-    data = data.assign(column=data["tensor"], x=data["time"])
-    data = data.sort_values("column", key=lambda c: c.map(tensors.index), kind="stable")
-    data = data.sort_values("row", kind="stable", ascending=False)
-    canvas, _ = facets(data, lines, view.groups.schemes, (3.0, 2.0))
+        data["row"], rows = data["layer"] + ": " + data["row"], [f"{layer}: {n}" for layer in layers for n in rows]
+    tensors = ("linear", "normalized", "activation")
+    canvas, _ = facets(data, lines, view.groups.schemes, (3.0, 2.0), rows=rows, columns=tensors)
     canvas.supxlabel("time step", fontsize=9)
     return _drawn(view, shown, canvas, [
         "Mean and standard deviation over images and units at each time step, after the last update; thin lines:",
@@ -342,12 +342,6 @@ def _columns(table: pd.DataFrame, numbers: Mapping[str, str], place: str = "row"
 
     parts = [table.assign(**{place: words, "y": table[number]}) for number, words in numbers.items()]
     return pd.concat(parts).dropna(subset="y")
-
-
-def _by_layer(data: pd.DataFrame, layers: list[str]) -> pd.DataFrame:
-    """A column of panels for each of these layers, in their order."""
-    kept = data[data["layer"].isin(layers)]
-    return kept.assign(column=kept["layer"]).sort_values("column", key=lambda c: c.map(layers.index), kind="stable")
 
 
 def _on_layers(data: pd.DataFrame, layers: list[str]) -> tuple[pd.DataFrame, dict[str, float]]:

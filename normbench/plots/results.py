@@ -99,7 +99,7 @@ def learning_curves(view: View) -> Drawn | None:
     diverged = int((shown["status"] == "diverged").sum())
     cross = [Line2D([], [], color="#555555", marker="x", linestyle="", label="diverged")] * bool(diverged)
     log = list(dict.fromkeys(data["row"]))
-    canvas, axes = facets(data, lines, view.groups.schemes, (2.9, 2.6), log, cross, sharex=False)
+    canvas, axes = facets(data, lines, view.groups.schemes, (2.9, 2.6), log=log, extra=cross, sharex=False)
     for (row, column), ax in axes.items():
         ax.set_xlim(left=0)
         ax.set_xlabel(column if one else row, fontsize=8)
@@ -153,7 +153,8 @@ def _draw(
     marks = [Line2D([], [], color="#555555", marker=FAILURES[s], linestyle="", label=s) for s in failures]
     draw = partial(points, join=join, possible=(FLOOR, 100.0))
     log = list(dict.fromkeys(data["row"]))
-    canvas, axes = facets(data, draw, view.groups.schemes, (3.0, 3.2 / len(log) ** 0.4), log, [*extra, *marks])
+    canvas, axes = facets(data, draw, view.groups.schemes, (3.0, 3.2 / len(log) ** 0.4), log=log,
+                          extra=[*extra, *marks])  # fmt: skip
     for (row, _), ax in axes.items():
         name_places(ax, at)
         values = data[data["row"] == row]["y"].dropna()

@@ -86,7 +86,7 @@ def test_every_claim_on_disk(path: Path) -> None:
     assert not claim.title.endswith(".")
     if claim.study:
         assert claim.study in choices("experiment")
-        assert claim.figure in {module.NAME for module in figures.FIGURES}
+        assert claim.figure in {spec.name for spec in figures.FIGURES}
     for check in claim.checks:
         for table in tables_in(check.metric):
             assert {table.column, *table.where} <= TABLES[table.value], "no such columns"
