@@ -25,6 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Verify the schemes that the words name, all if none. Returns 1 if a check failed. Raises UserError."""
+    import torch
+
     from normbench.config.options import choices
     from normbench.errors import ConfigError
     from normbench.experiment import build, expand
@@ -45,25 +47,14 @@ def run(options: argparse.Namespace) -> int:
             raise ConfigError(f"{name}: {error}") from error
     failed = any(result.passed is False for results in found.values() for result in results)
     if options.json:
-        print(json.dumps(_plain(found, failed), indent=1))
+        schemes = {name: [asdict(result) for result in results] for name, results in found.items()}
+        print(json.dumps({"torch": torch.__version__, "passed": not failed, "schemes": schemes}, indent=1))
     else:
-        _print(found)
+        _print(found, torch.__version__)
     return int(failed)
 
 
-def _plain(found: dict[str, list[Result]], failed: bool) -> dict[str, object]:
-    import torch
-
-    return {
-        "torch": torch.__version__,
-        "passed": not failed,
-        "schemes": {name: [asdict(result) for result in results] for name, results in found.items()},
-    }
-
-
-def _print(found: dict[str, list[Result]]) -> None:
-    import torch
-
+def _print(found: dict[str, list[Result]], torch: str) -> None:
     if len(found) > DETAILED:
         _print_matrix(found)
     else:
@@ -79,7 +70,7 @@ def _print(found: dict[str, list[Result]]) -> None:
     for name, r in wrong:
         error = "" if r.error is None else f" (error {r.error:.1e})"
         console.say(f"FAILED {name}, {r.place}, {r.check}: {r.note}{error}")
-    console.say(f"torch {torch.__version__}: {len(judged) - len(wrong)} of {len(judged)} checks passed")
+    console.say(f"torch {torch}: {len(judged) - len(wrong)} of {len(judged)} checks passed")
 
 
 def _print_matrix(found: dict[str, list[Result]]) -> None:

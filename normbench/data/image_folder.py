@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,7 +63,7 @@ def folder(
             )
     key = hashlib.sha256(repr((root, size, channels, "test" not in parts and test_share)).encode()).hexdigest()[:12]
     files = [file for tree in parts.values() for group in tree.values() for file in group]
-    stamp = repr([(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files])
+    stamp = repr([(str(file), *_size_and_time(file)) for file in files])
 
     def decode() -> Source:
         arrays = read_images(parts, root, size, channels)
@@ -78,6 +79,16 @@ def folder(
         return canonical("folder", tuple(parts["train"]), arrays["train"], arrays["test"], arrays.get("validation"))
 
     return cached(f"folder-{key}", data_dir, decode, stamp=hashlib.sha256(stamp.encode()).hexdigest())
+
+
+def _size_and_time(file: Path) -> tuple[int, int]:
+    try:
+        about = file.stat()
+    except OSError as error:
+        raise DataError(f"cannot read {file} ({error.strerror}). Put the image there, or take it away.") from error
+    if not stat.S_ISREG(about.st_mode):  # a pipe would be read for ever
+        raise DataError(f"{file} is named like an image and is no file. Take it away.")
+    return about.st_size, about.st_mtime_ns
 
 
 def list_images(part: Path) -> Tree:

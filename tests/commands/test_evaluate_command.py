@@ -19,6 +19,8 @@ import normbench
 from normbench.cli import main
 from normbench.commands.trained import load_trained
 from normbench.data import Corrupted
+from normbench.errors import Stopped, UserError
+from normbench.experiment import compose, execute
 from normbench.norms import exact_statistics, load_statistics, use_batch_statistics
 from normbench.runs import Run
 
@@ -189,7 +191,10 @@ def test_images_that_change_behind_a_run_are_noticed(
     image_tree(tmp_path / "mine", images, torch.arange(120) // 2 % 3, ("a", "b", "c"))
     words = ["dataset=folder", "dataset.path=mine", "dataset.validation=12", "model.hidden=[6]", "max_steps=3",
              "batch_size=8", "evaluations=1", "instruments=none", "device=cpu"]  # fmt: skip
-    folder = normbench.run([*words, "norm=batch"]).folder
+    folder, interrupted = normbench.run([*words, "norm=batch"]).folder, compose([*words, "norm=none"])
+    with pytest.raises(Stopped):
+        execute(interrupted, stop=lambda: True)
+    seen = [Run(one).record["data_checksum"] for one in (folder, interrupted.folder)]
     assert Run(folder).config["dataset"]["path"] == str(tmp_path / "mine")
     (tmp_path / "below").mkdir()
     monkeypatch.chdir(tmp_path / "below")
@@ -203,8 +208,11 @@ def test_images_that_change_behind_a_run_are_noticed(
         refused([*command, *words, "norm=batch"], f"the images have changed since {folder.name} was trained")
     for command in (["evaluate", str(folder)], ["fold", str(folder)], ["explain", "--run", str(folder)]):
         refused(command, f"the images have changed since {folder.name} was trained")
-    with pytest.raises(normbench.errors.UserError, match="the images have changed since"):
+    with pytest.raises(UserError, match="the images have changed since"):
         normbench.run([*words, "norm=batch"])
+    execute(interrupted)
+    assert "checkpoint is of other data" in capsys.readouterr().err
+    assert seen[0] == seen[1] != Run(interrupted.folder).record["data_checksum"], "it has started over"
     shutil.rmtree(tmp_path / "mine")
     assert main(["run", *words, "norm=batch"]) == 0, "a run that is over needs no images"
 

@@ -116,6 +116,8 @@ def test_colours_formats_and_files_that_are_no_images(tree):
         (lambda tree: save(tree / "train/dog/7.png", np.zeros((5, 7), np.uint8)),
          r"train/dog/7.png has 7x5 pixels, .*cat/0.png 6x5.\nType e.g. dataset.size=5"),
         (lambda tree: save(tree / "test/dog/1.png", np.zeros((5, 6), np.uint16)), "dog/1.png has more .I;16"),
+        (lambda tree: (tree / "test/eel/x.png").symlink_to("nowhere"), "cannot read .*test/eel/x.png"),
+        (lambda tree: os.mkfifo(tree / "test/eel/x.png"), "test/eel/x.png is named like an image and is no file"),
         (lambda tree: (tree / "test/fox").mkdir(), "every class needs an image: .*test/fox holds no .png"),
         (lambda tree: (tree / "test/eel").rename(tree / "test/fox"), "only one of them has eel, fox"),
         (lambda tree: [(tree / f"train/{name}").rename(tree / name) for name in ("dog", "eel")],
