@@ -29,7 +29,7 @@ from normbench.models import initialize
 from normbench.noise import Key, key_of, seed_noise
 from normbench.norms import NormScheme, blocks, uses_batch
 from normbench.norms.schemes import make_scheme
-from normbench.runs import SCHEMA_VERSION, Locked, Run, RunFolder, Unwritable, is_finished
+from normbench.runs import SCHEMA_VERSION, Damaged, Locked, Run, RunFolder, Unwritable, is_finished
 from normbench.training.callbacks import (
     Callback,
     Checkpoint,
@@ -115,7 +115,12 @@ def load_source(config: Mapping[str, Any], parts: Parts) -> Source:
 
 
 def _data_dir(config: Mapping[str, Any]) -> Path:
-    return Path(config["data_dir"]).expanduser() if config["data_dir"] else default_data_dir()
+    try:
+        return Path(config["data_dir"]).expanduser() if config["data_dir"] else default_data_dir()
+    except RuntimeError as error:  # ~nobody
+        raise ConfigError(
+            f"the folder of data sets can't be had: {error} Check data_dir and $NORMBENCH_DATA."
+        ) from error
 
 
 def require_same_data(run_configs: Iterable[RunConfig]) -> None:
@@ -139,7 +144,10 @@ def require_same_data(run_configs: Iterable[RunConfig]) -> None:
 
 def check_data(run: Run, checksum: str) -> None:
     """Raise ConfigError unless the images with this checksum are those that `run` was trained on."""
-    seen = run.record.get("data_checksum")
+    try:
+        seen = run.record.get("data_checksum")
+    except Damaged:  # which is said where its files are looked at
+        return
     if seen not in (None, checksum):
         raise ConfigError(
             f"the images have changed since {run.name} was trained (SHA-256 {checksum[:12]}..., then "
@@ -254,7 +262,7 @@ def execute(run_config: RunConfig, on_progress: OnProgress = lambda progress: No
         Stopped: `stop` said so.
         Exception: whatever went wrong in training; it is in `error.json`, too.
     """
-    if is_finished(run_config.folder):
+    if is_finished(run_config.folder, run_config.identity):
         require_same_data([run_config])
         return Run(run_config.folder)
     return train(prepare_run(run_config), on_progress, stop)
@@ -265,8 +273,8 @@ def train(ready: Prepared, on_progress: OnProgress = lambda progress: None, stop
     run_config = ready.run_config
     torch.set_num_threads(run_config.config["threads"])
     columns = {instrument.name: instrument.columns for instrument in ready.parts.instruments}
-    with RunFolder(run_config.folder, columns, ready.dataset.checksum) as folder:
-        if not is_finished(run_config.folder):  # another process may have finished it meanwhile
+    with RunFolder(run_config.folder, columns, ready.dataset.checksum, run_config.identity) as folder:
+        if not is_finished(run_config.folder, run_config.identity):  # another process may have finished it meanwhile
             try:
                 _train(ready, folder, on_progress, stop)
             except Stopped:
@@ -281,7 +289,9 @@ def train(ready: Prepared, on_progress: OnProgress = lambda progress: None, stop
 def _train(ready: Prepared, folder: RunFolder, on_progress: OnProgress, stop: Stop) -> None:
     config, parts, dataset, total = ready.run_config.config, ready.parts, ready.dataset, ready.total
     model = new_model(config, parts, dataset)
-    optimizer, update = optimizer_and_update(config, model, total)
+    shared = {name: config[name] for name in ("weight_decay", "momentum", "decay_norm_parameters")}
+    optimizer = make_optimizer(config["optimizer"], model, lr=first_lr(config), **shared)
+    update = Update(lr_by_step(config, total), config["clip_norm"], config["accumulate"])
     per_update = config["batch_size"] * config["accumulate"]
     log = Log(folder, total, per_update, len(dataset.train) // per_update, config["log_every"])
 
@@ -302,12 +312,14 @@ def _train(ready: Prepared, folder: RunFolder, on_progress: OnProgress, stop: St
 
     done = checkpoint.restore()
     if done is None:
-        folder.start(
-            record(ready.run_config)
-            | {"classes": list(dataset.classes), "total_steps": total, "executed": executed(config["device"])}
-        )
-        data_dependent_init(model, parts, dataset)
-    diverged = None
+        on = torch.cuda.get_device_name(config["device"]) if config["device"].startswith("cuda") else "cpu"
+        about = {"total_steps": total, "executed": {"device": on, "stack": None}}
+        folder.start(record(ready.run_config) | {"classes": list(dataset.classes), **about})
+        scheme, count = parts.scheme, min(parts.scheme.init_images, len(dataset.train))
+        if scheme.data_dependent_init is not None and count > 0:
+            places = torch.arange(count, device=dataset.train.images.device)
+            scheme.data_dependent_init(model, dataset.train.batch(places)[0])
+    diverged = test = None
     log.clock.start()
     for step in steps(model, batches(config, dataset, done or 0, total), optimizer, done or 0, update):
         if step.loss is None and done is not None:
@@ -318,6 +330,13 @@ def _train(ready: Prepared, folder: RunFolder, on_progress: OnProgress, stop: St
         except Diverged as error:
             diverged = error.step
             break
+    if diverged is None:
+        with log.clock.timed("evaluating"):
+            test = evaluate(dataset.test)
+        losses = [test[0], log.results.get("validation_loss", 0.0)]
+        weights_are_finite = all(parameter.isfinite().all() for parameter in model.parameters())
+        if not (weights_are_finite and all(map(math.isfinite, losses))):
+            diverged, test = step.index, None
 
     summary: dict[str, Any] = {
         "status": "complete" if diverged is None else "diverged",
@@ -332,10 +351,8 @@ def _train(ready: Prepared, folder: RunFolder, on_progress: OnProgress, stop: St
     }  # fmt: skip
     summary.update(log.results)
     remarks = [text] if (text := remark(model, config["batch_size"])) is not None else []
-    if diverged is None:
-        with log.clock.timed("evaluating"):
-            loss, accuracy = evaluate(dataset.test)
-        summary.update(test_loss=loss, test_accuracy=accuracy, at_chance=at_chance(accuracy, dataset))
+    if test is not None:
+        summary.update(test_loss=test[0], test_accuracy=test[1], at_chance=at_chance(test[1], dataset))
         remarks += ["too few test images to tell from chance"] if summary["at_chance"] is None else []
     if remarks:
         summary["remark"] = "; ".join(remarks)
@@ -359,23 +376,6 @@ def new_model(config: Mapping[str, Any], parts: Parts, dataset: Dataset) -> nn.M
     return model
 
 
-def data_dependent_init(model: nn.Module, parts: Parts, dataset: Dataset) -> None:
-    """Let the scheme set the network up from a first batch, where it does and is asked to."""
-    scheme, train = parts.scheme, dataset.train
-    if scheme.data_dependent_init is not None and scheme.init_images > 0:
-        count = min(scheme.init_images, len(train))
-        scheme.data_dependent_init(model, train.batch(torch.arange(count, device=train.images.device))[0])
-
-
-def optimizer_and_update(
-    config: Mapping[str, Any], model: nn.Module, total: int
-) -> tuple[torch.optim.Optimizer, Update]:
-    """How a run of `total` updates changes the weights."""
-    shared = {name: config[name] for name in ("weight_decay", "momentum", "decay_norm_parameters")}
-    optimizer = make_optimizer(config["optimizer"], model, lr=first_lr(config), **shared)
-    return optimizer, Update(lr_by_step(config, total), config["clip_norm"], config["accumulate"])
-
-
 def batches(config: Mapping[str, Any], dataset: Dataset, start: int, total: int) -> Iterator[Batch]:
     """The batches of the run's updates `start` to `total`, by its seed."""
     seed, train, device = config["seed"], dataset.train, torch.device(config["device"])
@@ -392,11 +392,6 @@ def batches(config: Mapping[str, Any], dataset: Dataset, start: int, total: int)
 
 
 # ---- what is written about it
-
-
-def executed(device: str) -> dict[str, Any]:
-    """How a run is executed: on what, and in a stack of how many runs (None: alone)."""
-    return {"device": torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu", "stack": None}
 
 
 def dataset_facts(dataset: Dataset) -> dict[str, Any]:
@@ -436,8 +431,8 @@ def finite(value: Any) -> Any:
 
 def record_failure(run_config: RunConfig, message: str, trace: str = "") -> None:
     """Give a run that left none its `error.json`: it was killed, or failed before its folder was made."""
-    with suppress(OSError, Locked, Unwritable), RunFolder(run_config.folder) as folder:
-        if is_finished(run_config.folder):
+    with suppress(OSError, Locked, Unwritable), RunFolder(run_config.folder, identity=run_config.identity) as folder:
+        if is_finished(run_config.folder, run_config.identity):
             return
         if not (run_config.folder / "config.yaml").exists():
             folder.start(record(run_config))
@@ -452,7 +447,8 @@ def forget(run_config: RunConfig) -> None:
 
 def record_unsupported(run_config: RunConfig, reason: str) -> None:
     """Give a run of a study that can't be run its folder, so that no table passes over it in silence."""
-    with suppress(Locked), RunFolder(run_config.folder) as folder:  # another sweep is writing the same
+    # Locked: another sweep is writing the same
+    with suppress(Locked), RunFolder(run_config.folder, identity=run_config.identity) as folder:
         folder.start(record(run_config))
         folder.finish({"status": "unsupported", "reason": reason})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,7 @@ def write_run(
         folder.start(record)
         if status == "unsupported":
             folder.finish({"status": status, "reason": "BatchNorm needs two values per feature to train."})
+            _remove_seal(path / "summary.json")
             return path
         for index, value in enumerate(curve):
             position = {"step": 10 * index, "samples": 1000 * index, "epoch": index / 50, "train_seconds": float(index)}
@@ -115,7 +117,13 @@ def write_run(
                 "measured": {"shift": {"hidden1": 0.5}},
             }
             folder.finish(numbers | (summary or {}))
+            _remove_seal(path / "summary.json")
     return path
+
+
+def _remove_seal(path: Path) -> None:
+    """Tests add tables to what was written, and change it: as in runs of before the seal, nothing is compared."""
+    path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "seal"}))
 
 
 @pytest.fixture(scope="session")

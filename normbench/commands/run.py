@@ -9,7 +9,7 @@ from normbench.commands import console
 from normbench.commands.list import options_help
 from normbench.config.run_config import RunConfig
 from normbench.errors import ConfigError, Stopped, Unsupported, UserError
-from normbench.runs import Locked, Run, Unwritable, is_finished, load, make_folder
+from normbench.runs import EVERYTHING, Locked, Run, Unwritable, is_finished, load, make_folder
 
 if TYPE_CHECKING:
     from normbench.config.compose import HydraSweep
@@ -49,7 +49,7 @@ def run_words(words: list[str]) -> int:
     from normbench.sweep.launcher import run_sweeper
 
     others = run_sweeper(found.launcher)
-    return _report(others[0], 0 if all(is_finished(one.folder) for one in others) else 1) if others else 0
+    return _report(others[0], 0 if all(is_finished(one.folder, one.identity) for one in others) else 1) if others else 0
 
 
 def prepare(run_config: RunConfig) -> Prepared:
@@ -66,12 +66,13 @@ def _single(run_config: RunConfig) -> int:
     from normbench.experiment import forget, require_same_data, train
     from normbench.sweep.runner import requests_to_stop
 
-    run, finished = Run(run_config.folder), is_finished(run_config.folder) and run_config.config["rerun"] != "all"
+    run, over = Run(run_config.folder), is_finished(run_config.folder, run_config.identity)
+    finished = over and run_config.config["rerun"] != "all"
     try:
         if not finished:
             ready = prepare(run_config)  # before anything is said: bad input gets its error and nothing else
             make_folder(run_config.folder)
-            if is_finished(run_config.folder):
+            if over:
                 forget(run_config)
             _print_settings(run_config)
             with console.run_progress() as on_progress, requests_to_stop() as signals:
@@ -99,10 +100,9 @@ def _sweep(run_configs: list[RunConfig], launcher: HydraSweep | None = None) -> 
     run_configs = shard(run_configs, run_configs[0].config["shard"])
     if not run_configs:
         raise ConfigError("this shard holds no run: the sweep has fewer runs than parts. Use fewer parts.")
-    # Whether a finished run's files are as they were is checked by the plan, once: it takes milliseconds a run.
     if launcher is None and not all((one.folder / "summary.json").exists() for one in run_configs):
         start_server()  # imports torch meanwhile
-    plan = make_plan(run_configs)
+    plan = make_plan(run_configs, depth=EVERYTHING)
     try:
         make_folder(run_configs[0].folder.parent)
     except Unwritable as error:

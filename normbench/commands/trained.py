@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from normbench.errors import UserError
-from normbench.runs import Run, Unreadable
+from normbench.runs import EVERYTHING, Damaged, Run
 
 if TYPE_CHECKING:
     from torch import nn
@@ -82,7 +82,8 @@ def require_complete(folder: Path) -> Run:
         raise UserError(f"a run's folder is needed, results/<study>/<run>: {folder} {found}.{hint}")
     try:
         status, _ = run.status, run.config
-    except (Unreadable, OSError) as error:
+        run.check_seal(EVERYTHING, run.record.get("identity"))
+    except (Damaged, OSError) as error:
         raise UserError(f"{folder} can't be read: {error}") from error
     if status != "complete":
         raise UserError(f"a run must be complete to have trained weights: {folder} is {status}.")

@@ -4,26 +4,26 @@
 built from these files on machines that have neither.
 """
 
-from normbench.files import write_atomically
-from normbench.runs.files import Damaged, Table
-from normbench.runs.read import FINISHED, Run, Unreadable, is_finished, last_step
+from normbench.runs.files import SCHEMA_VERSION, Damaged, Locked, Table
+from normbench.runs.read import EVERYTHING, FINISHED, SIZES, Run, damage, is_finished, last_step
 from normbench.runs.study import Study, load
-from normbench.runs.write import SCHEMA_VERSION, Locked, RunFolder, Unwritable, make_folder
+from normbench.runs.write import RunFolder, Unwritable, make_folder
 
 __all__ = [
+    "EVERYTHING",
     "FINISHED",
     "SCHEMA_VERSION",
+    "SIZES",
     "Damaged",
     "Locked",
     "Run",
     "RunFolder",
     "Study",
     "Table",
-    "Unreadable",
     "Unwritable",
+    "damage",
     "is_finished",
     "last_step",
     "load",
     "make_folder",
-    "write_atomically",
 ]

@@ -1,20 +1,32 @@
-"""A run's files: whole ones, replaced in one move, and tables, which only ever grow; how a change is noticed."""
+"""A run's files: its lock, its tables, which only ever grow, and how a change to a file is noticed."""
 
 from __future__ import annotations
 
 import csv
+import fcntl
 import hashlib
 import io
+import json
 import os
+import shutil
+import stat
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from normbench.files import write_atomically
+from normbench.files import open_file, read_bytes, write_atomically
+
+SCHEMA_VERSION = 3  # of the files in a run's folder and of the defaults that its identity leaves out
 
 
-class Damaged(Exception):
-    """A file of a run is not what was written; the run has to start over."""
+class Damaged(ValueError):
+    """A file of a run is not what the run wrote: changed, cut off, gone, or another run's."""
+
+
+class Locked(Exception):
+    """Another process is writing this run."""
 
 
 def seal(data: bytes) -> bytes:
@@ -23,29 +35,99 @@ def seal(data: bytes) -> bytes:
 
 
 def unseal(data: bytes, name: str) -> bytes:
-    """The inverse of `seal`. Raises `Damaged` unless every byte is as it was written."""
+    """The inverse of `seal`. Raises Damaged unless every byte is as it was written."""
     head, newline, rest = data.partition(b"\n")
     if not newline or head != b"sha256 " + hashlib.sha256(rest).hexdigest().encode():
         raise Damaged(f"{name} is damaged")
     return rest
 
 
-def digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of each file that says what a run was and found: its config, tables and final weights."""
+def sha256(path: Path) -> str:
+    """Of a file's bytes. Raises OSError."""
+    with open_file(path, most=2**40) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_seals(folder: Path) -> dict[str, dict[str, Any]]:
+    """Size and SHA-256 of each file that says what a run was and found: its config, tables and final weights."""
     paths = [folder / "config.yaml", *folder.glob("*.csv"), *folder.glob("measured/*.csv"), folder / "model.pt"]
-    found = {}
-    for path in sorted(path for path in paths if path.is_file()):
-        with path.open("rb") as file:
-            found[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
+    return {
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        for path in sorted(paths)
+        if path.is_file()
+    }
 
 
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return (
-        repr(float(value)) if isinstance(value, float) else str(value)
-    )  # repr: the shortest text that reads back the same
+def summary_digest(summary: Mapping[str, Any]) -> str:
+    """SHA-256 of everything in a summary but the digest itself, `summary["seal"]["sha256"]`."""
+    rest = {key: value for key, value in summary["seal"].items() if key != "sha256"}
+    return hashlib.sha256(json_text({**summary, "seal": rest})).hexdigest()
+
+
+def json_text(value: Any) -> bytes:
+    """The one way to write a value as JSON. Raises ValueError where there is a NaN."""
+    return json.dumps(value, sort_keys=True, allow_nan=False).encode()
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder, whatever stands there. Raises OSError."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        with suppress(NotADirectoryError):  # it would lie below a file
+            path.unlink(missing_ok=True)
+
+
+class Lock:
+    """A lock on a file, which the kernel releases if this process dies."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor: int | None = None
+
+    def acquire(self, seconds: float) -> None:
+        """Raises Locked where another process has it all that time, OSError where the file can't be opened."""
+        limit = time.monotonic() + seconds
+        while True:
+            with suppress(FileNotFoundError):
+                if not stat.S_ISREG(self.path.lstat().st_mode):
+                    remove(self.path)  # a link or a folder was never anybody's lock
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if self.is_ours():  # the file may have been replaced between the two calls
+                    return
+            except BlockingIOError:
+                if time.monotonic() > limit:
+                    self.release()
+                    raise Locked(f"{self.path.parent} is being written by another process") from None
+            self.release()
+            time.sleep(0.05)
+
+    def is_ours(self) -> bool:
+        """Is the file still the one that was locked? The folder may have been removed, and made anew by another."""
+        try:
+            return self._descriptor is not None and os.path.samestat(os.fstat(self._descriptor), self.path.lstat())
+        except FileNotFoundError:
+            return False
+
+    def release(self) -> None:
+        if self._descriptor is not None:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)  # also where a forked process still has the file open
+            os.close(self._descriptor)
+        self._descriptor = None
+
+
+def is_locked(path: Path) -> bool:
+    """Does another process, or this one, hold the lock `path`?"""
+    try:
+        with open_file(path) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # there is none, or it can't be opened
+        pass
+    return False
 
 
 class Table:
@@ -58,51 +140,40 @@ class Table:
 
     def __init__(self, path: Path, columns: Sequence[str], guard: Callable[[], None] = lambda: None) -> None:
         self.path, self.columns, self.guard = path, tuple(columns), guard
-        self._hash, self._length = hashlib.sha256(), 0
 
     def start(self) -> None:
         """Begin an empty table (header only), whatever was there."""
-        self._hash, self._length = hashlib.sha256(), 0
         self.guard()
-        write_atomically(self.path, b"")
-        self._append(self._encode([dict(zip(self.columns, self.columns, strict=True))]))
+        write_atomically(self.path, self._encode([dict(zip(self.columns, self.columns, strict=True))]))
 
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        data = self._encode(rows)
-        if data:
-            self._append(data)
+        if data := self._encode(rows):
+            self.guard()
+            with self.path.open("ab") as file:  # one write call: a kill leaves at most one torn line, at the end
+                file.write(data)
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs: length and SHA-256 of the table so far. The rows are on the disk before it returns."""
         with self.path.open("rb") as file:
             os.fsync(file.fileno())
-        return {"length": self._length, "sha256": self._hash.hexdigest()}
+            return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "length": file.tell()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Cut the file back to `state`. Raises `Damaged` if its beginning is no longer what was written then."""
+        """Cut the file back to `state`. Raises Damaged if its beginning is no longer what was written then."""
         self.guard()
         try:
-            data = self.path.read_bytes()[: state["length"]]
-        except FileNotFoundError:
-            data = b""
-        digest = hashlib.sha256(data)
-        if len(data) != state["length"] or digest.hexdigest() != state["sha256"]:
+            data = read_bytes(self.path)[: state["length"]]
+        except OSError as error:
+            raise Damaged(f"{self.path.name} can't be read: {error}") from error
+        if len(data) != state["length"] or hashlib.sha256(data).hexdigest() != state["sha256"]:
             raise Damaged(f"{self.path.name} is damaged")
         os.truncate(self.path, len(data))
-        self._hash, self._length = digest, len(data)
 
     def _encode(self, rows: Iterable[Mapping[str, Any]]) -> bytes:
         text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
+        writer = csv.DictWriter(text, self.columns, lineterminator="\n")
         for row in rows:
             if unknown := row.keys() - set(self.columns):
                 raise ValueError(f"{self.path.name} has no column {', '.join(sorted(unknown))}")
-            writer.writerow([_cell(row.get(name)) for name in self.columns])
+            writer.writerow(row)  # floats as the shortest text that reads back the same
         return text.getvalue().encode()
-
-    def _append(self, data: bytes) -> None:
-        self.guard()
-        with self.path.open("ab") as file:  # one write call: a kill leaves at most one torn line, at the end
-            file.write(data)
-        self._hash.update(data)
-        self._length += len(data)

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,22 +14,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from filelock import FileLock, Timeout
 
 from normbench.errors import ConfigError
-from normbench.runs.files import digests
-from normbench.runs.write import SCHEMA_VERSION
+from normbench.files import open_file, read_bytes
+from normbench.runs.files import SCHEMA_VERSION, Damaged, is_locked, sha256, summary_digest
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FINISHED = ("complete", "diverged", "unsupported")
-LARGEST = 2**30  # bytes of a file that is read: far above what a run writes
 NUMBERS = ("steps", "samples", "test_accuracy", "validation_accuracy")  # in the summary of every complete run
-
-
-class Unreadable(ValueError):
-    """A file of a run is not what a run writes: empty, cut off, or made by something else."""
+LONGEST = 2**20  # bytes of a YAML or JSON file that is read: a run writes some thousands
+MOST_VALUES = 100_000  # in config.yaml, written out: aliases of aliases are few bytes and many values
+SIZES, TABLES, EVERYTHING = range(3)  # how closely files are compared with what was written, see `Run.check_seal`
 
 
 @dataclass(frozen=True)
@@ -43,20 +41,24 @@ class Run:
 
     @cached_property
     def record(self) -> dict[str, Any]:
-        """Everything in `config.yaml`: choices, config, versions, machine. Raises Unreadable, OSError."""
+        """Everything in `config.yaml`: choices, config, versions, machine. Raises Damaged."""
         try:
-            record = yaml.load(read_bytes(self.folder / "config.yaml"), Loader=_LOADER)
-        except (yaml.YAMLError, ValueError) as error:  # ValueError: such as a date of February 30
-            raise Unreadable(f"config.yaml can't be read: {' '.join(str(error).split())}") from error
+            text = _read(self.folder / "config.yaml")
+        except (FileNotFoundError, NotADirectoryError):
+            raise Damaged("config.yaml is gone") from None
+        try:
+            record = yaml.load(text, Loader=_Loader)
+        except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: such as a date of February 30
+            raise Damaged(f"config.yaml can't be read: {' '.join(str(error).split())}") from error
         if not record:
-            raise Unreadable("config.yaml is empty")
-        if not isinstance(record, dict):
-            raise Unreadable("config.yaml is not that of a run")
+            raise Damaged("config.yaml is empty")
+        if not isinstance(record, dict) or not _is_small(record):
+            raise Damaged("config.yaml is not that of a run")
         return record
 
     @property
     def choices(self) -> dict[str, str]:
-        """Which option of each group: {"norm": "batch", "model": "mlp", ...}. Raises Unreadable, OSError."""
+        """Which option of each group: {"norm": "batch", "model": "mlp", ...}. Raises Damaged."""
         return self._part("choices")
 
     @property
@@ -79,10 +81,13 @@ class Run:
 
     @cached_property
     def summary(self) -> dict[str, Any]:
-        """The numbers of `summary.json`; empty while the run is not over. Raises Unreadable, OSError."""
+        """The numbers of `summary.json`; empty while the run is not over. Raises Damaged."""
         summary = _json(self.folder / "summary.json")
         if summary and summary.get("status") not in FINISHED:
-            raise Unreadable(f"summary.json has status {summary.get('status')}, not {', '.join(FINISHED)}")
+            raise Damaged(f"summary.json has status {summary.get('status')}, not {', '.join(FINISHED)}")
+        seal = summary.get("seal")
+        if isinstance(seal, dict) and "sha256" in seal and seal["sha256"] != summary_digest(summary):
+            raise Damaged("summary.json is damaged: it was changed after it was written")
         return summary
 
     @property
@@ -92,7 +97,7 @@ class Run:
             return self.summary["status"]
         if (self.folder / "error.json").exists():
             return "failed"
-        return "running" if _is_locked(self.folder / ".lock") else "interrupted"
+        return "running" if is_locked(self.folder / ".lock") else "interrupted"
 
     @property
     def error(self) -> str | None:
@@ -108,7 +113,7 @@ class Run:
     def _failure(self) -> dict[str, Any]:
         try:
             return _json(self.folder / "error.json")
-        except Unreadable as error:  # that the run failed is known all the same
+        except Damaged as error:  # that the run failed is known all the same
             return {"error": str(error)}
 
     @property
@@ -143,14 +148,13 @@ class Run:
         """`steps`, `epochs` or `measured/<instrument>`; empty where there is no file. Raises ValueError, OSError."""
         import pandas as pd
 
-        path = self.folder / f"{name}.csv"
-        if not path.exists() or not path.stat().st_size:  # an unsupported run has none
+        try:
+            data = read_bytes(self.folder / f"{name}.csv")
+        except FileNotFoundError:  # an unsupported run has none
             return pd.DataFrame()
-        data = read_bytes(path)
-        if not data.endswith(b"\n"):  # a kill leaves at most one torn line, the last
-            data = data[: data.rfind(b"\n") + 1]
+        data = data[: data.rfind(b"\n") + 1]  # a kill leaves at most one torn line, the last
         exact = {} if pd.__version__ >= "3.1" else {"float_precision": "round_trip"}  # from 3.1 on it always is
-        return pd.read_csv(io.BytesIO(data), **exact)
+        return pd.read_csv(io.BytesIO(data), **exact) if data else pd.DataFrame()
 
     @cached_property
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -158,58 +162,93 @@ class Run:
         return {}
 
     def check(self) -> None:
-        """Raises Unreadable or OSError unless this is a run of this version of normbench, with all that it needs."""
+        """Raises Damaged unless this is a run of this version of normbench, with all that tables and figures need."""
         if (version := self.record.get("schema_version")) != SCHEMA_VERSION:
-            raise Unreadable(f"schema_version is {version}, this normbench reads {SCHEMA_VERSION}")
+            raise Damaged(f"schema_version is {version}, this normbench reads {SCHEMA_VERSION}")
         if "seed" not in self.config:
-            raise Unreadable("config.yaml has no seed: it is cut off, or not that of a run")
+            raise Damaged("config.yaml has no seed: it is cut off, or not that of a run")
+        for key in ("seed", "lr", "batch_size"):
+            if key in self.config and not _is_number(self.config[key]):
+                raise Damaged(f"config.yaml has no number {key} but {str(self.config[key])[:40]}")
         if missing := {"norm", "model", "dataset"} - set(self.choices):
-            raise Unreadable(f"config.yaml has no choice of {', '.join(sorted(missing))}")
+            raise Damaged(f"config.yaml has no choice of {', '.join(sorted(missing))}")
         for key in NUMBERS if self.summary.get("status") == "complete" else ():
-            if not isinstance(self.summary.get(key), int | float):
-                raise Unreadable(f"summary.json has no number {key}, though the run is complete")
+            if not _is_number(self.summary.get(key)):
+                raise Damaged(f"summary.json has no number {key}, though the run is complete")
+            if key.endswith("accuracy") and not 0 <= self.summary[key] <= 1:
+                raise Damaged(f"summary.json has {key} {self.summary[key]}, which is not from 0 to 1")
+        if self.summary.get("identity") and self.summary["identity"] != self.record.get("identity"):
+            raise Damaged("config.yaml and summary.json are not of the same run")
+        self.check_seal(TABLES)
 
-    def altered(self) -> list[str]:
-        """The files that are no longer what they were when the run ended, by the seal in its summary."""
-        sealed = self.summary.get("seal") or {}
-        found = digests(self.folder) if sealed else {}  # not those that are gone: people remove weights
-        return [name for name in found if name in sealed and found[name] != sealed[name]]
+    def check_seal(self, depth: int = SIZES, identity: Mapping[str, Any] | None = None) -> None:
+        """Raises Damaged unless the files are those that were there when the run ended; a run that isn't over has no
+        seal. A file that came later is of no concern, and neither are weights that were removed.
+
+        This guards against accidents: whoever changes files on purpose can write a new seal.
+
+        Args:
+            depth: SIZES compares sizes; TABLES the SHA-256 of config and tables, too; EVERYTHING also of the weights.
+            identity: what the run must be; None or {}: anything.
+        """
+        if identity and self.summary and self.summary.get("identity", identity) != identity:
+            raise Damaged("summary.json is another run's")
+        sealed = (self.summary.get("seal") or {}).get("files") or {}
+        for name, written in sealed.items():
+            path = self.folder / name
+            try:
+                about = path.stat()
+                if not stat.S_ISREG(about.st_mode):
+                    raise Damaged(f"{name} is not a file")
+                if about.st_size != written["bytes"]:
+                    raise Damaged(f"{name} has {about.st_size:,} bytes, not {written['bytes']:,} as when the run ended")
+                hashed = depth == EVERYTHING or (depth == TABLES and name != "model.pt")
+                if hashed and sha256(path) != written["sha256"]:
+                    raise Damaged(f"{name} was changed after the run had ended")
+            except OSError as error:
+                if name != "model.pt":
+                    raise Damaged(f"{name} can't be read: {error.strerror or error}") from error
 
     def _part(self, name: str) -> dict[str, Any]:
         part = self.record.get(name)
         if not isinstance(part, dict):
-            raise Unreadable(f"config.yaml has no {name}: it is cut off, or not that of a run")
+            raise Damaged(f"config.yaml has no {name}: it is cut off, or not that of a run")
         return part
 
 
-def is_finished(folder: Path) -> bool:
-    """Is the run in `folder` over? Then it is not trained again.
+def damage(folder: Path, identity: Mapping[str, Any], depth: int = EVERYTHING) -> str:
+    """Why the run in `folder`, which seems to be over, must be done again; "" if it is sound, or not over.
 
     Raises:
-        ConfigError: another version of normbench wrote it, or a file of it was changed after it was over.
+        ConfigError: another version of normbench wrote it.
     """
     run = Run(folder)
     try:
-        version, altered = run.summary.get("schema_version", SCHEMA_VERSION), run.altered()
-    except ValueError as error:
-        raise ConfigError(f"{folder}/summary.json can't be read ({error}). Remove this folder.") from error
+        version = run.summary.get("schema_version", SCHEMA_VERSION)
+        run.check_seal(depth, identity)
+    except Damaged as error:
+        return str(error)
     if version != SCHEMA_VERSION:
         raise ConfigError(
             f"{folder} was written by another version of normbench (files of schema {version}, this one has "
             f"{SCHEMA_VERSION}), whose defaults may differ. Choose another study=..., or remove this folder."
         )
-    if altered:
-        raise ConfigError(
-            f"a finished run's files must be as they were written: in {folder}, {', '.join(altered)} was changed. "
-            "Remove this folder, and repeat the command to run it again."
-        )
-    return bool(run.summary)
+    return ""
+
+
+def is_finished(folder: Path, identity: Mapping[str, Any]) -> bool:
+    """Is this run over, and are its files as they were written? Then it is not trained again.
+
+    Raises:
+        ConfigError: another version of normbench wrote it.
+    """
+    return not damage(folder, identity) and bool(Run(folder).summary)
 
 
 def last_step(folder: Path) -> tuple[int, float]:
     """Step and mean training loss in the last whole row of steps.csv; (0, nan) if there is none yet."""
     try:
-        with (folder / "steps.csv").open("rb") as file:
+        with open_file(folder / "steps.csv") as file:
             file.seek(0, os.SEEK_END)
             file.seek(max(0, file.tell() - 400))  # a row has some 60 bytes
             row = file.read().rpartition(b"\n")[0].rpartition(b"\n")[2].decode().split(",")
@@ -229,38 +268,56 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return result
 
 
-def read_bytes(path: Path) -> bytes:
-    """A file of a run folder, which anyone may have written. Every file is read here. Raises Unreadable, OSError."""
-    with path.open("rb") as file:
-        data = file.read(LARGEST + 1)
-    if len(data) > LARGEST:
-        raise Unreadable(f"{path.name} has more than {LARGEST:,} bytes: it is not that of a run")
-    return data
+def _read(path: Path) -> bytes:
+    """A small file of a run folder, which anyone may have written. Raises Damaged, or FileNotFoundError."""
+    try:
+        return read_bytes(path, LONGEST)
+    except (FileNotFoundError, NotADirectoryError):
+        if path.is_symlink():
+            raise Damaged(f"{path.name} is a link to nowhere") from None
+        raise
+    except OSError as error:
+        raise Damaged(f"{path.name} can't be read: {error.strerror or error}") from error
 
 
 def _json(path: Path) -> dict[str, Any]:
-    """The object in a file; empty if there is none. Raises Unreadable, OSError."""
+    """The object in a file; empty if there is none. Raises Damaged."""
     try:
-        found = json.loads(read_bytes(path))
+        found = json.loads(_read(path), parse_constant=_refuse)
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except ValueError as error:  # neither JSON nor UTF-8
-        raise Unreadable(f"{path.name} is cut off or damaged: {error}") from error
+    except Damaged:
+        raise
+    except (ValueError, RecursionError) as error:  # neither JSON nor UTF-8
+        raise Damaged(f"{path.name} is cut off or damaged: {error}") from error
     if not isinstance(found, dict):
-        raise Unreadable(f"{path.name} is not that of a run")
+        raise Damaged(f"{path.name} is not that of a run")
     return found
 
 
-def _is_locked(path: Path) -> bool:
-    if not path.exists():
-        return False
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return True
-    lock.release()
-    return False
+def _refuse(constant: str) -> None:
+    raise ValueError(f"it holds {constant}, which is no number")
 
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml where PyYAML has it: ten times faster
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_small(tree: Any) -> bool:
+    """Has it, written out, at most MOST_VALUES values? A list may contain itself, or others many times over."""
+    waiting, seen = [tree], 0
+    while waiting and seen <= MOST_VALUES:
+        node = waiting.pop()
+        seen += 1
+        if isinstance(node, dict | list | tuple | set):
+            waiting.extend(node.values() if isinstance(node, dict) else node)
+    return not waiting
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # libyaml: ten times faster
+    """Plain values. A merge key, `<<`, multiplies what it refers to while it is read: no run writes one."""
+
+    def flatten_mapping(self, node: Any) -> None:
+        if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
+            raise yaml.constructor.ConstructorError(None, None, "a merge key is not that of a run", node.start_mark)
+        super().flatten_mapping(node)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from normbench.runs.read import Run, Unreadable, flat
+from normbench.runs.read import Damaged, Run, flat
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,8 +53,9 @@ class Study:
         if self.chosen is not None:
             yield from self.chosen
             return
-        for path in sorted(self.folder.glob("*/config.yaml")):
-            yield Run(path.parent)
+        for path in sorted(self.folder.iterdir()):
+            if any(os.path.lexists(path / name) for name in ("config.yaml", "summary.json")):
+                yield Run(path)
 
     @cached_property
     def _read(self) -> tuple[dict[str, Run], dict[str, str]]:
@@ -63,8 +65,8 @@ class Study:
                 run.check()
                 _ = run.values, run.status
                 found[run.name] = run
-            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-                name = "" if isinstance(error, Unreadable) else f"{type(error).__name__}: "
+            except Exception as error:  # whatever is wrong with one folder, the others are read
+                name = "" if isinstance(error, Damaged) else f"{type(error).__name__}: "
                 unreadable[run.name] = f"{name}{error}".splitlines()[0]
         return found, unreadable
 
@@ -109,7 +111,7 @@ class Study:
 
         rows = []
         for name, run in self.members.items():
-            numbers = flat({key: value for key, value in run.summary.items() if key not in ("status", "seal")})
+            numbers = flat({k: v for k, v in run.summary.items() if k not in ("status", "identity", "seal")})
             said = {"status": run.status, "reason": run.reason, "error": run.error}
             rows.append({"run": name, **run.values, **numbers, **said})
         first = dict.fromkeys(("run", "norm", *self.varied, *ALWAYS))
@@ -148,7 +150,7 @@ class Study:
 def load(folder: str | Path) -> Study:
     """Open a study, `results/<study>`. Raises FileNotFoundError where there are no runs."""
     folder = Path(folder)
-    if any(folder.glob("*/config.yaml")):
+    if folder.is_dir() and any(Study(folder)):
         return Study(folder)
     if (folder / "config.yaml").exists():
         raise FileNotFoundError(f"{folder} is a single run. Its study is the folder above: {folder.resolve().parent}")

@@ -35,7 +35,7 @@ def run_through_launcher(plan: Plan, view: View, sweep: HydraSweep) -> Outcome:
     if not todo:
         return outcome
     for item in plan.todo:
-        if item.status == AGAIN and is_finished(item.run_config.folder):
+        if item.status == AGAIN and is_finished(item.run_config.folder, item.run_config.identity):
             forget(item.run_config)
     begun, error = time.time(), "it was not run"
     with _watch_folders(todo, view):

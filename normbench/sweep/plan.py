@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from normbench.config.run_config import RunConfig, data_may_change
 from normbench.errors import ConfigError, Unsupported
-from normbench.runs import Run, is_finished, last_step
+from normbench.runs import SIZES, Run, damage, last_step
 from normbench.sweep.timing import Timings
 
 if TYPE_CHECKING:
@@ -30,11 +30,11 @@ class Item:
     """One run of a plan.
 
     Args:
-        status: done | resumes (from a checkpoint) | new | again (it failed, or `rerun` asks for it) | unsupported |
-            running (in another process).
+        status: done | resumes (from a checkpoint) | new | again (it failed, is damaged, or `rerun` asks for it) |
+            unsupported | running (in another process).
         steps: of the whole run.
         steps_behind: of these, those that a checkpoint saves it from doing again, as far as its tables show.
-        reason: why it is unsupported.
+        reason: why it is unsupported, or what is damaged.
         seconds: that it still takes; None where no earlier run tells.
         work: a measure of how long it takes, to begin with the longest.
     """
@@ -103,9 +103,13 @@ def jobs_of(run_config: RunConfig) -> int:
     return max(1, cores // threads)
 
 
-def make_plan(run_configs: Iterable[RunConfig], timings: Timings | None = None) -> Plan:
-    """Check every run. Raises ConfigError for the first one that nobody can have meant."""
-    items = [_in_folder(run_config) for run_config in run_configs]
+def make_plan(run_configs: Iterable[RunConfig], timings: Timings | None = None, depth: int = SIZES) -> Plan:
+    """Check every run. Raises ConfigError for the first one that nobody can have meant.
+
+    Args:
+        depth: how closely the files of finished runs are looked at, see `Run.check_seal`.
+    """
+    items = [_in_folder(run_config, depth) for run_config in run_configs]
     if own := [item.run_config for item in items if item.status == DONE and data_may_change(item.run_config.config)]:
         from normbench.experiment import require_same_data
 
@@ -149,11 +153,13 @@ def shard(run_configs: list[RunConfig], part: str | None) -> list[RunConfig]:
     return [one for one in run_configs if one.name in chosen]
 
 
-def _in_folder(run_config: RunConfig) -> Item:
+def _in_folder(run_config: RunConfig, depth: int) -> Item:
     """What the run's folder tells."""
     rerun, folder = run_config.config["rerun"], run_config.folder
+    if reason := damage(folder, run_config.identity, depth):
+        return Item(run_config, AGAIN, reason=reason)
     run = Run(folder)
-    if is_finished(folder):
+    if run.summary:
         again = rerun == "all" or (rerun == "diverged" and run.summary["status"] == "diverged")
         return Item(run_config, AGAIN if again else DONE, steps=run.summary.get("steps", 0))
     if not folder.exists():

@@ -113,7 +113,7 @@ class _Loop:
         if item.status == RUNNING:
             self.busy.append(item.run_config)
         else:
-            again = item.status == AGAIN and is_finished(item.run_config.folder)
+            again = item.status == AGAIN and is_finished(item.run_config.folder, item.run_config.identity)
             self.running.append(pool.start(item.run_config, again))
 
     def _wait(self) -> None:

@@ -94,14 +94,18 @@ def test_shards_are_parts(run_config: Callable[..., RunConfig]) -> None:
     assert shard(runs, None) == runs
 
 
-def test_results_of_another_version_are_refused(run_config: Callable[..., RunConfig]) -> None:
-    one = run_config("max_steps=5")
+def test_results_of_another_version_are_refused_and_damage_concerns_one_run(
+    run_config: Callable[..., RunConfig],
+) -> None:
+    one, other = run_config("max_steps=5"), run_config("max_steps=6")
     path = execute(one).folder / "summary.json"
-    path.write_text(path.read_text().replace('"schema_version": 3', '"schema_version": 1'))
-    with pytest.raises(ConfigError, match="another version of normbench"):
-        make_plan([one])
+    execute(other)
     path.write_text("{")
-    with pytest.raises(ConfigError, match="can't be read"):
+    items = make_plan([one, other]).items
+    assert [item.status for item in items] == ["again", "done"]
+    assert "summary.json is cut off or damaged" in items[0].reason
+    path.write_text('{"status": "complete", "schema_version": 1}')
+    with pytest.raises(ConfigError, match="another version of normbench"):
         make_plan([one])
 
 
