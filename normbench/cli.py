@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
 import sys
 from importlib import import_module
+from pathlib import Path
 from typing import NoReturn
 
 import normbench
@@ -57,8 +59,12 @@ def main(argv: list[str] | None = None) -> int:
     """Run a command. Returns 0, 1 if a run failed, 2 for bad input, 130 if interrupted."""
     words = sys.argv[1:] if argv is None else argv
     debug = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what the terminal's encoding lacks is a question mark
+            stream.reconfigure(errors="replace")
     _log_to_stderr()
     try:
+        _require_working_folder()
         return _command(words)
     except KeyboardInterrupt:
         print("normbench: interrupted; repeat the command to continue", file=sys.stderr)
@@ -110,6 +116,13 @@ def _command(words: list[str]) -> int:
     else:
         parser.print_help()
     return 0
+
+
+def _require_working_folder() -> None:
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise UserError("the working folder was removed. Change to one that exists.") from error
 
 
 def _parser(prog: str, about: str) -> Parser:

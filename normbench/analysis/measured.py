@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from normbench.analysis.groups import Group, Groups, Setting, label, order, without
+from normbench.files import open_file
 from normbench.runs import Run
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def has_rows(run: Run, instrument: str, *columns: str) -> bool:
     if run.status != "complete":
         return False
     try:
-        with (run.folder / "measured" / f"{instrument}.csv").open("rb") as file:
+        with open_file(run.folder / "measured" / f"{instrument}.csv") as file:
             head, *rest = file.read(8192).split(b"\n")
     except OSError:
         return False

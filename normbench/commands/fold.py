@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import io
 import json
 from dataclasses import asdict
@@ -84,6 +85,8 @@ def _write(folder: Path, folded: Any, program: bytes, facts: dict[str, Any]) -> 
 
     weights = io.BytesIO()
     torch.save(folded.state_dict(), weights)
+    of = {"model.pt": (folder / "model.pt").read_bytes(), "folded.pt": weights.getvalue(), "folded.pt2": program}
+    facts["sha256"] = {name: hashlib.sha256(data).hexdigest() for name, data in of.items()}
     contents = (weights.getvalue(), program, json.dumps(facts, indent=1).encode())
     try:
         for name, data in zip(WRITTEN, contents, strict=True):
@@ -93,7 +96,7 @@ def _write(folder: Path, folded: Any, program: bytes, facts: dict[str, Any]) -> 
     about = (
         "the weights, for the network of norm=none",
         'runs without normbench: torch.export.load("folded.pt2").module()',
-        "these numbers",
+        "these numbers, and the SHA-256 of the network that was folded",
     )
     for name, text in zip(WRITTEN, about, strict=True):
         console.say(f"{console.shortened(folder / name)}: {text}")

@@ -49,6 +49,8 @@ def _print(plan: Plan) -> None:
         console.say(f"... and {len(order) - LISTED} more (--json lists them all)")
     for reason, count in Counter(item.reason for item in plan.having("unsupported")).items():
         console.say(f"{count} unsupported: {reason}")
+    for item in [item for item in plan.having("again") if item.reason][:LISTED]:
+        console.say(f"damaged, will be done again: {item.run_config.name}: {item.reason}")
     counts = Counter(item.status for item in plan.items)
     console.say(", ".join(f"{count} {status}" for status, count in counts.items()))
     if todo:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import TYPE_CHECKING, Any
 
 from normbench.commands import console
@@ -81,6 +82,9 @@ def _single(run_config: RunConfig) -> int:
         raise UserError(str(error)) from error
     except Stopped as error:
         raise KeyboardInterrupt from error
+    except OSError as error:  # such as a full disk
+        console.err.print(f"normbench: the run stopped: {error}. Repeat the command to continue it.", soft_wrap=True)
+        return 1
     if finished:
         require_same_data([run_config])
         console.say("This run was finished before; nothing was trained. These are its results.")
@@ -126,8 +130,13 @@ def _report(run_config: RunConfig, code: int) -> int:
     if any(study.glob("*/summary.json")):
         try:
             build(study)
-        except OSError as error:  # a full disk: the runs are what matters
-            raise UserError(f"the runs are over, but the report can't be written: {error}.") from error
+        except Exception as error:  # such as a full disk: the runs are what matters
+            if os.environ.get("HYDRA_FULL_ERROR") == "1":
+                raise
+            why = " ".join(f"{type(error).__name__}: {error}".split())
+            again = f"normbench report {console.shortened(study)}"
+            console.err.print(f"the runs are over, but there is no report: {why}. Try: {again}", soft_wrap=True)
+            return max(code, 1)
     return code
 
 

@@ -8,7 +8,6 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
@@ -60,6 +59,7 @@ class _Status:
     def __init__(self, study: Study) -> None:
         self.study = study
         self.over: dict[Path, str] = {}
+        self.unreadable: dict[Path, str] = {}  # what is wrong with a folder
         self.records: dict[Path, dict[str, Any]] = {}
 
     def overview(self) -> tuple[RenderableType, bool]:
@@ -80,14 +80,15 @@ class _Status:
             "running": [(self._words(folder), self._progress(folder)) for folder in found["running"]],
             "interrupted": [(self._words(folder), self._progress(folder)) for folder in found["interrupted"]],
             "failed": [(self._words(folder), Run(folder).error) for folder in failed],
+            "unreadable": [(folder.name, self.unreadable[folder]) for folder in found["unreadable"]],
         }
         for name, rows in tables.items():
             if rows:
                 parts += [Text(""), make_table((name, ""), rows[:SHOWN], right=())]
             if len(rows) > SHOWN:
                 parts.append(Text(f"... and {len(rows) - SHOWN} more"))
-        if found["failed"] or found["interrupted"]:
-            advice = "Repeat the command that started them: it continues the interrupted, and tries the failed again."
+        if found["failed"] or found["interrupted"] or found["unreadable"]:
+            advice = "Repeat the command that started them: it continues the interrupted, and does the others again."
             parts += [Text(""), Text(advice)]
         return Group(*parts), bool(found["running"])
 
@@ -96,10 +97,12 @@ class _Status:
             return self.over[run.folder]
         try:
             status = run.status
-        except (OSError, ValueError, KeyError):
+            if status in FINISHED:
+                run.check_seal(identity=run.record.get("identity"))
+                self.over[run.folder] = status
+        except (OSError, ValueError) as error:
+            self.unreadable[run.folder] = str(error)
             return "unreadable"
-        if status in FINISHED:
-            self.over[run.folder] = status
         return status
 
     def _words(self, folder: Path) -> str:
@@ -114,7 +117,7 @@ class _Status:
 def _record(run: Run) -> dict[str, Any]:
     try:
         return run.record
-    except (OSError, ValueError, yaml.YAMLError):
+    except (OSError, ValueError):
         return {}
 
 

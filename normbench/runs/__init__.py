@@ -4,7 +4,7 @@
 built from these files on machines that have neither.
 """
 
-from normbench.runs.files import SCHEMA_VERSION, Damaged, Locked, Table
+from normbench.runs.files import SCHEMA_VERSION, Damaged, Locked, Table, is_locked
 from normbench.runs.read import EVERYTHING, FINISHED, SIZES, Run, damage, is_finished, last_step
 from normbench.runs.study import Study, load
 from normbench.runs.write import RunFolder, Unwritable, make_folder
@@ -23,6 +23,7 @@ __all__ = [
     "Unwritable",
     "damage",
     "is_finished",
+    "is_locked",
     "last_step",
     "load",
     "make_folder",

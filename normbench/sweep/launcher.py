@@ -20,8 +20,8 @@ from omegaconf import DictConfig
 from normbench.config.compose import HydraSweep
 from normbench.config.run_config import RunConfig
 from normbench.errors import ConfigError, Unsupported
-from normbench.runs import Run, is_finished
-from normbench.sweep.plan import AGAIN, RUNNING, Plan
+from normbench.runs import Run, is_finished, is_locked
+from normbench.sweep.plan import AGAIN, Plan
 from normbench.sweep.runner import Outcome, View, begin
 
 SECONDS = 1.0  # between looks at the folders
@@ -47,11 +47,10 @@ def run_through_launcher(plan: Plan, view: View, sweep: HydraSweep) -> Outcome:
                 raise ConfigError(f"the launcher failed: {message}") from cause
             error = f"its process died ({message})"
     for run_config in todo:
-        run = Run(run_config.folder)
-        if run.summary:
+        if is_finished(run_config.folder, run_config.identity):
             outcome.ran += 1
             continue
-        if run.status != "failed" and _was_written(run_config, begun):
+        if not (run_config.folder / "error.json").exists() and _was_written(run_config, begun):
             record_failure(run_config, error)
         outcome.failed[run_config.name] = text = Run(run_config.folder).error or error
         view.failed(run_config, text)
@@ -71,11 +70,10 @@ def _watch_folders(todo: list[RunConfig], view: View) -> Iterator[None]:
 
     def check() -> None:
         for run_config in list(waiting):
-            run = Run(run_config.folder)
-            if run.summary:
+            if is_finished(run_config.folder, run_config.identity):
                 waiting.remove(run_config)
-                view.finished(run)
-        view.update([one for one in waiting if one.folder.exists() and Run(one.folder).status == RUNNING], 0)
+                view.finished(Run(run_config.folder))
+        view.update([one for one in waiting if is_locked(one.folder / ".lock")], 0)
 
     def watch() -> None:
         while not ended.wait(SECONDS):

@@ -34,16 +34,17 @@ _context = multiprocessing.get_context("forkserver")
 
 def start_server() -> None:
     """Start the server, which imports torch in the background. Safe to repeat."""
-    # What is forked from it must not die of a Ctrl-C before it can say that it doesn't want to: the terminal sends it
-    # to every process.
+    # What is forked from it must not die of a Ctrl-C, or of a terminal that is closed, before it can say that it
+    # doesn't want to: the terminal sends it to every process.
     if threading.current_thread() is not threading.main_thread():
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)}
     try:
         _context.set_forkserver_preload(["normbench.experiment", "torch._dynamo"])
         forkserver.ensure_running()
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @dataclass(eq=False)
@@ -118,7 +119,8 @@ def wait_for(workers: list[Worker], seconds: float) -> None:
 def _work(run_config: RunConfig, again: bool, outbox: Connection) -> None:
     """In the process of a run."""
     stopping = threading.Event()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the sweep, which gets it too, decides
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the sweep, which gets it too, decides
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     threading.Thread(target=_die_with_parent, daemon=True).start()
     log = logging.getLogger("normbench")

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Protocol
 
 from normbench.config.run_config import RunConfig
-from normbench.runs import Run, is_finished
+from normbench.runs import Run, is_finished, is_locked
 from normbench.sweep import pool
 from normbench.sweep.plan import AGAIN, DONE, RESUMES, RUNNING, UNSUPPORTED, Item, Plan
 from normbench.sweep.pool import Worker
@@ -68,7 +68,7 @@ def begin(plan: Plan, view: View) -> Outcome:
 @contextmanager
 def requests_to_stop() -> Iterator[list[int]]:
     """Collects SIGINT, SIGTERM and SIGHUP that come meanwhile: once means stop soon and lose nothing. The second of
-    them raises KeyboardInterrupt at once."""
+    them raises KeyboardInterrupt at once. A signal that is ignored, as SIGHUP is under nohup, stays ignored."""
     received: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -79,7 +79,9 @@ def requests_to_stop() -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():  # signals come to the main thread alone
         yield received
         return
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    wanted = [number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+              if signal.getsignal(number) != signal.SIG_IGN]  # fmt: skip
+    before = {number: signal.signal(number, note) for number in wanted}
     try:
         yield received
     finally:
@@ -139,9 +141,9 @@ class _Loop:
         run_config = worker.run_config
         if worker.result == pool.BUSY:
             self.busy.append(run_config)
-        elif worker.result == pool.FINISHED and (run := Run(run_config.folder)).summary:
+        elif worker.result == pool.FINISHED and is_finished(run_config.folder, run_config.identity):
             self.outcome.ran += 1
-            self.view.finished(run)
+            self.view.finished(Run(run_config.folder))
         elif worker.result != pool.STOPPED:
             error = worker.error or "its folder was removed after it had finished"
             record_failure(run_config, error, worker.traceback)
@@ -151,12 +153,11 @@ class _Loop:
     def _check_busy(self) -> None:
         """A run that another process has left is finished, or ours to continue."""
         for run_config in list(self.busy):
-            run = Run(run_config.folder)
-            if run.status != RUNNING:
+            if not is_locked(run_config.folder / ".lock"):
                 self.busy.remove(run_config)
-                if run.summary:
+                if is_finished(run_config.folder, run_config.identity):
                     self.outcome.by_others += 1
-                    self.view.finished(run)
+                    self.view.finished(Run(run_config.folder))
                 else:
                     self.queue.append(Item(run_config, RESUMES))
 
