@@ -4,9 +4,12 @@ kill-worker     SIGKILL to the process of a run
 kill-sweep      SIGKILL to the sweep itself; its other processes must be gone within seconds
 interrupt       SIGINT to all of its processes, as a terminal sends it; it must end with 130
 interrupt-twice the same, and again
+terminate       SIGTERM to the sweep, as a scheduler sends it; it must end with 130
 fill-disk       no space left (a small tmpfs; left out where it can't be mounted: needs root)
 delete          the folder of a run in progress is removed
+damage          a byte of a finished run's file is flipped
 second-sweep    the same command, at the same time
+report          a report and a status, at the same time
 
 Whatever came of it, the command is repeated until it ends with 0. Then all tables and weights must equal those of an
 undisturbed sweep, bit for bit (times aside), and there must be no folder more or less.
@@ -32,9 +35,10 @@ from pathlib import Path
 
 WORDS = ["dataset=synthetic", "dataset.size=8", "dataset.examples=600", "dataset.validation=100", "device=cpu"]
 WORDS += ["norm=none,batch,weight_mean_only", "seed=0,1", "batch_size=8", "max_steps=1500", "model.hidden=[16,16]"]
-WORDS += ["checkpoint_seconds=0.1", "evaluations=20", "jobs=2", "study=s", "model.dropout=0.1"]
+WORDS += ["checkpoint_seconds=0.1", "evaluations=20", "jobs=2", "study=s", "model.dropout=0.1", "instruments=quick"]
 CELLS = 6
-KINDS = ("kill-worker", "kill-sweep", "interrupt", "interrupt-twice", "fill-disk", "delete", "second-sweep")
+KINDS = ("kill-worker", "kill-sweep", "interrupt", "interrupt-twice", "terminate", "fill-disk", "delete", "damage",
+         "second-sweep", "report")  # fmt: skip
 TIMES = {"train_seconds", "training_ms", "evaluating_ms", "measuring_ms"}
 PATIENCE = 600.0  # seconds that a sweep may take to end: the machine may be busy
 
@@ -44,10 +48,14 @@ class Lost(AssertionError):
 
 
 def sweep(results: Path, log: Path) -> subprocess.Popen[bytes]:
-    """`normbench run -m`, in a process group of its own."""
-    command = [sys.executable, "-m", "normbench", "run", "-m", *WORDS, f"results_dir={results}"]
+    return normbench(log, "run", "-m", *WORDS, f"results_dir={results}")
+
+
+def normbench(log: Path, *words: str) -> subprocess.Popen[bytes]:
+    """A command, in a process group of its own."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with log.open("ab") as file:
+        command = [sys.executable, "-m", "normbench", *words]
         return subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True, env=environment)
 
 
@@ -91,6 +99,9 @@ def disturb(kind: str, one: subprocess.Popen[bytes], results: Path, log: Path, d
         one.kill()
         one.wait()
         wait_until(lambda: not family & processes().keys(), 10, "orphans are left after the sweep was killed")
+    elif kind == "terminate":
+        one.terminate()
+        end(one, {0, 1, 130, -signal.SIGTERM})  # at once, where it has not started to run anything
     elif kind.startswith("interrupt"):
         os.killpg(one.pid, signal.SIGINT)
         if kind == "interrupt-twice":
@@ -110,6 +121,19 @@ def disturb(kind: str, one: subprocess.Popen[bytes], results: Path, log: Path, d
         if not (folders := unfinished(results)):
             return False
         shutil.rmtree(dice.choice(folders), ignore_errors=True)
+    elif kind == "damage":
+        finished = [path.parent for path in results.glob("s/*/summary.json")]
+        if not finished:
+            return False
+        files = [path for path in dice.choice(finished).rglob("*") if path.is_file() and path.name != ".lock"]
+        path = dice.choice(sorted(files))
+        with suppress(OSError):  # another sweep is doing it again
+            data = bytearray(path.read_bytes())
+            data[dice.randrange(len(data))] ^= 1
+            path.write_bytes(data)
+    elif kind == "report":
+        for words in (["report"], ["status"]):
+            end(normbench(log, *words, str(results / "s")), {0, 2})  # 2: there is no run yet
     elif kind == "second-sweep":
         other = sweep(results, log)
         end(other, {0, 1})
@@ -143,15 +167,17 @@ def contents(results: Path) -> dict[str, object]:
     """All that a sweep leaves in the folders of its runs, without times."""
     import torch
 
-    from normbench.runs.files import digests
+    from normbench.runs import EVERYTHING, Run
 
     found: dict[str, object] = {}
     for folder in sorted((results / "s").iterdir()):
-        if folder.name == "report":
+        if folder.name in ("report", ".damaged"):
             continue
+        try:
+            Run(folder).check_seal(EVERYTHING)
+        except ValueError as error:
+            raise Lost(f"{folder.name}: its files are not those that its summary was written for: {error}") from error
         summary = json.loads((folder / "summary.json").read_text())
-        if summary["seal"] != digests(folder):
-            raise Lost(f"{folder.name}: its files are not those that its summary was written for")
         kept = {key: value for key, value in summary.items() if key not in ("seconds", "measuring_seconds", "seal")}
         found[f"{folder.name}/summary"] = kept
         for path in sorted(folder.rglob("*.csv")):
@@ -213,7 +239,9 @@ def torture(rounds: int, seed: int, log: Path, only: list[str]) -> Counter[str]:
 def _until_done(results: Path, log: Path, dice: random.Random, kinds: list[str], most: int) -> Counter[str]:
     """Sweep, disturb, repeat, until the command ends with 0; disturbs `most` times, then lets it go on."""
     made: Counter[str] = Counter()
+    checked = 0  # so many damages were there before the command began, which does those runs again
     for _ in range(40):
+        damages = made["damage"]
         one = sweep(results, log)
         try:
             with suppress(subprocess.TimeoutExpired):  # mostly while runs are on, now and then before that
@@ -226,11 +254,12 @@ def _until_done(results: Path, log: Path, dice: random.Random, kinds: list[str],
                     break
                 kind = dice.choice(kinds)
                 made[kind] += disturb(kind, one, results, log, dice)
-            code = end(one, {0, 1, 130, -2, -signal.SIGKILL})
+            code = end(one, {0, 1, 130, -signal.SIGINT, -signal.SIGTERM, -signal.SIGKILL})
         finally:
             if one.poll() is None:
                 os.killpg(one.pid, signal.SIGKILL)
-        if code == 0:
+        checked = damages if code == 0 else checked
+        if code == 0 and checked == made["damage"]:
             return +made
     raise Lost("after 40 repetitions the sweep has not ended with 0")
 

@@ -1,7 +1,8 @@
-"""A run from start to summary: determinism, budgets, divergence, and continuing after a kill."""
+"""A run from start to summary: determinism, budgets, divergence, and continuing after a stop or a kill."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import multiprocessing
 import os
@@ -18,12 +19,14 @@ import torch
 from scipy import stats
 
 from normbench.config.run_config import RunConfig
-from normbench.errors import ConfigError, Unsupported
+from normbench.errors import ConfigError, Stopped, Unsupported
 from normbench.experiment import at_chance, execute
 from normbench.runs import Run
 
-TIMES = ("training_ms", "evaluating_ms", "measuring_ms")  # of memory_time
+TIMES = ("train_seconds", "training_ms", "evaluating_ms", "measuring_ms")
 SMALL = ["dataset.size=8", "dataset.examples=600", "dataset.validation=100", "batch_size=8"]
+FEW = ["instruments.snapshots=4", "instruments.probe=32", "evaluations=3", "checkpoint_seconds=0"]
+MODELS = ("mlp", "cnn", "rnn")  # one of each kind of layer
 
 
 @pytest.fixture
@@ -45,7 +48,7 @@ def size_words(
 
     def words(model: str) -> list[str]:
         options = small_options(cell_of(f"model={model}").config["model"])
-        return [f"model.{key}={value}".replace(" ", "") for key, value in options.items()]
+        return [f"model={model}", *(f"model.{key}={value}".replace(" ", "") for key, value in options.items())]
 
     return words
 
@@ -55,8 +58,7 @@ def files(run: Run) -> dict[str, Any]:
     weights = torch.load(run.folder / "model.pt", weights_only=True)
     summary = {k: v for k, v in run.summary.items() if k not in ("seconds", "measuring_seconds", "seal")}
     tables = {"steps": run.steps, "epochs": run.epochs} | {name: run.measured(name) for name in run.instruments}
-    times = ["train_seconds", *TIMES]
-    tables = {name: table.drop(columns=times, errors="ignore") for name, table in tables.items()}
+    tables = {name: table.drop(columns=[*TIMES], errors="ignore") for name, table in tables.items()}
     return {"weights": weights, "summary": summary, **tables}
 
 
@@ -71,60 +73,134 @@ def assert_same(one: Run, other: Run) -> None:
         assert torch.equal(value, b["weights"][name]), name
 
 
-def test_the_same_run_twice_is_the_same_to_the_last_bit(
-    small: Callable[..., RunConfig], size_words: Callable[[str], list[str]], model_name: str
+def test_a_run_that_was_stopped_twice_equals_an_undisturbed_one_to_the_last_bit(
+    small: Callable[..., RunConfig],
+    size_words: Callable[[str], list[str]],
+    model_name: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    words = (f"model={model_name}", *size_words(model_name), "norm=batch", "max_steps=12", "model.dropout=0.2")
-    assert_same(execute(small(*words, to="a")), execute(small(*words, to="b")))
+    words = [*size_words(model_name), *FEW, "norm=batch", "max_steps=12", "model.dropout=0.2"]
+    words += ["instruments=standard" if model_name == "mlp" else "instruments=quick"]
+    whole, cell = execute(small(*words, to="a")), small(*words, to="b")
+    for stop_at in (3, 8):
+        asked = itertools.count(0 if stop_at == 3 else 4)
+        with pytest.raises(Stopped, match=f"stopped at step {stop_at} of 12"):
+            execute(cell, stop=lambda asked=asked, at=stop_at: next(asked) == at)
+        assert Run(cell.folder).status == "interrupted"
+    with caplog.at_level("INFO", logger="normbench"):
+        assert_same(execute(cell), whole)
+    assert "continues at step 8 of 12" in caplog.text
 
 
-def test_a_finished_run_is_not_trained_again(small: Callable[..., RunConfig]) -> None:
-    run = execute(small("max_steps=5"))
-    before = {p.name: p.stat().st_mtime_ns for p in run.folder.iterdir() if p.name != ".lock"}
-    execute(small("max_steps=5"))
-    assert {p.name: p.stat().st_mtime_ns for p in run.folder.iterdir() if p.name != ".lock"} == before
+@pytest.mark.parametrize("norm", ["batch", "weight_mean_only"])
+def test_a_killed_run_continues_as_if_nothing_had_happened(
+    small: Callable[..., RunConfig],
+    size_words: Callable[[str], list[str]],
+    model_name: str,
+    norm: str,
+    request: pytest.FixtureRequest,
+) -> None:
+    """SIGKILL at a random moment, more than once; weights, tables and summary are those of an undisturbed run."""
+    if (model_name not in MODELS or (model_name != "mlp" and norm != "batch")) and not _full(request):
+        pytest.skip("with -m full")
+    steps = {"mlp": 400}.get(model_name, 60)
+    words = [*size_words(model_name), *FEW, f"norm={norm}", f"max_steps={steps}", f"log_every={steps // 20}"]
+    words += ["model.dropout=0.1", "instruments=standard" if model_name == "rnn" else "instruments=quick"]
+    undisturbed, cell = execute(small(*words, to="a")), small(*words, to="b")
+    context = multiprocessing.get_context("forkserver")
+    # What looking at a network on torch's meta device imports, too: 1.5 s that every process would pay.
+    context.set_forkserver_preload(["normbench.experiment", "torch._dynamo"])
+    for _ in range(2):
+        seen = _saved(cell)
+        worker = context.Process(target=execute, args=(cell,))
+        worker.start()
+        while _saved(cell) == seen and worker.is_alive():
+            time.sleep(0.002)
+        assert worker.pid is not None
+        os.kill(worker.pid, signal.SIGKILL)
+        worker.join()
+        assert worker.exitcode == -signal.SIGKILL, "it ended before it could be killed: give it more steps"
+        assert Run(cell.folder).status == "interrupted"
+    assert_same(execute(cell), undisturbed)
+
+
+def _full(request: pytest.FixtureRequest) -> bool:
+    return request.config.getoption("-m") == "full"
+
+
+def _saved(cell: RunConfig) -> int:
+    try:
+        return (cell.folder / "checkpoint").stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def test_what_a_run_writes(small: Callable[..., RunConfig]) -> None:
-    run = execute(small("epochs=2", "evaluations=4", "norm=none"))
+    cell = small("epochs=2", "evaluations=4", "norm=none", "instruments.snapshots=5", "instruments.probe=32")
+    run = execute(cell)
     per_epoch = run.summary["dataset"]["train"] // 8
     assert run.summary["steps"] == 2 * per_epoch
     assert list(run.epochs["step"]) == [round(i * 2 * per_epoch / 4) for i in range(5)]
     assert list(run.steps["step"]) == list(range(1, 2 * per_epoch + 1))
     assert run.steps["epoch"].iloc[-1] == 2
-    assert run.measured("activations")["step"].iloc[0] == 0
-    assert run.measured("activations")["step"].iloc[-1] == 2 * per_epoch
+    assert run.measured("activations")["step"].iloc[[0, -1]].tolist() == [0, 2 * per_epoch]
     assert sum(run.summary["measuring_seconds"].values()) == pytest.approx(run.summary["seconds"]["measuring"], rel=0.1)
     assert run.summary["validation_accuracy"] == run.epochs["validation_accuracy"].iloc[-1]
     total = run.summary["seconds"]["total"]
     assert total == pytest.approx(sum(v for k, v in run.summary["seconds"].items() if k != "total"))
     assert not (run.folder / "checkpoint").exists()
     assert {"python", "torch", "normbench"} <= run.record["versions"].keys()
+    assert run.record["identity"] == run.summary["identity"] == cell.identity
+    before = {p.name: p.stat().st_mtime_ns for p in run.folder.iterdir()}
+    execute(cell)  # it is over, and stays as it is
+    assert {p.name: p.stat().st_mtime_ns for p in run.folder.iterdir()} == before
 
 
-def test_at_most_a_thousand_rows_of_means(small: Callable[..., RunConfig]) -> None:
-    run = execute(small("max_steps=2100", "model.hidden=[4]", "instruments=none", "norm=none"))
-    assert len(run.steps) == 700
-    fine = execute(small("max_steps=999", "model.hidden=[4]", "instruments=none", "norm=none"))
+def test_at_most_a_thousand_rows_of_means(small: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch) -> None:
+    fine = execute(small("max_steps=99", "model.hidden=[4]", "instruments=none", "norm=none"))
+    monkeypatch.setattr("normbench.training.callbacks.ROWS", 100)
+    run = execute(small("max_steps=210", "model.hidden=[4]", "instruments=none", "norm=none"))
+    assert (len(fine.steps), len(run.steps)) == (99, 70)
     # the same run while both go on: a row of the long one is the mean of three of the short one
-    means = fine.steps["loss"].to_numpy()[: 3 * 300].reshape(300, 3).mean(1)
-    assert run.steps["loss"].to_numpy()[:300] == pytest.approx(means, rel=1e-5)
+    means = fine.steps["loss"].to_numpy().reshape(33, 3).mean(1)
+    assert run.steps["loss"].to_numpy()[:33] == pytest.approx(means, rel=1e-5)
 
 
 def test_a_diverged_run_is_a_result(small: Callable[..., RunConfig]) -> None:
-    run = execute(small("norm=none", "optimizer=sgd", "lr=1e30", "max_steps=200", "log_every=10"))
+    diverging = ["norm=none", "optimizer=sgd", "lr=1e30", "instruments=none"]
+    run = execute(small(*diverging, "max_steps=200", "log_every=10"))
     assert run.status == "diverged"
-    assert run.summary["test_accuracy"] is None
     step = run.summary["diverged_step"]
     assert 1 <= step <= 10
     assert run.steps["step"].iloc[-1] == step
     assert run.steps["loss"].iloc[:-1].notna().all()
-    assert json.loads((run.folder / "summary.json").read_text())["status"] == "diverged"
+    # The loss of the only update was finite, and what it left isn't.
+    last = execute(small(*diverging, "max_steps=1"))
+    assert (last.status, last.summary["diverged_step"], last.summary["steps"]) == ("diverged", 1, 1)
+    for one in (run, last):
+        assert [one.summary[key] for key in ("test_loss", "test_accuracy", "at_chance")] == [None] * 3
+
+
+@pytest.mark.parametrize("broken", ["weights", "validation", "test"])
+def test_a_run_that_ends_in_numbers_that_are_not_finite_has_diverged(
+    small: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    splits = iter(["validation", "validation", "test"])
+
+    def evaluate(model: Any, *about: Any) -> tuple[float, float]:
+        split = next(splits)
+        if split == "test" and broken == "weights":  # of a unit that no image reaches: the losses are finite
+            next(model.parameters()).data[0, 0] = torch.inf
+        return (torch.nan if split == broken else 0.1), 0.9
+
+    monkeypatch.setattr("normbench.experiment.evaluate_with_kind", evaluate)
+    run = execute(small("max_steps=2", "evaluations=1", "norm=none", "instruments=none"))
+    assert (run.status, run.summary["diverged_step"], run.summary["test_accuracy"]) == ("diverged", 2, None)
 
 
 def test_a_run_that_learns_nothing_is_at_chance(small: Callable[..., RunConfig]) -> None:
-    assert execute(small("lr=1e-12", "max_steps=3", "norm=none")).summary["at_chance"]
-    assert not execute(small("epochs=4", "norm=batch")).summary["at_chance"]
+    assert execute(small("lr=1e-12", "max_steps=3", "norm=none", "instruments=none")).summary["at_chance"]
+    assert not execute(small("epochs=4", "norm=batch", "instruments=none")).summary["at_chance"]
 
 
 def test_at_chance_is_by_the_exact_binomial_tail_and_a_few_images_cannot_tell() -> None:
@@ -149,13 +225,15 @@ def test_bad_input_writes_nothing(small: Callable[..., RunConfig], tmp_path: Pat
         execute(small("model.init=hee"))
     with pytest.raises(ConfigError, match=r"model.hidden must be 1 or more: got \[0\]"):
         execute(small("model.hidden=[0]"))
+    with pytest.raises(ConfigError, match=r"must be of hidden1, hidden2, .*: got hid\?9"):
+        execute(small("max_steps=5", "instruments.layers=[hidden1,hid?9]"))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_error_in_training_is_kept_with_its_traceback(
     small: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cell = small("max_steps=5")
+    cell = small("max_steps=5", "instruments=none")
     with monkeypatch.context() as patch:
         patch.setattr("normbench.experiment.evaluate_with_kind", lambda *args: 1 / 0)
         with pytest.raises(ZeroDivisionError):
@@ -166,96 +244,9 @@ def test_an_error_in_training_is_kept_with_its_traceback(
     assert not (cell.folder / "error.json").exists()
 
 
-@pytest.mark.parametrize("norm", ["batch", "weight_mean_only"])
-def test_a_killed_run_continues_as_if_nothing_had_happened(
-    small: Callable[..., RunConfig], size_words: Callable[[str], list[str]], model_name: str, norm: str
-) -> None:
-    """SIGKILL at a random moment, more than once; weights, tables and summary are those of an undisturbed run."""
-    steps = {"mlp": 600}.get(model_name, 150)
-    words = [f"model={model_name}", *size_words(model_name), f"norm={norm}", f"max_steps={steps}"]
-    words += [f"log_every={steps // 15}", "checkpoint_seconds=0", "model.dropout=0.1", "instruments.snapshots=8"]
-    words += ["evaluations=4"]
-    undisturbed, cell = execute(small(*words, to="a")), small(*words, to="b")
-    context = multiprocessing.get_context("forkserver")
-    # What looking at a network on torch's meta device imports, too: 1.5 s that every process would pay.
-    context.set_forkserver_preload(["normbench.experiment", "torch._dynamo"])
-    for _ in range(2):
-        seen = _saved(cell)
-        worker = context.Process(target=execute, args=(cell,))
-        worker.start()
-        while _saved(cell) == seen and worker.is_alive():
-            time.sleep(0.002)
-        assert worker.pid is not None
-        os.kill(worker.pid, signal.SIGKILL)
-        worker.join()
-        assert worker.exitcode == -signal.SIGKILL, "it ended before it could be killed: give it more steps"
-        assert Run(cell.folder).status == "interrupted"
-    assert_same(execute(cell), undisturbed)
-
-
-def _saved(cell: RunConfig) -> int:
-    try:
-        return (cell.folder / "checkpoint").stat().st_mtime_ns
-    except FileNotFoundError:
-        return 0
-
-
-@pytest.mark.parametrize("damage", ["checkpoint cut in half", "checkpoint flipped", "table cut", "table gone"])
-def test_damage_makes_the_run_start_over_and_say_so(
-    small: Callable[..., RunConfig], damage: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    words = ("max_steps=60", "log_every=10", "checkpoint_seconds=0")
-    undisturbed, cell = execute(small(*words, to="a")), small(*words, to="b")
-    stopped = _Stop(at=40)
-    with pytest.raises(KeyboardInterrupt):
-        execute(cell, stopped)
-    checkpoint, table = cell.folder / "checkpoint", cell.folder / "steps.csv"
-    data = bytearray(checkpoint.read_bytes())
-    if damage == "checkpoint cut in half":
-        checkpoint.write_bytes(data[: len(data) // 2])
-    elif damage == "checkpoint flipped":
-        data[len(data) // 2] ^= 1
-        checkpoint.write_bytes(data)
-    elif damage == "table cut":
-        table.write_bytes(table.read_bytes()[:30])
-    else:
-        table.unlink()
-    with caplog.at_level("INFO", logger="normbench"):
-        assert_same(execute(cell), undisturbed)
-    assert "starts over" in caplog.text
-
-
-def test_an_interrupted_run_continues_and_says_where(
-    small: Callable[..., RunConfig], caplog: pytest.LogCaptureFixture
-) -> None:
-    cell = small("max_steps=60", "log_every=10", "checkpoint_seconds=0")
-    with pytest.raises(KeyboardInterrupt):
-        execute(cell, _Stop(at=40))
-    with caplog.at_level("INFO", logger="normbench"):
-        execute(cell)
-    assert "continues at step 30 of 60" in caplog.text
-
-
-class _Stop:
-    """Ctrl-C at a given step, just before its checkpoint."""
-
-    def __init__(self, at: int) -> None:
-        self.at = at
-
-    def __call__(self, progress: Any) -> None:
-        if progress.step == self.at:
-            raise KeyboardInterrupt
-
-
-def test_a_layer_that_is_not_there_is_told_before_the_run(small: Callable[..., RunConfig]) -> None:
-    with pytest.raises(ConfigError, match=r"must be of hidden1, hidden2, .*: got hid\?9"):
-        execute(small("max_steps=5", "instruments.layers=[hidden1,hid?9]"))
-    assert not small("max_steps=5", "instruments.layers=[hidden1,hid?9]").folder.exists()
-
-
 @pytest.mark.parametrize(("norm", "size", "alone"), [("batch", 1, True), ("batch", 2, False), ("layer", 1, False)])
 def test_batch_norm_on_one_image_at_a_time_is_said(
     small: Callable[..., RunConfig], norm: str, size: int, alone: bool
 ) -> None:
-    run = execute(small("model=cnn", "model.channels=[4]", f"norm={norm}", f"batch_size={size}", "max_steps=3"))
-    assert ("each image is normalised alone" in run.summary.get("remark", "")) == alone
+    words = ["model=cnn", "model.channels=[4]", f"norm={norm}", f"batch_size={size}", "max_steps=3", "instruments=none"]
+    assert ("each image is normalised alone" in execute(small(*words)).summary.get("remark", "")) == alone

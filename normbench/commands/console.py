@@ -37,6 +37,11 @@ def say(text: str) -> None:
     out.print(escape(text), soft_wrap=True, highlight=False)
 
 
+def complain(text: str) -> None:
+    """A line on standard error, for what went wrong and is not the user's mistake."""
+    err.print(f"normbench: {text}", soft_wrap=True, highlight=False, markup=False)
+
+
 def make_table(columns: Sequence[str], rows: Iterable[Sequence[object]], right: Collection[str] | None = None) -> Table:
     """A table without lines.
 

@@ -30,7 +30,7 @@ def run(options: argparse.Namespace) -> int:
 def options_help() -> str:
     """For the help of commands that take the words of `normbench run`: groups, options with their defaults, flags."""
     groups = "\n".join(f"  {group}={'|'.join(choices(group))}" for group in GROUPS)
-    text = (config_dir() / "config.yaml").read_text()
+    text = (config_dir() / "config.yaml").read_text(encoding="utf-8")
     options = text[text.index("# training") : text.index("\nhydra:")].rstrip()
     indented = "\n".join(f"  {line}" if line else "" for line in options.splitlines())
     return f"""\

@@ -83,7 +83,7 @@ def _single(run_config: RunConfig) -> int:
     except Stopped as error:
         raise KeyboardInterrupt from error
     except OSError as error:  # such as a full disk
-        console.err.print(f"normbench: the run stopped: {error}. Repeat the command to continue it.", soft_wrap=True)
+        console.complain(f"the run stopped: {error}. Repeat the command to continue it.")
         return 1
     if finished:
         require_same_data([run_config])
@@ -135,7 +135,7 @@ def _report(run_config: RunConfig, code: int) -> int:
                 raise
             why = " ".join(f"{type(error).__name__}: {error}".split())
             again = f"normbench report {console.shortened(study)}"
-            console.err.print(f"the runs are over, but there is no report: {why}. Try: {again}", soft_wrap=True)
+            console.complain(f"the runs are over, but there is no report: {why}. Try: {again}")
             return max(code, 1)
     return code
 

@@ -46,7 +46,9 @@ def question(study: str) -> str:
 
 def description(path: Path) -> str:
     """The first comment line of a YAML file."""
-    comments = [line.lstrip("# ").strip() for line in path.read_text().splitlines()[:2] if line.startswith("#")]
+    comments = [
+        line.lstrip("# ").strip() for line in path.read_text(encoding="utf-8").splitlines()[:2] if line.startswith("#")
+    ]
     return next((line for line in comments if not line.startswith("@package")), "")
 
 

@@ -33,7 +33,7 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> tuple[Path, ...]:
 def _listed(folder: Path) -> set[str]:
     """The last build's files, but for a line that points out of the folder: anyone may edit a list."""
     try:
-        lines = (folder / LIST).read_text().splitlines()
+        lines = (folder / LIST).read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError):
         return set()
     paths = {PurePosixPath(line) for line in lines if line}

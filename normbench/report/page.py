@@ -34,7 +34,7 @@ def render(content: Content) -> str:
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
     environment.trim_blocks = environment.lstrip_blocks = True
     environment.filters |= {"picture": picture, "prose": prose, "rows": page_tables.rows}
-    style, script = ((TEMPLATES / name).read_text() for name in ("page.css", "page.js"))
+    style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     return environment.get_template(
         "page.html"
     ).render(
