@@ -29,7 +29,7 @@ def folder(results: Path) -> Path:
 def record(results: Path) -> dict[str, dict[str, Any]]:
     """What `normbench claims --run` has calculated and timed so far; nothing where the file is missing or damaged."""
     try:
-        known = json.loads((folder(results) / RECORD).read_text())
+        known = json.loads((folder(results) / RECORD).read_text(encoding="utf-8"))
         return {part: dict(known.get(part, {})) for part in ("calculations", "studies")}
     except (OSError, ValueError, TypeError, AttributeError):
         return {"calculations": {}, "studies": {}}
@@ -55,7 +55,11 @@ def minutes(claim: Claim) -> str:
     if not claim.study:
         return "< 1"
     path = config_dir() / "experiment" / f"{claim.study}.yaml"
-    said = [line for line in path.read_text().splitlines()[:4] if line.startswith("#")] if path.is_file() else []
+    said = (
+        [line for line in path.read_text(encoding="utf-8").splitlines()[:4] if line.startswith("#")]
+        if path.is_file()
+        else []
+    )
     found = re.search(r"([\d.]+) min", " ".join(said))
     return found[1] if found else ""
 
@@ -97,7 +101,7 @@ def _first(rows: Sequence[Mapping[str, str]], claim: str, column: str, name: str
 
 def _read(path: Path) -> list[dict[str, str]]:
     try:
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8") as file:
             return list(csv.DictReader(file))
     except (OSError, ValueError, csv.Error):
         return []

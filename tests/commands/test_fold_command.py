@@ -88,7 +88,7 @@ def test_folders_that_are_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "results/<study>/<run>: nothing is no folder." in error("nothing")
     assert f"It is a study; its runs are {folder.name}." in error(folder.parent)
     (folder / "model.pt").write_bytes(b"cut off")
-    assert "model.pt does not fit the run's network" in error(folder)
+    assert "can't be read: model.pt has 7 bytes, not" in error(folder)
     (folder / "summary.json").unlink()
     assert "is interrupted." in error(folder)
     (folder / "config.yaml").write_text("")

@@ -101,8 +101,8 @@ def test_bad_input(
         (["--run", str(run), "norm=layer"], "is a run of norm=batch: got norm=layer. Leave it out."),
         (["--run", str(run), "model=cnn"], "with --run, the network is the run's"),
         (["--run", str(without)], "has no weights (model.pt): it ran with save_model=false, or the file was removed."),
-        (["--run", str(damaged)], "model.pt does not fit the run's network: "),
-        (["--run", str(other)], "model.pt does not fit the run's network: Error(s) in loading state_dict"),
+        (["--run", str(damaged)], "can't be read: model.pt has 10 bytes, not "),
+        (["--run", str(other)], "can't be read: model.pt has "),
         (["--run", str(unfinished)], "a run must be complete to have trained weights: "),
     ]:
         refused(["explain", *words], message)
