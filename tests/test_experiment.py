@@ -223,7 +223,7 @@ def test_bad_input_writes_nothing(small: Callable[..., RunConfig], tmp_path: Pat
         execute(small("norm=batch", "batch_size=1"))
     with pytest.raises(ConfigError, match=r"model.init must be one of auto"):
         execute(small("model.init=hee"))
-    with pytest.raises(ConfigError, match=r"model.hidden must be 1 or more: got \[0\]"):
+    with pytest.raises(ConfigError, match=r"model.hidden must be of sizes from 1 to 1,000,000: got \[0\]"):
         execute(small("model.hidden=[0]"))
     with pytest.raises(ConfigError, match=r"must be of hidden1, hidden2, .*: got hid\?9"):
         execute(small("max_steps=5", "instruments.layers=[hidden1,hid?9]"))

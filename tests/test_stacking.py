@@ -99,5 +99,6 @@ def test_noise_on_the_image(network_of):
 
 
 @pytest.mark.parametrize("model", ["mlp", "rnn"])
-def test_plain_averages(model, network_of):
-    check(members("batch", model, network_of, "norm.momentum=null", dropout=0.3))
+@pytest.mark.parametrize(("norm", "word"), [("batch", "momentum=null"), ("ghost_batch", "update_per=ghost_batch")])
+def test_other_averages(norm, word, model, network_of):
+    check(members(norm, model, network_of, f"norm.{word}", dropout=0.3))

@@ -73,7 +73,8 @@ def words(rule: str, known: Iterable[str] = ()) -> Option:
 
 
 flag = Option(bool)
-sizes = Option(list, "1 or more", lambda value: all(size >= 1 for size in value))
+LARGEST = 1_000_000  # units, channels: a larger network fits no machine, and torch's own message would be a riddle
+sizes = Option(list, f"of sizes from 1 to {LARGEST:,}", lambda value: all(1 <= size <= LARGEST for size in value))
 any_number = number("a finite number", lambda value: True)
 at_least_zero = number("0 or more", lambda value: value >= 0)
 at_least_one = number("1 or more", lambda value: value >= 1)
@@ -117,7 +118,7 @@ OPTIONS: dict[str, Option] = {
     "rerun": one_of("failed", "diverged", "all"),
     "shard": matching(r"[1-9]\d*/[1-9]\d*", "PART/PARTS, such as 2/8, or null", null=True),
     "norm.name": printable,
-    "norm.eps": at_least_zero,
+    "norm.eps": positive(),
     "norm.momentum": number("above 0 and at most 1", lambda value: 0 < value <= 1, null=True),
     "norm.affine": flag,
     "norm.per_step": flag,
@@ -126,6 +127,7 @@ OPTIONS: dict[str, Option] = {
     "norm.placement": one_of("before", "after"),
     "norm.init_images": Option(int, "2 or more, for they must vary, or 0 for none", lambda n: n == 0 or n >= 2),
     "norm.virtual": whole(1),
+    "norm.update_per": one_of("step", "ghost_batch"),
     "norm.groups": whole(1),
     "norm.channels_per_group": whole(1, null=True),
     "norm.r_max": at_least_one,
@@ -145,9 +147,9 @@ OPTIONS: dict[str, Option] = {
     "model.hidden": sizes,
     "model.channels": sizes,
     "model.pooled": sizes,
-    "model.width": positive(),
-    "model.depth": whole(1),
-    "model.units": whole(1),
+    "model.width": number("above 0 and at most 100,000", lambda value: 0 < value <= 100_000),
+    "model.depth": Option(int, "from 1 to 1,000", lambda value: 1 <= value <= 1000),
+    "model.units": Option(int, f"from 1 to {LARGEST:,}", lambda value: 1 <= value <= LARGEST),
     "model.cell": one_of("lstm", "gru", "tanh"),
     "model.sequence": one_of("rows", "pixels", "permuted_pixels"),
     "model.pool": whole(1),
@@ -202,6 +204,9 @@ def accepted(key: str, value: Any, default: Any) -> Any:
         value = as_word(value)
     if not _is_a(kind, value):
         raise ConfigError(f"{key} must be {option.text(default)}: got {_shown(value)}.")
+    limit = 2**63 - 1 if type(value) is int else 3.4e38  # of 64-bit integers and 32-bit floats
+    if type(value) in (int, float) and limit < abs(value) < math.inf:
+        raise ConfigError(f"{key} must be at most {limit:.2g} in size: got {_shown(value)}.")
     if kind is list and default and not isinstance(default[0], Mapping):
         value = [accepted(f"each of {key}", item, default[0]) for item in value]
     if not option.holds(value):
@@ -212,7 +217,7 @@ def accepted(key: str, value: Any, default: Any) -> Any:
 def _shown(value: Any) -> str:
     """In a message, where a terminal would obey control characters."""
     word = as_word(value)
-    return word if word.isprintable() else ascii(word)
+    return word if word and word.isprintable() else ascii(word)
 
 
 def _is_a(kind: type | None, value: Any) -> bool:

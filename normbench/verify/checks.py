@@ -189,12 +189,16 @@ def _error_after_a_pass(trial: Trial, block: Any, names: tuple[str, ...], seed: 
     z = trial.definition.linear(block.linear, x, trial.options).detach()
     size = trial.options["virtual"] if trial.scheme.name == "ghost_batch" else len(z)
     parts = [part.movedim(1, 0).flatten(1) for part in z.split(size)]  # of each ghost batch [C, values]
+    per_ghost_batch = trial.options.get("update_per") == "ghost_batch"
     wanted = {}
     for name in names:
-        batch = torch.stack([getattr(torch, name)(part, 1) for part in parts]).mean(0)
-        wanted[f"running_{name}"] = (1 - share) * getattr(norm, f"running_{name}") + share * batch
+        batches = torch.stack([getattr(torch, name)(part, 1) for part in parts])
+        running = getattr(norm, f"running_{name}")
+        for batch in batches if per_ghost_batch else [batches.mean(0)]:
+            running = (1 - share) * running + share * batch
+        wanted[f"running_{name}"] = running
     if getattr(norm, "num_batches_tracked", None) is not None:
-        wanted["num_batches_tracked"] = norm.num_batches_tracked + 1
+        wanted["num_batches_tracked"] = norm.num_batches_tracked + (len(parts) if per_ghost_batch else 1)
     passed_through(block, x)
     return max(largest(value - getattr(norm, name)) for name, value in wanted.items())
 

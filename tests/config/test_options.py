@@ -100,7 +100,7 @@ def test_a_scheme_is_a_file_of_at_most_a_dozen_lines_named_as_it_is(name: str) -
         (["instruments.layers=hidden1"], r"instruments.layers must be a list of names .*: got hidden1"),
         (["save_model=yes"], "save_model must be true or false: got yes"),
         (["model.dropout=1"], "model.dropout must be at least 0 and below 1: got 1"),
-        (["model.hidden=[3,0]"], r"model.hidden must be 1 or more: got \[3,0\]"),
+        (["model.hidden=[3,0]"], r"model.hidden must be of sizes from 1 to 1,000,000: got \[3,0\]"),
         (["dataset.train_fraction=2"], "dataset.train_fraction must be above 0 and at most 1: got 2"),
         (["instruments.measure=null"], "instruments.measure is a group of options, not one"),
         (["+foo=1"], "options can be changed, not added or deleted: foo"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from formulas import EXACT, one_step, randomize
+from torch import nn
 
 from normbench.errors import Unsupported
 from normbench.norms import BatchNorm
@@ -39,6 +40,29 @@ def test_each_ghost_batch_is_normalised_by_itself(shape, virtual, sizes, device)
     torch.testing.assert_close(ours.running_mean, 0.3 * sum(means), **EXACT)
     torch.testing.assert_close(ours.running_var, 0.7 + 0.3 * sum(variances), **EXACT)
     assert ours.num_batches_tracked == 1  # once per step, whatever the number of ghost batches
+
+
+@pytest.mark.parametrize("momentum", [0.3, None])
+@pytest.mark.parametrize(("shape", "sizes"), [((9, 5), [4, 5]), ((9, 5, 2, 2), [4, 4, 1]), ((12, 5), [4, 4, 4])])
+def test_the_papers_averages_are_those_of_ghost_batches_one_after_the_other(shape, sizes, momentum, device):
+    """Hoffer et al. 2017, algorithm 1. The naive twin: torch's batch norm, called with each ghost batch."""
+    torch.manual_seed(0)
+    ours = GhostBatchNorm(5, virtual=4, update_per="ghost_batch", momentum=momentum)
+    theirs = nn.BatchNorm1d(5, momentum=momentum) if len(shape) == 2 else nn.BatchNorm2d(5, momentum=momentum)
+    ours, theirs = randomize(ours).to(device, torch.float64), randomize(theirs).to(device, torch.float64)
+    weights = [0.7 ** (len(sizes) - 1 - i) * 0.3 for i in range(len(sizes))]  # the last ghost batch weighs most
+    for step in range(2):
+        x = (torch.randn(shape, dtype=torch.float64) * (step + 1) + step).to(device)
+        before = ours.running_mean.clone()
+        torch.testing.assert_close(ours(x), torch.cat([theirs(ghost) for ghost in x.split(sizes)]), **EXACT)
+        for mine, other in zip(ours.buffers(), theirs.buffers(), strict=True):
+            torch.testing.assert_close(mine, other, **EXACT)
+        if momentum is not None:
+            means = [ghost.transpose(0, 1).flatten(1).mean(1) for ghost in x.split(sizes)]
+            wanted = 0.7 ** len(sizes) * before + sum(w * mean for w, mean in zip(weights, means, strict=True))
+            torch.testing.assert_close(ours.running_mean, wanted, **EXACT)
+    assert ours.num_batches_tracked == 2 * len(sizes)
+    torch.testing.assert_close(ours.eval()(x), theirs.eval()(x), **EXACT)
 
 
 def test_a_ghost_batch_is_no_larger_than_the_batch_and_has_two_values():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ for file in FILES:
 # {option: what is refused}; of every number NaN and infinity, too.
 REFUSED: dict[str, list[Any]] = {
     "norm.name": ["", "a\x1b[2J"],
-    "norm.eps": [-1e-5],
+    "norm.eps": [-1e-5, 0],
     "norm.momentum": [0, -0.1, 2],
     "norm.affine": ["yes", 1],
     "norm.per_step": [0],
@@ -30,6 +31,7 @@ REFUSED: dict[str, list[Any]] = {
     "norm.placement": ["behind"],
     "norm.init_images": [-1, 1, 2.5],
     "norm.virtual": [0, 1.5],
+    "norm.update_per": ["epoch"],
     "norm.groups": [0, -4],
     "norm.channels_per_group": [0, 2.5],
     "norm.r_max": [0.5],
@@ -46,16 +48,16 @@ REFUSED: dict[str, list[Any]] = {
     "model.init": ["zeros", "He", ""],
     "model.init_std": [0, -0.5],
     "model.init_scale": [0, -0.5],
-    "model.hidden": [[0], [3, -1], [2.5], 5, None],
+    "model.hidden": [[0], [3, -1], [2.5], [10**20], [10**9], 5, None],
     "model.channels": [[0], ["a"]],
     "model.pooled": [[0]],
-    "model.width": [0, -1],
-    "model.depth": [0, 2.5],
-    "model.units": [0],
+    "model.width": [0, -1, 1e30],
+    "model.depth": [0, 2.5, 10**6],
+    "model.units": [0, 10**9],
     "model.cell": ["lstmm"],
     "model.sequence": ["columns"],
     "model.pool": [0],
-    "model.permutation_seed": [-1],
+    "model.permutation_seed": [-1, 10**23],
     "model.initial_state_noise": [-1],
     "model.noise": [-1],
     "model.normalize_output": ["yes"],
@@ -68,18 +70,17 @@ def test_every_option_has_a_range_and_a_case_here() -> None:
 
 @pytest.mark.parametrize("key", REFUSED)
 def test_what_is_out_of_range_is_refused_in_one_line(key: str) -> None:
-    values = REFUSED[key] + ([math.nan, math.inf] if OPTIONS[key].kind is float else [])
+    values = REFUSED[key] + ([math.nan, math.inf, -1e300, 1e300] if OPTIONS[key].kind is float else [])
     for value in values:
         with pytest.raises(ConfigError) as refusal:
             accepted(key, value, DEFAULTS[key])
-        assert f"{key} must be " in str(refusal.value)
-        assert ": got " in str(refusal.value)
+        assert re.search(rf"{key} must be .*: got .*\.$", str(refusal.value))
         assert str(refusal.value).isprintable(), "one line, without control characters"
 
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("norm.momentum", None), ("norm.momentum", 1), ("norm.eps", 0), ("norm.init_images", 0), ("norm.gamma", 0),
+    [("norm.momentum", None), ("norm.momentum", 1), ("norm.init_images", 0), ("norm.gamma", 0),
      ("norm.channels_per_group", None), ("model.dropout", 0), ("model.hidden", []), ("model.channels", [])],
 )  # fmt: skip
 def test_what_is_at_the_edge_of_a_range_is_accepted(key: str, value: Any) -> None:

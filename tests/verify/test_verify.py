@@ -45,6 +45,7 @@ def test_every_scheme_on_disk_passes(norm_name, found):
         ("batch", ["norm.eps=0.1", "norm.momentum=0.7", "norm.affine=false"]),
         ("batch", ["norm.placement=after"]),
         ("ghost_batch", ["norm.virtual=5"]),
+        ("ghost_batch", ["norm.update_per=ghost_batch"]),
         ("batch_renorm", ["norm.warmup_steps=0"]),
         ("group", ["norm.channels_per_group=8"]),
         ("layer", ["norm.eps=0.1", "norm.affine=false"]),
