@@ -219,7 +219,8 @@ def check_supported(
                 norm = getattr(block, "norm", None)
                 if norm is not None:
                     norm.register_forward_hook(partial(_require_same_shape, f"norm={parts.scheme.name}", name))
-            saved = saved_for_backward(model, torch.empty(config["batch_size"], *shape))
+            images, labels = torch.empty(config["batch_size"], *shape), torch.zeros(config["batch_size"]).long()
+            saved = saved_for_backward(model, images, labels)
         except Unsupported:
             raise
         except (ValueError, TypeError, RuntimeError) as error:

@@ -230,7 +230,8 @@ def _on_corrupted_images(trained: Trained, test: Split, given: Mapping[str, str]
         counts = sorted({_whole_number(about[0], n, *about[1:]) for n in asked.split(",")})
     places = torch.arange(min(PROBE, len(test)), device=trained.device)
     probe = Probe(model, *test.batch(places), trained.run.config["batch_size"])
-    rows = list(compare(model, probe, trained.dataset.train, test, wanted, counts, len(test)))
+    seed = trained.run.config["seed"]
+    rows = list(compare(model, probe, trained.dataset.train, test, wanted, counts, len(test), seed=seed))
     keys = ("corruption", "severity", "statistics", "images")
     return {
         "test_images": len(test) - max(counts, default=0),

@@ -76,7 +76,8 @@ class BatchNoise(Instrument):
         count = min(self.batches, self.setting.images // size)
         if count < 2:
             return
-        batches = [images for images, _ in sample_batches(self.setting.train, count * size, size, probe.images.device)]
+        drawn = sample_batches(self.setting.train, count * size, size, probe.images.device, self.setting.seed)
+        batches = [images for images, _ in drawn]
         found: dict[Key, Tensor] = {}
         for lower, bn_mode in LOWER.items():
             if not found or any(uses_batch(module) for module in model.modules()):

@@ -36,6 +36,7 @@ class Setting:
         update: how a mini-batch becomes the next weights.
         seconds: the seconds spent so far on "training", "evaluating" and "measuring".
         units: how many units of each layer have rows of their own, evenly spaced.
+        seed: the run's: samples of the training images are drawn by it.
     """
 
     total: int
@@ -48,6 +49,7 @@ class Setting:
     update: Update
     seconds: Callable[[], Mapping[str, float]]
     units: int = 0
+    seed: int = 0
 
 
 class Instrument:
@@ -127,6 +129,7 @@ class Instruments(Callback):
             update=update,
             seconds=log.clock.read,
             units=options["units"],
+            seed=config["seed"],
         )
         for instrument in instruments:
             instrument.prepare(setting)

@@ -35,8 +35,9 @@ class Fit(Instrument):
         sets = {"train": (self.setting.train, self.setting.images)}
         sets["validation"] = (self.setting.validation, len(self.setting.validation))
         for name, (examples, count) in sets.items():
+            batches = sample_batches(examples, count, AT_ONCE, probe.images.device, self.setting.seed)
             with preserve_state(model):
-                loss, accuracy = loss_and_accuracy(model, sample_batches(examples, count, AT_ONCE, probe.images.device))
+                loss, accuracy = loss_and_accuracy(model, batches)
             row |= {f"{name}_loss": loss, f"{name}_accuracy": accuracy}
         yield row
 
@@ -46,8 +47,9 @@ class MemoryTime(Instrument):
 
         training_ms, evaluating_ms, measuring_ms   milliseconds per update so far
         parameters, buffers                        bytes
-        saved                                      bytes kept for the backward pass of one batch (no parameters,
-                                                   no buffers) = saved_per_image x batch + saved_constant
+        saved                                      bytes kept for the backward pass of one batch, the loss included
+                                                   (no parameters, no buffers) = saved_per_image x batch +
+                                                   saved_constant
         peak                                       most bytes taken on the GPU so far, instruments' included; empty on a
                                                    CPU, where a process's size says little
 
@@ -65,7 +67,7 @@ class MemoryTime(Instrument):
         self.saved: dict[str, int] = {}
 
     def measure(self, step: Step, model: nn.Module, probe: Probe) -> Iterator[Row]:
-        self.saved = self.saved or saved_by_batch(model, probe.images[0], self.setting.batch_size)
+        self.saved = self.saved or saved_by_batch(model, probe.images[0], probe.labels[0], self.setting.batch_size)
         times = {f"{what}_ms": 1000 * seconds / step.index if step.index else ""
                  for what, seconds in self.setting.seconds().items()}  # fmt: skip
         device = probe.images.device
@@ -74,10 +76,10 @@ class MemoryTime(Instrument):
                "buffers": size(model.buffers()), **self.saved, "peak": peak}  # fmt: skip
 
 
-def saved_by_batch(model: nn.Module, image: Tensor, batch_size: int) -> dict[str, int]:
+def saved_by_batch(model: nn.Module, image: Tensor, label: Tensor, batch_size: int) -> dict[str, int]:
     """Bytes kept for the backward pass of a batch of such images: all, those that each image adds, and the rest."""
     with in_training(model):
-        one, more = (saved_for_backward(model, image.expand(n, *image.shape).clone())
+        one, more = (saved_for_backward(model, image.expand(n, *image.shape).clone(), label.expand(n).clone())
                      for n in (batch_size, batch_size + 1))  # fmt: skip
     per_image = more - one
     return {"saved": one, "saved_per_image": per_image, "saved_constant": one - per_image * batch_size}

@@ -64,12 +64,12 @@ class Statistics(Instrument):
         running = statistics_of(model)
         if not running:
             return
-        train, size, device = self.setting.train, self.setting.batch_size, probe.images.device
+        train, size, device, seed = self.setting.train, self.setting.batch_size, probe.images.device, self.setting.seed
         count = min(self.setting.images, images_at_once(model, probe.images[0]))
-        exact = exact_statistics(model, sample_batches(train, count, count, device)[0][0])
+        exact = exact_statistics(model, sample_batches(train, count, count, device, seed)[0][0])
         kinds = {"ema": running}
         if whole := min(AVERAGED, self.setting.images // size) * size:
-            kinds["averages"] = average_statistics(model, Sample(train, whole, size, device))
+            kinds["averages"] = average_statistics(model, Sample(train, whole, size, device, seed=seed))
         empty: Row = {"layer": "", "tensor": "", "images": count}
         skipped = {name for name, _ in blocks(model)} - {layer for layer, _ in probe.tensors()}
         for kind, found in kinds.items():
@@ -92,7 +92,7 @@ class Statistics(Instrument):
         """Loss and accuracy on the validation set with each of `kinds` of statistics."""
         validation = self.setting.validation
         size = min(self.setting.batch_size, len(validation))
-        batches = sample_batches(validation, len(validation), size, probe.images.device)
+        batches = sample_batches(validation, len(validation), size, probe.images.device, self.setting.seed)
         images, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
         fit = images_at_once(model, images[0], CHUNK)
         chunks = list(zip(images.split(fit), labels.split(fit), strict=True))

@@ -79,7 +79,7 @@ class TrainTestShift(Instrument):
     def measure(self, step: Step, model: nn.Module, probe: Probe) -> Iterator[Row]:
         held_out = cast(Split, self.setting.validation)
         yield from compare(model, probe, self.setting.train, held_out, self.conditions, self.images, self.examples,
-                           self.sample)  # fmt: skip
+                           self.sample, self.setting.seed)  # fmt: skip
 
 
 def conditions(corruptions: Sequence[str], severities: Sequence[int]) -> list[Condition]:
@@ -99,12 +99,14 @@ def compare(
     counts: Sequence[int],
     examples: int,
     sample: int = 16,
+    seed: int = 0,
 ) -> Iterator[Row]:
     """The rows of `TrainTestShift`.
 
     Args:
         probe: which tensors, and of how many images.
         held_out: what is corrupted. Its last images, as many as the greatest of `counts`, are those for statistics.
+        seed: the run's, by which its training images are drawn.
     """
     device = probe.images.device
     counts = [n for n in counts if n <= len(held_out) // 2]
@@ -112,7 +114,7 @@ def compare(
     cut = len(held_out) - most
     measured, spare = torch.arange(min(examples, cut), device=device), torch.arange(cut, len(held_out), device=device)
     shown = min(len(probe.images), len(measured), len(train))
-    before = values_of(model, probe.of(*sample_batches(train, shown, shown, device)[0]))
+    before = values_of(model, probe.of(*sample_batches(train, shown, shown, device, seed)[0]))
     for name, severity in conditions:
         corrupted = Corrupted(held_out, name, severity)
         images, labels = corrupted.batch(measured)

@@ -36,14 +36,15 @@ Found = Mapping[str, MeanVar]  # name of a norm -> its statistics
 # ---- images
 
 
-def sample_batches(examples: Examples, count: int, batch_size: int, device: torch.device) -> list[Batch]:
+def sample_batches(examples: Examples, count: int, batch_size: int, device: torch.device, seed: int = 0) -> list[Batch]:
     """`count` examples in random order, none twice, in batches of `batch_size`; a rest is smaller.
 
-    The same for every run of a study. Splits are kept in an order that mixes the classes evenly: neighbours differ more
-    than those of a training batch.
+    The same for every run with this seed, and others for another: what is measured on a sample of the training images
+    then varies between seeds as it varies between samples. Splits are kept in an order that mixes the classes evenly:
+    neighbours differ more than those of a training batch.
     """
-    parts = _positions(examples, count, batch_size, device)
-    return [examples.batch(part, key_of(0, i, "augment", device)) for i, part in enumerate(parts)]
+    parts = _positions(examples, count, batch_size, device, seed)
+    return [examples.batch(part, key_of(seed, i, "augment", device)) for i, part in enumerate(parts)]
 
 
 class Sample(Sequence[Tensor]):
@@ -53,22 +54,28 @@ class Sample(Sequence[Tensor]):
     """
 
     def __init__(
-        self, examples: Examples, count: int, batch_size: int, device: torch.device, dtype: torch.dtype = torch.float32
+        self,
+        examples: Examples,
+        count: int,
+        batch_size: int,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        seed: int = 0,
     ) -> None:
-        self.examples, self.dtype = examples, dtype
-        self.positions = _positions(examples, count, batch_size, device)
+        self.examples, self.dtype, self.seed = examples, dtype, seed
+        self.positions = _positions(examples, count, batch_size, device, seed)
 
     def __len__(self) -> int:
         return len(self.positions)
 
     def __getitem__(self, index: int) -> Tensor:  # type: ignore[override]
         positions = self.positions[index]
-        key = key_of(0, index, "augment", positions.device)
+        key = key_of(self.seed, index, "augment", positions.device)
         return self.examples.batch(positions, key)[0].to(self.dtype)
 
 
-def _positions(examples: Examples, count: int, batch_size: int, device: torch.device) -> Sequence[Tensor]:
-    order = torch.randperm(len(examples), generator=seeding.generator(0, "drawn"))[:count].to(device)
+def _positions(examples: Examples, count: int, batch_size: int, device: torch.device, seed: int) -> Sequence[Tensor]:
+    order = torch.randperm(len(examples), generator=seeding.generator(seed, "drawn"))[:count].to(device)
     return order.split(batch_size)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from itertools import chain
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -14,8 +15,10 @@ def size(tensors: Iterable[Tensor]) -> int:
     return sum(tensor.nbytes for tensor in tensors)
 
 
-def saved_for_backward(model: nn.Module, images: Tensor) -> int:
-    """Bytes that a forward pass over `images` keeps for the backward pass, besides parameters and buffers.
+def saved_for_backward(model: nn.Module, images: Tensor, labels: Tensor | None = None) -> int:
+    """Bytes that a training step keeps for the backward pass, besides parameters and buffers.
+
+    That is of the network on `images` and, given `labels`, of the loss: log probabilities, labels, their total weight.
 
     Each storage counts once and as a whole, however many operations keep it. On the device "meta" nothing is computed.
     """
@@ -27,5 +30,7 @@ def saved_for_backward(model: nn.Module, images: Tensor) -> int:
         return tensor
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        model(images)
+        outputs = model(images)
+        if labels is not None:
+            F.cross_entropy(outputs, labels)
     return sum(tensor.untyped_storage().nbytes() for key, tensor in saved.items() if key not in own)

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from short_run import EVERY, ShortRun, assert_same, everything, short_run, through_a_checkpoint
+from short_run import EVERY, ShortRun, assert_same, everything, made_up, short_run, through_a_checkpoint
 from torch import nn
 
 from normbench.data import canonical, prepare
 from normbench.experiment import execute
-from normbench.instruments import Instrument, MemoryTime, TrainTestShift
-from normbench.norms import batch_statistics, preserve_state
+from normbench.instruments import Instrument, MemoryTime, Statistics, TrainTestShift
+from normbench.norms import average_statistics, batch_statistics, exact_statistics, preserve_state
+from normbench.training.evaluation import Sample, sample_batches
 from normbench.training.loop import Step, Update
 from normbench.training.optimizers import OPTIMIZERS
 
@@ -181,3 +182,33 @@ def test_all_numbers_are_finite_of_units_that_vary(network_of):
                     if norm == "mean_only" and instrument.name == "statistics":
                         allowed = {"var_ratio", "var_error"}
                     assert unknown <= allowed, (norm, row)
+
+
+def test_samples_of_the_training_images_are_drawn_by_the_runs_seed(network_of):
+    """The same for every scheme; for another seed others, so that an interval over seeds covers what they change."""
+    run = in_the_middle(network_of("batch", "mlp"))
+    for instrument in instruments():
+        rows = {}
+        for seed in (0, 1):
+            run.setting = replace(run.setting, seed=seed, images=24)
+            rows[seed] = str(run.measure(instrument, 10))
+            assert str(run.measure(instrument, 10)) == rows[seed] or instrument.remembers, instrument.name
+        sampling = instrument.name in ("batch_noise", "fit", "statistics", "train_test_shift")
+        assert (rows[0] != rows[1]) == sampling or instrument.name == "shift", instrument.name
+
+
+def test_averages_of_batches_vary_between_seeds_as_the_samples_do(network_of):
+    """Over seeds they are right on average, in the first norm; with one sample for all seeds each is off alike."""
+    data, seen = made_up(400), {}
+    run = short_run(network_of("batch", "mlp"), updates=None, train=data)
+    for seed in range(12):
+        run.setting = replace(run.setting, seed=seed, images=80)
+        rows = run.measure(Statistics(), 10)
+        wanted = sample_batches(data, 80, 80, torch.device("cpu"), seed)[0][0]
+        exact = exact_statistics(run.model, wanted)["hidden1.norm"]
+        averages = average_statistics(run.model, Sample(data, 80, 8, torch.device("cpu"), seed=seed))["hidden1.norm"]
+        (row,) = [r for r in rows if (r["layer"], r["statistics"]) == ("hidden1", "averages")]
+        seen[seed] = row["var_ratio"]
+        assert row["var_ratio"] == pytest.approx((averages.var / exact.var).mean().item(), rel=1e-3)
+    assert len(set(seen.values())) == 12
+    assert np.mean(list(seen.values())) == pytest.approx(80 / 79, abs=0.01)  # unbiased, over the biased one of 80
