@@ -27,7 +27,10 @@ GROUPS, IN_GROUPS = 64, 256  # at most so many mini-batches, and images in them,
 
 
 def in_bn_mode(model: nn.Module, bn_mode: str) -> AbstractContextManager[None]:
-    """Inside, `model` may be run at will, without dropout and noise; afterwards it is as it was.
+    """Inside, `model` may be run at will, without dropout; afterwards it is as it was.
+
+    Noise that is part of a norm in training (noisy batch norm) is on with "probe" and "batch", and off with "running".
+    It is the same at each snapshot: what moves is the network.
 
     Args:
         bn_mode: the statistics that layers work with that use the batch. "probe" or "batch": those of the images passed

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -29,6 +30,14 @@ NAMES = sorted({name for path in config_dir().rglob("*.yaml")
                 for name in re.findall(r"normbench\.instruments\.(\w+)", path.read_text())})  # fmt: skip
 EVERY: list[type[Instrument]] = [getattr(normbench.instruments, name) for name in NAMES]
 assert len(EVERY) >= 13
+
+# What instruments compute depends on the shapes of tensors, on weights made of others, on noise, on time:
+# all in these pairs. The law of `test_observing.py` goes through the others, too.
+few_pairs = pytest.mark.parametrize(
+    ("norm", "network"),
+    [("none", "mlp"), ("weight", "mlp"), ("batch", "cnn"), ("noisy_batch", "cnn"), ("weight_mean_only", "rnn"),
+     ("batch", "rnn")],
+)  # fmt: skip
 
 
 @dataclass

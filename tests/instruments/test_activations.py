@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from short_run import Images, Shown, made_up, short_run
+from short_run import Images, Shown, few_pairs, made_up, short_run
 from torch import Tensor, nn
 
 from normbench.instruments import BN_MODES, Activations, Distributions, TimeSteps, Units
@@ -59,11 +59,11 @@ def check_distribution(row: dict[str, Any], values: np.ndarray) -> None:
         assert np.abs(counts - wanted).sum() <= 2 * close
 
 
-def naive_units(a: np.ndarray, tau: float = 0.025) -> dict[str, float]:
-    """Of [N, C, P]: value by value, unit by unit, pair of images by pair."""
+def naive_units(a: np.ndarray, tau: float = 0.025, images: int = 12) -> dict[str, float]:
+    """Of [N, C, P]: value by value, unit by unit, pair of the first images by pair."""
     units = [a[:, j].ravel() for j in range(a.shape[1])]
     activity = [np.abs(unit).mean() for unit in units]
-    rows = [row / np.linalg.norm(row) for row in a.reshape(len(a), -1) if np.linalg.norm(row) > 0]
+    rows = [row / np.linalg.norm(row) for row in a[:images].reshape(-1, a[0].size) if np.linalg.norm(row) > 0]
     cosines = np.array([[float(x @ y) for y in rows] for x in rows])
     return {
         "zeros": (a == 0).mean(),
@@ -74,9 +74,10 @@ def naive_units(a: np.ndarray, tau: float = 0.025) -> dict[str, float]:
     }
 
 
-def test_every_number_is_that_of_a_naive_implementation(norm_name, model_name, network_of, device, monkeypatch):
+@few_pairs
+def test_every_number_is_that_of_a_naive_implementation(norm, network, network_of, device, monkeypatch):
     monkeypatch.setattr("normbench.instruments.probe.POOL", 10**9)  # of all values, as the naive ones
-    run = short_run(network_of(norm_name, model_name, dropout=0.25), device=device, units=3)
+    run = short_run(network_of(norm, network, dropout=0.25), device=device, units=3)
     wanted: dict[tuple[Any, ...], np.ndarray] = {}
     for bn_mode in run.probe.bn_modes:
         for key, t in run.probe.tensors(bn_mode).items():
@@ -98,7 +99,7 @@ def test_every_number_is_that_of_a_naive_implementation(norm_name, model_name, n
             got = {name: row[name] for name in expected}
             # float32 moments of up to 50 x 28 x 32 values near 1: errors of some 1e-6.
             assert got == pytest.approx(expected, rel=1e-3, abs=1e-4, nan_ok=True), key
-    units = {row["layer"]: row for row in run.measure(Units())}
+    units = {row["layer"]: row for row in run.measure(Units(images=12))}
     assert list(units) == [layer for layer, tensor in run.probe.tensors() if tensor == "activation"]
     for layer, row in units.items():
         values = wanted[layer, "activation", "probe", ""]
@@ -151,13 +152,8 @@ def test_quantiles_are_numpys(values, levels):
 def test_a_value_on_an_edge_counts_as_in_numpy(numbers):
     # From -64 to 64 each bin is 2 wide: whole numbers lie on edges, exactly.
     values = torch.tensor(sorted([*numbers, -64, 64]), dtype=torch.float32)
+    assert sorted(histogram(torch.full((80,), 0.1), 0.1, 0.1)) == [0] * (BINS - 1) + [80]  # constant: one bin
     assert histogram(values, -64.0, 64.0) == np.histogram(values.numpy(), BINS, (-64, 64))[0].tolist()
-
-
-def test_constant_values_are_one_bin():
-    (row,) = shown(torch.full((20, 4), 0.1)).measure(Distributions())
-    assert row["low"] == row["high"] == row["q16"] == pytest.approx(0.1)
-    assert sorted(row[name] for name in COUNTS) == [0] * (BINS - 1) + [80]
 
 
 @pytest.mark.parametrize(("shape", "whole"), [((100, 8, 1), True), ((2000, 5, 32), False), ((300_000, 2, 1), False)])
@@ -185,45 +181,11 @@ def test_a_sample_of_a_large_tensor_keeps_its_shape(monkeypatch):
     assert sum(abs(sample[name] / 4000 - whole[name] / 40_000) for name in COUNTS) < 0.2
 
 
-@pytest.mark.parametrize(
-    ("units", "count", "wanted"), [(100, 0, []), (100, 1, [0]), (100, 2, [0, 99]), (3, 9, [0, 1, 2])]
-)
-def test_tracked_units_are_evenly_spaced(units, count, wanted):
-    assert evenly_spaced_units(units, count) == wanted
-
-
-# nu -> E[selu(z)^2] - E[selu(z)]^2, z ~ N(0, nu), mean and variance taken together from layer to layer: variance after
-# so many layers, from Gaussian inputs of mean 0 and variance 3. Klambauer et al. 2017, arXiv:1706.02515, eq. 4, 5
-# for omega = 0, tau = 1.
-PREDICTED = {1: 2.349, 2: 1.942, 4: 1.495, 8: 1.161}
-
-
-def test_the_variance_of_a_selu_network_contracts_as_predicted(network_of):
-    model = network_of("selu", "mlp_deep", depth=8, width=512, shape=(1, 16, 32))
-    images = made_up(512, shape=(1, 16, 32))
-    images.images *= 3.0**0.5
-    rows = short_run(model, updates=None, validation=images).measure(Activations())
-    variance = {row["layer"]: row["std"] ** 2 for row in rows if row["tensor"] == "activation"}
-    assert [variance[f"hidden{layer}"] for layer in PREDICTED] == pytest.approx(list(PREDICTED.values()), rel=0.05)
-
-
 # ---- units
 
 
 def of(a: Tensor) -> dict[str, float]:
     return read([{**shares(a, 0.025), **likeness(a.flatten(1))}])[0]
-
-
-@pytest.mark.parametrize("shape", [(40, 6, 1), (40, 6, 9), (12, 30, 1), (5, 3, 2)])
-@pytest.mark.parametrize("activation", [nn.ReLU(), nn.Sigmoid()])
-def test_units_of_made_up_activations(shape, activation):
-    z = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    z[:, 0] = -3.0  # a unit that says nothing
-    z[:, 1] *= 0.01
-    z[2] = -1.0  # an image to which no ReLU responds
-    a = activation(z)
-    wanted = naive_units(a.double().numpy())
-    assert {name: of(a)[name] for name in wanted} == pytest.approx(wanted, rel=1e-4, abs=1e-5)
 
 
 @pytest.mark.parametrize(

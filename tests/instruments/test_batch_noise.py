@@ -31,11 +31,11 @@ def noise_of(
 @pytest.mark.parametrize(("batch_size", "factor"), [(2, 1 / math.sqrt(math.pi)), (4, math.sqrt(3 / 4) * 0.921318)])
 def test_standard_deviation_of_small_gaussian_batches(batch_size, factor):
     # E[s_b] / s for the biased s_b: .5642, and sqrt(3/4) c_4 = .7979 (c_4 is a table's)
-    model = nn.Sequential(nn.Flatten(), Block(nn.Linear(64, 200)))
+    model = nn.Sequential(nn.Flatten(), Block(nn.Linear(64, 60)))
     row = noise_of(model, 400 * batch_size, batch_size, batches=400)["1", "linear", "population"]
-    assert row["batch_std"] == pytest.approx(factor, rel=0.01)
-    assert row["noise_mean"] == pytest.approx(batch_size**-0.5, rel=0.03)
-    assert (row["batches"], row["units"]) == (400, 200)
+    assert row["batch_std"] == pytest.approx(factor, rel=0.02)
+    assert row["noise_mean"] == pytest.approx(batch_size**-0.5, rel=0.05)
+    assert (row["batches"], row["units"]) == (400, 60)
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +86,9 @@ def naive(model: nn.Module, batches: list[Tensor], key: tuple[str, str], recurre
             "batch_std": np.mean(inner)}  # fmt: skip
 
 
-@pytest.mark.parametrize("network", ["mlp", "cnn", "rnn"])
-@pytest.mark.parametrize("norm", ["none", "batch", "mean_only", "batch_renorm"])
+@pytest.mark.parametrize(
+    ("norm", "network"), [("none", "mlp"), ("batch", "cnn"), ("mean_only", "rnn"), ("batch_renorm", "cnn")]
+)
 def test_numbers_are_those_of_a_naive_implementation(norm, network, network_of):
     run = short_run(network_of(norm, network, quiet=True).double(), train=70)
     batches = [images for images, _ in sample_batches(run.setting.train, 40, 8, CPU)]

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from short_run import ShortRun, assert_same, effective_weights, everything, plain_weights, short_run
+from short_run import ShortRun, assert_same, effective_weights, everything, few_pairs, plain_weights, short_run
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from normbench.errors import Unsupported
 from normbench.instruments import Gradients
 from normbench.instruments.gradients import in_training, next_step, scale_invariance, weight_gradients
 from normbench.instruments.parameters import weights, weights_of
@@ -31,24 +30,20 @@ def in_advance(run: ShortRun) -> dict[str, Tensor]:
     return next_step(run.model, run.optimizer, run.setting.update, run.step.batch, run.step.index).state_dict()
 
 
-def test_it_is_the_next_step_to_the_bit(norm_name, model_name, network_of, device):
-    run = short_run(network_of(norm_name, model_name, dropout=0.5), device=device, weight_decay=0.01)
-    before, ahead = everything(run.model, run.optimizer), in_advance(run)
-    assert_same(before, everything(run.model, run.optimizer))
-    run.take_step()
-    assert_same(ahead, run.model.state_dict())
-
-
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("updates", [0, 2])
-def test_schedule_clipping_and_accumulation_are_part_of_it(optimizer, updates, network_of):
+@pytest.mark.parametrize(("norm", "network", "optimizer", "updates"), [
+    *(("batch", "mlp", optimizer, 2) for optimizer in OPTIMIZERS), ("weight", "cnn", "adam", 0),
+    ("noisy_batch", "cnn", "sgd", 2), ("batch", "rnn", "momentum", 0), ("weight_mean_only", "rnn", "adamw", 2),
+])  # fmt: skip
+def test_it_is_the_next_step_to_the_bit(norm, network, optimizer, updates, network_of, device):
+    """Schedule, clipping, accumulation, dropout, noise and weight decay are part of it."""
     update = Update(lr=lambda index: 0.1 / (index + 1), clip_norm=0.01, accumulate=2)
-    run = short_run(network_of("batch", "mlp", dropout=0.5), optimizer, update, updates=updates)
+    model = network_of(norm, network, dropout=0.5)
+    run = short_run(model, optimizer, update, updates=updates, device=device, weight_decay=0.01)
     before, ahead = everything(run.model, run.optimizer), in_advance(run)
     assert_same(before, everything(run.model, run.optimizer))
     run.take_step()
     assert_same(ahead, run.model.state_dict())
-    assert not torch.equal(before["state hidden1.linear.weight"], ahead["hidden1.linear.weight"])
+    assert not torch.equal(before["state output.linear.weight"], ahead["output.linear.weight"])
 
 
 def test_passes_in_training_draw_the_same_masks(network_of, batch_of):
@@ -65,14 +60,10 @@ def test_passes_in_training_draw_the_same_masks(network_of, batch_of):
         assert torch.equal(outputs[0], outputs[2])
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_gradients_are_of_the_weights_that_the_network_multiplies_by(norm_name, accumulate, network_of):
-    for name in ("mlp", "rnn"):
-        try:
-            run = short_run(network_of(norm_name, name, dropout=0.5, skip=False).double(),
-                            update=Update(accumulate=accumulate))  # fmt: skip
-        except Unsupported:
-            continue
+@few_pairs
+def test_gradients_are_of_the_weights_that_the_network_multiplies_by(norm, network, network_of):
+    for accumulate in (1, 2):
+        run = short_run(network_of(norm, network, dropout=0.5).double(), update=Update(accumulate=accumulate))
         seen = weight_gradients(run.model, weights_of(blocks(run.model)), run.setting.update, run.step.batch)
         plain = plain_weights(run.model)
         plain.zero_grad()
@@ -119,14 +110,18 @@ def naive_gradients(run: ShortRun) -> dict[tuple[str, str], float]:
     return {key: float(value) for key, value in found.items()}
 
 
-def test_gradients_are_those_of_a_backward_pass(norm_name, model_name, network_of):
-    run = short_run(network_of(norm_name, model_name, dropout=0.25).double())
+@few_pairs
+def test_gradients_are_those_of_a_backward_pass_and_update_ratio_of_the_real_step(norm, network, network_of):
+    run = short_run(network_of(norm, network, dropout=0.25).double())
     rows, wanted = run.measure(Gradients()), naive_gradients(run)
     sums = {key for row in rows if (key := (row["layer"], row["tensor"])) not in wanted}
     assert all(layer.endswith(".sum") and tensor == "linear" for layer, tensor in sums)  # of residual branches
     got = {(row["layer"], row["tensor"]): row["gradient"] for row in rows}
     assert {key: got[key] for key in wanted} == pytest.approx(wanted, rel=1e-9)
-    assert all(set(row) == {"layer", "tensor", *Gradients.columns} for row in rows)
+    now, after = (effective_weights(plain_weights(m)) for m in (run.model, run.stepped()[0]))
+    wanted = {key: (after[key] - w).norm().item() / w.norm().item() for key, w in now.items()}
+    got = {(row["layer"], row["tensor"]): row["update_ratio"] for row in rows}
+    assert {key: value for key, value in got.items() if value is not None} == pytest.approx(wanted, rel=1e-9)
 
 
 def test_layers_come_in_the_order_of_definition(network_of):
@@ -146,14 +141,6 @@ def test_without_a_norm_both_products_of_a_cell_have_the_same_gradient(network_o
         assert gradients["input.linear"] == pytest.approx(gradients["hidden.linear"], rel=1e-12)
 
 
-def test_update_ratio_is_that_of_the_real_step(norm_name, model_name, network_of):
-    run = short_run(network_of(norm_name, model_name, dropout=0.25).double())
-    now, after = (effective_weights(plain_weights(m)) for m in (run.model, run.stepped()[0]))
-    wanted = {key: (after[key] - w).norm().item() / w.norm().item() for key, w in now.items()}
-    got = {(row["layer"], row["tensor"]): row["update_ratio"] for row in run.measure(Gradients())}
-    assert {key: value for key, value in got.items() if value is not None} == pytest.approx(wanted, rel=1e-9)
-
-
 # ---- effective learning rate
 
 
@@ -165,30 +152,23 @@ def rows_of(weight: Tensor) -> float:
     ("optimizer", "power", "factor"),
     [("sgd", 2, 1), ("momentum", 2, 10), ("nesterov", 2, 10), ("adam", 1, 1), ("adamw", 1, 1), ("rmsprop", 1, 1)],
 )
-@pytest.mark.parametrize("norm", ["batch", "layer", "weight", "none"])
-def test_effective_lr(norm, optimizer, power, factor, network_of):
-    update = Update(lr=lambda index: 0.1 / (index + 1))
-    run = short_run(network_of(norm, "mlp").double(), optimizer, update)
-    for row in run.measure(Gradients()):
-        linear = run.model.get_submodule(row["layer"]).linear
-        if norm == "none" or row["layer"] == "output" or row["tensor"] == "linear":
-            assert (row["invariant"], row["effective_lr"]) == ("", None)
-            continue
-        if norm == "weight":
-            kind, size = "row", rows_of(linear.parametrizations.weight.original1)
-        elif norm == "layer":
-            kind, size = "matrix", linear.weight.norm().item()
-        else:
-            kind, size = "row", rows_of(linear.weight)
-        assert row["invariant"] == kind
-        assert row["effective_lr"] == pytest.approx(factor * 0.1 / 3 / size**power, rel=1e-9)
-
-
-def test_the_optimizers_own_lr_where_there_is_no_schedule(network_of):
-    run = short_run(network_of("batch", "mlp").double(), "sgd", lr=0.03)
-    run.optimizer.param_groups[0]["lr"] = 0.07  # of the weights
-    row = run.measure(Gradients())[0]
-    assert row["effective_lr"] == pytest.approx(0.07 / rows_of(run.model.hidden1.linear.weight) ** 2)
+def test_effective_lr(optimizer, power, factor, network_of):
+    for norm, update in (
+        ("batch", Update()),
+        *((n, Update(lr=lambda i: 0.1 / (i + 1))) for n in ("layer", "weight", "none")),
+    ):
+        run = short_run(network_of(norm, "mlp").double(), optimizer, update)
+        run.optimizer.param_groups[0]["lr"] = 0.07  # of the weights, where there is no schedule
+        for row in run.measure(Gradients()):
+            linear = run.model.get_submodule(row["layer"]).linear
+            if norm == "none" or row["layer"] == "output" or row["tensor"] == "linear":
+                assert (row["invariant"], row["effective_lr"]) == ("", None)
+                continue
+            trained = linear.parametrizations.weight.original1 if norm == "weight" else linear.weight
+            size = trained.norm().item() if norm == "layer" else rows_of(trained)
+            assert row["invariant"] == ("matrix" if norm == "layer" else "row")
+            lr = 0.07 if norm == "batch" else 0.1 / 3
+            assert row["effective_lr"] == pytest.approx(factor * lr / size**power, rel=1e-9)
 
 
 def test_effective_lr_says_how_fast_the_direction_turns(network_of):

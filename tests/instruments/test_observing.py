@@ -17,10 +17,9 @@ from torch import nn
 from normbench.data import canonical, prepare
 from normbench.experiment import execute
 from normbench.instruments import Instrument, MemoryTime, Statistics, TrainTestShift
-from normbench.norms import average_statistics, batch_statistics, exact_statistics, preserve_state
+from normbench.norms import average_statistics, exact_statistics
 from normbench.training.evaluation import Sample, sample_batches
-from normbench.training.loop import Step, Update
-from normbench.training.optimizers import OPTIMIZERS
+from normbench.training.loop import Step
 
 RNG = np.random.default_rng(0)
 SPLITS = [(RNG.integers(0, 256, (n, 1, 8, 8), dtype=np.uint8), np.arange(n) % 5) for n in (100, 20)]
@@ -35,7 +34,7 @@ def instruments() -> list[Instrument]:
 def in_the_middle(model: nn.Module, device: Any = "cpu", **options: Any) -> ShortRun:
     """A run on augmented images, with gradients there and a part in evaluation mode, as if someone had frozen it."""
     data = prepare(SOURCE, name="x", validation=40, augment="translate", device=device)
-    run = short_run(model, train=data.train, validation=data.validation, device=device, **options)
+    run = short_run(model, train=data.train, validation=data.validation, device=device, positions=6, **options)
     model.output.eval()  # type: ignore[operator, union-attr]
     return run
 
@@ -51,6 +50,11 @@ def test_every_scheme_in_every_model(norm_name, model_name, network_of, device):
         rows = observed.measure(one, 10)
         assert_same(before, everything(observed.model, observed.optimizer))
         assert rows or one.name in ("time_steps", "statistics"), one.name
+        for row in rows if one.name != "activations" else ():  # a skew of equal values is NaN
+            if row.get("units") != 0:  # of units that vary
+                unknown = {k for k, v in row.items() if isinstance(v, float) and not math.isfinite(v)}
+                allowed = {"var_ratio", "var_error"} if "mean_only" in norm_name else set()
+                assert unknown <= allowed | {"noise_to_drift"}, one.name  # nothing has moved
         if one.remembers:
             assert str(rows) == str(observed.measure(other, 10)), one.name  # NaN equals NaN
     for run in (observed, alone):  # with the gradients of the step before still there
@@ -79,18 +83,6 @@ def test_whole_runs_end_with_the_same_weights(norm, model, cell_with, small_opti
     assert_same(*weights)
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_every_optimizer(optimizer, network_of):
-    for norm, updates in (("batch", 0), ("weight_mean_only", 2)):
-        update = Update(lr=lambda index: 0.1 / (index + 1), clip_norm=0.1, accumulate=2)
-        run = short_run(network_of(norm, "mlp"), optimizer, update, updates=updates, weight_decay=0.01)
-        before = everything(run.model, run.optimizer)
-        for instrument in instruments():
-            if not isinstance(instrument, TrainTestShift):
-                run.measure(instrument)
-        assert_same(before, everything(run.model, run.optimizer))
-
-
 class Broken(Exception):
     pass
 
@@ -111,21 +103,6 @@ def test_even_if_something_breaks(passes, network_of):
             run.measure(instrument, 10)
         assert_same(before, everything(run.model, run.optimizer))
         hook.remove()
-
-
-@pytest.mark.parametrize("inside", [batch_statistics, preserve_state])
-@pytest.mark.parametrize(
-    ("norm", "model"), [("noisy_batch", "cnn"), ("weight_mean_only", "rnn"), ("ghost_batch", "mlp")]
-)
-def test_what_instruments_rely_on_undoes_training_too(inside, norm, model, network_of):
-    run = in_the_middle(network_of(norm, model, dropout=0.25))
-    before = everything(run.model)
-    with suppress(Broken), inside(run.model):
-        run.model.train()
-        with torch.enable_grad():
-            nn.functional.cross_entropy(run.model(run.step.batch[0]), run.step.batch[1]).backward()
-        raise Broken
-    assert_same(before, everything(run.model))
 
 
 @pytest.mark.parametrize(("norm", "model"), [("batch", "cnn"), ("weight", "mlp"), ("layer", "rnn")])
@@ -160,28 +137,6 @@ def test_only_the_layers_that_are_asked_for(network_of):
     for instrument in instruments():
         if instrument.name in ("activations", "distributions", "shift", "units", "batch_noise", "statistics"):
             assert {row["layer"] for row in run.measure(instrument, 10)} <= {"hidden2", ""}, instrument.name
-
-
-def test_an_instrument_that_touches_would_be_noticed(network_of):
-    run = in_the_middle(network_of("batch", "mlp"))
-    before = everything(run.model)
-    run.model(run.probe.images)  # moves running statistics
-    with pytest.raises(AssertionError):
-        assert_same(before, everything(run.model))
-
-
-def test_all_numbers_are_finite_of_units_that_vary(network_of):
-    for norm, model in (("batch", "cnn"), ("mean_only", "mlp"), ("layer", "rnn")):
-        run = in_the_middle(network_of(norm, model))
-        for instrument in instruments():
-            run.measure(instrument, 9)
-            for row in run.measure(instrument, 10, fresh=False):
-                if row.get("units") != 0 and row.get("since") != "previous":
-                    unknown = {k for k, v in row.items() if isinstance(v, float) and not math.isfinite(v)}
-                    allowed = {"skew"} if instrument.name == "activations" else {"noise_to_drift"}
-                    if norm == "mean_only" and instrument.name == "statistics":
-                        allowed = {"var_ratio", "var_error"}
-                    assert unknown <= allowed, (norm, row)
 
 
 def test_samples_of_the_training_images_are_drawn_by_the_runs_seed(network_of):

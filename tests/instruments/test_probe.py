@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from normbench.instruments import Probe
-from normbench.noise import set_draw
+from normbench.noise import seed_noise, set_draw
 from normbench.norms import BatchNorm, Block, NormScheme, blocks, uses_batch
 
 LABELS = torch.zeros(50, dtype=torch.long)
@@ -39,6 +39,7 @@ def by_hooks(model: nn.Module, images: Tensor) -> dict[tuple[str, str], Tensor]:
 
 def test_blocks_show_what_forward_hooks_see(norm_name, model_name, network_of, batch_of, device, tensors_of):
     model, x = network_of(norm_name, model_name, dropout=0.5).to(device), batch_of(8)[0].to(device)
+    seed_noise(model, 0)
     model(x)
     seen, wanted = tensors_of(model, x), by_hooks(model, x)
     assert wanted
