@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import pandas as pd
@@ -114,6 +115,7 @@ class Choice:
 Choices = Mapping[Setting, Mapping[str, Choice]]  # by setting without the lr, then by scheme
 
 
+@lru_cache(maxsize=1)
 def choices(groups: Groups) -> dict[Setting, dict[str, Choice]]:
     found: dict[Setting, dict[str, dict[float, Group]]] = defaultdict(lambda: defaultdict(dict))
     for group in groups.groups:
@@ -169,8 +171,9 @@ def pair(ours: Choice, theirs: Choice | None) -> Pair:
     return Pair(ours.setting, *arms, True, False, taken, edges, further)
 
 
+@lru_cache(maxsize=1)
 def compare_at_best_lr(groups: Groups, reference: str, margin: float) -> pd.DataFrame:
-    """Each scheme against the reference, each at its own best lr."""
+    """Each scheme against the reference, each at its own best lr. Made once and shared: don't change it."""
     found = choices(groups).values()
     pairs = [(choice, by_scheme.get(reference)) for by_scheme in found for choice in by_scheme.values()]
     return compare_all([pair(ours, theirs) for ours, theirs in pairs if ours.scheme != reference], margin)

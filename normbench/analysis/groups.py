@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +49,7 @@ class Group:
         return [run for run, status in zip(self.members, self.runs["status"], strict=True) if status in statuses]
 
     def count(self, *statuses: str) -> int:
-        return int(self.runs["status"].isin(statuses).sum())
+        return sum(status in statuses for status in self.runs["status"])
 
     def seeds(self, *statuses: str) -> set[Any]:
         """Of the runs of these statuses; of all without any."""
@@ -56,8 +57,8 @@ class Group:
 
     def with_seeds(self, seeds: Collection[Any]) -> Group:
         """Those of its runs that have one of `seeds`."""
-        members = tuple(run for run in self.members if run.seed in seeds)
-        return replace(self, runs=self.runs.loc[[run.name for run in members]], members=members)
+        kept = [run.seed in seeds for run in self.members]
+        return replace(self, runs=self.runs[kept], members=tuple(compress(self.members, kept)))
 
     def missing(self, scheme: str) -> Group:
         """What stands for a scheme that has no run in this setting."""
@@ -73,12 +74,10 @@ class Group:
 
         So that a scheme is not judged by the runs that it survived.
         """
-        import pandas as pd
-
-        over = self.runs[self.runs["status"].isin(OVER)].set_index("seed")
-        known = over.reindex(columns=[column, "dataset.classes"]).apply(pd.to_numeric, errors="coerce")
-        values, classes = known[column], known["dataset.classes"]
-        return values.where(over["status"] != "diverged", 1 / classes.fillna(classes.max())).dropna()
+        values, classes = self.numbers(column, *OVER), self.numbers("dataset.classes", *OVER)
+        for seed in self.numbers("seed", "diverged"):
+            values[seed] = 1 / classes.get(seed, classes.max())
+        return values.dropna().reindex([seed for seed in self.runs["seed"] if seed in values.index]).dropna()
 
     @property
     def diverged(self) -> str:
@@ -90,8 +89,10 @@ class Group:
         """Seed -> a number of the summary, of runs of these statuses (complete ones) that have it."""
         import pandas as pd
 
-        rows = self.runs[self.runs["status"].isin(statuses or ("complete",))].set_index("seed")
-        return pd.to_numeric(rows[column], errors="coerce").dropna() if column in rows else pd.Series(dtype=float)
+        if column not in self.runs:
+            return pd.Series(dtype=float)
+        kept = [status in (statuses or ("complete",)) for status in self.runs["status"]]
+        return pd.to_numeric(self.runs[column], errors="coerce").set_axis(self.runs["seed"])[kept].dropna()
 
 
 @dataclass(frozen=True, eq=False)

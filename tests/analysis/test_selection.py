@@ -11,6 +11,7 @@ import pytest
 
 from normbench.analysis.selection import ReportError, format_filter, parse, select
 from normbench.cli import main
+from normbench.commands.report import _open
 from normbench.report.build import build
 from normbench.runs import load
 
@@ -71,26 +72,44 @@ def test_no_run_with_all_of_it(four: Path) -> None:
         select(load(four), parse(["norm=batch", "lr=0.1"]))
 
 
-def test_a_filtered_report_says_so_everywhere_until_it_is_whole_again(four: Path) -> None:
-    words = "Filtered: lr=0.1. 2 of the study's 4 runs."
+def test_a_filtered_report_says_so_everywhere_until_it_is_whole_again(
+    four: Path, study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also which folders can't be read, the study's question, and where the page is; a browser opens it."""
+    (four / "broken").mkdir()
+    (four / "broken" / "config.yaml").touch()
+    words = "Filtered: lr=0.1. 2 of the study's 5 runs."
     report = build(four, only=parse(["lr=0.1"]))
     folder = report.page.parent
-    assert words.replace("'", "&#39;") in report.page.read_text()
-    assert "--filter lr=0.1</pre>" in report.page.read_text()
+    page = report.page.read_text()
+    assert words.replace("'", "&#39;") in page
+    assert "--filter lr=0.1</pre>" in page
+    assert "broken</th>" in page
     for name in ("leaderboard.md", "tables.md"):
         assert f"\n\n> {words}\n" in (folder / name).read_text()
     assert len((folder / "leaderboard.csv").read_text().splitlines()) == 3
-    whole = build(four)
-    assert len((folder / "leaderboard.csv").read_text().splitlines()) == 5
-    assert not any("Filtered" in path.read_text() for path in whole.files if path.suffix in (".md", ".html"))
+    study.rename(study.parent / "demo")
+    opened: list[str] = []
+    monkeypatch.setattr(webbrowser, "open", lambda uri: not opened.append(uri))
+    assert main(["report", "--open"]) == 0  # of the study that was changed last
+    whole = Path("results/demo/report")
+    assert opened == [(whole / "report.html").resolve().as_uri()]
+    assert "report: results/demo/report/report.html" in capsys.readouterr().out
+    assert "Does batch norm suffer at small batches" in (whole / "report.html").read_text()
+    assert len((whole / "leaderboard.csv").read_text().splitlines()) == 5
+    assert not any("Filtered" in path.read_text() for path in whole.iterdir() if path.suffix in (".md", ".html"))
 
 
-def test_a_folder_that_cannot_be_read_is_named_in_a_filtered_report_too(four: Path) -> None:
-    (four / "broken").mkdir()
-    (four / "broken" / "config.yaml").touch()
-    report = build(four, only=parse(["norm=batch"]))
-    assert "broken</th>" in report.page.read_text()
-    assert "2 of the study&#39;s 5 runs" in report.page.read_text()
+def test_where_there_is_no_browser_the_page_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(_: str) -> bool:
+        raise webbrowser.Error("no browser")
+
+    for browser in (lambda _: False, refuse):
+        monkeypatch.setattr(webbrowser, "open", browser)
+        _open(Path("report.html"))
+        assert "No browser was found. Open it yourself:" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -115,26 +134,3 @@ def test_bad_input_is_one_line(four: Path, words: list[str], error: str, capsys:
     assert printed.err.count("\n") == 1
     assert error in printed.err
     assert not (four / "report").exists()
-
-
-def test_the_page_is_opened_where_there_is_a_browser(
-    four: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def refuse(_: str) -> bool:
-        raise webbrowser.Error("no browser")
-
-    opened: list[str] = []
-    for browser, said in ((lambda uri: not opened.append(uri), False), (lambda _: False, True), (refuse, True)):
-        monkeypatch.setattr(webbrowser, "open", browser)
-        assert main(["report", "results/first", "--filter", "norm=batch", "lr=0.1", "--open"]) == 0
-        printed = capsys.readouterr().out
-        assert ("No browser was found" in printed) == said
-        assert "Filtered: norm=batch lr=0.1. 1 of the study's 4 runs." in printed
-    assert opened == [(four / "report" / "report.html").resolve().as_uri()]
-
-
-def test_the_study_changed_last_and_its_question(four: Path, study: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    study.rename(study.parent / "demo")
-    assert main(["report"]) == 0
-    assert "report: results/demo/report/report.html" in capsys.readouterr().out
-    assert "Does batch norm suffer at small batches" in Path("results/demo/report/report.html").read_text()
