@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from normbench.analysis.groups import Group, Groups
-from normbench.analysis.measured import has_rows, rows
+from normbench.analysis.measured import rows
 from normbench.analysis.statistics import estimate
 from normbench.analysis.tables import REMARKS, SCHEME, Column, Table, row_start, setting_columns, without_result
 from normbench.runs import Run
@@ -20,9 +20,9 @@ PARTS = {"loss": "loss against none, points", "recovered": "recovered by precise
 
 def accuracies(run: Run) -> dict[str, float]:
     """Kind of statistics -> validation accuracy with it, after the last step."""
-    if not has_rows(run, "statistics", "statistics", "accuracy"):
-        return {}
     table = rows(run, "statistics", "step", "accuracy")
+    if not {"statistics", "layer"} <= set(table.columns):
+        return {}
     table = table[(table.step == table.step.max()) & table.layer.isna() & table.accuracy.notna()]
     return {kind: float(value) for kind, value in zip(table.statistics, table.accuracy, strict=True) if kind in KINDS}
 

@@ -11,6 +11,7 @@ import pytest
 from normbench.analysis.answer import tables
 from normbench.analysis.groups import read
 from normbench.analysis.inference_statistics import inference_table
+from normbench.analysis.measured import rows
 from normbench.analysis.statistics import estimate
 from normbench.analysis.targets import median, time_table
 from normbench.analysis.weight_perturbation import perturbation_table, recovery
@@ -86,16 +87,16 @@ def test_runs_that_never_get_there_count(study: Path, add: Add) -> None:
     add(norm="batch", seed=2, status="failed")
     add(norm="layer", seed=0, status="unsupported")
     table = time_table(read(load(study)), (0.95, 0.98))
-    rows = {(row["scheme"], row["target"]): row for row in table.rows}
-    none = rows["none", 0.95]
+    found = {(row["scheme"], row["target"]): row for row in table.rows}
+    none = found["none", 0.95]
     assert (none["n"], none["reached"], none["steps"], none["samples"], none["seconds"]) == (3, 3, 10, 1000, 1)
-    late = rows["none", 0.98]
+    late = found["none", 0.98]
     assert (late["reached_text"], late["steps"], late["steps_of_reached"]) == ("1/3", math.inf, pytest.approx(17.5))
-    batch = rows["batch", 0.95]
+    batch = found["batch", 0.95]
     assert (batch["reached_text"], batch["seconds"]) == ("1/2", math.inf)
     assert batch["seconds_of_reached"] == pytest.approx(2 + 65 / 67)
     assert batch["remarks"] == "1 diverged, 1 failed"
-    layer = rows["layer", 0.95]
+    layer = found["layer", 0.95]
     assert (layer["n"], layer["steps"], layer["remarks"]) == (0, None, "1 unsupported")
     assert [table.texts(row)[-4] for row in (none, late, layer)] == ["10", "not reached", "–"]
 
@@ -119,8 +120,8 @@ def test_the_same_curve_has_the_same_time_however_often_it_was_evaluated(study: 
         path = add(norm=norm, curve=(), evaluations=40 // every)
         lines = [f"{10 * i},{1000 * i},{i / 50},{i},0.5,{0.1 + 0.02 * i}" for i in range(0, 41, every)]
         (path / "epochs.csv").write_text("\n".join([(path / "epochs.csv").read_text().strip(), *lines]) + "\n")
-    rows = time_table(read(load(study)), (0.55,)).rows
-    assert [row["steps"] for row in rows] == pytest.approx([225, 225])
+    made = time_table(read(load(study)), (0.55,)).rows
+    assert [row["steps"] for row in made] == pytest.approx([225, 225])
 
 
 def test_a_run_without_evaluations_reaches_nothing(study: Path, add: Add) -> None:
@@ -166,3 +167,12 @@ def test_losses_are_means_and_recovery_ends_with_the_first_window_as_good_as_bef
 def test_a_study_without_a_perturbation_has_no_such_table(study: Path, add: Callable[..., Path]) -> None:
     add(norm="none")
     assert all(table.name != "scale_shock" for table in tables(read(load(study))))
+
+
+def test_numbers_are_numbers_or_missing(study: Path, add: Add) -> None:
+    measure(add(), "gradients", [{"step": 0, "gradient": v} for v in ("1.5", "inf", "x", "")])
+    (run,) = read(load(study)).members
+    found = rows(run, "gradients", "gradient")
+    assert found.gradient.dropna().tolist() == [1.5]
+    assert len(rows(run, "gradients", "gradient", "other")) == 0
+    assert list(rows(run, "nothing", "step")) == ["step", "layer", "tensor"]
