@@ -19,15 +19,16 @@ pytestmark = [
 
 
 def test_batch_norm_helps_at_64_and_hurts_at_4(tmp_path: Path) -> None:
-    """Expected from 20,000 images, three seeds: at 4, batch 90.3 and none 93.3; at 64, batch 94.7 and none 93.2."""
+    """Expected from 8,000 images, two seeds: at 4, batch 88.1, 88.6 and none 89.7, 90.5; at 64, 92.5, 92.1 and 90.8,
+    90.4."""
     accuracy = {
         (norm, batch_size): execute(
-            compose([f"norm={norm}", f"batch_size={batch_size}", "max_samples=20000", "device=cpu",
+            compose([f"norm={norm}", f"batch_size={batch_size}", "max_samples=8000", "device=cpu",
                      f"results_dir={tmp_path}", "instruments=none", "evaluations=1"])
         ).summary["test_accuracy"]
         for norm in ("none", "batch")
         for batch_size in (4, 64)
     }  # fmt: skip
-    assert min(accuracy.values()) > 0.87
+    assert min(accuracy.values()) > 0.85
     assert accuracy["batch", 64] > accuracy["none", 64]
     assert accuracy["batch", 4] < accuracy["none", 4] - 0.01
