@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from normbench.errors import UserError
+
 if TYPE_CHECKING:
     from normbench.runs import Run, Study
 
 __version__ = "0.1.0"
-__all__ = ["load", "run"]
+__all__ = ["UserError", "load", "run"]
 
 
 def run(words: Iterable[str] = (), on_progress: Callable[..., None] = lambda progress: None) -> Run:
@@ -25,11 +27,17 @@ def run(words: Iterable[str] = (), on_progress: Callable[..., None] = lambda pro
         words: as on the command line, such as ["norm=batch", "batch_size=4"].
         on_progress: called with a `Progress` whenever the loss has been read.
 
-    Raises: ConfigError, Unsupported (nothing was written), Locked, or whatever went wrong in training.
+    Torch's random state and number of threads are afterwards what they were; of several threads that call it, one
+    trains at a time.
+
+    Raises: UserError, of which ConfigError and Unsupported say that nothing was written; or whatever went wrong in
+        training.
     """
     from normbench.experiment import compose, execute
+    from normbench.seeding import own_state
 
-    return execute(compose(words), on_progress)
+    with own_state():
+        return execute(compose(words), on_progress)
 
 
 def load(folder: str | Path) -> Study:

@@ -7,12 +7,15 @@ import io
 import logging
 import os
 import sys
+import traceback
 from importlib import import_module
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import NoReturn
 
 import normbench
-from normbench.errors import UserError
+from normbench.commands import console
+from normbench.errors import Stopped, UserError
 
 COMMANDS = {
     "run": "train one network, or with -m a sweep",
@@ -44,8 +47,9 @@ examples:
   normbench verify norm=batch                                             does it do what it is defined to, here?
   normbench data mnist                                                    fetch a data set
 
-exit codes: 0; 1 a run failed; 2 bad input; 130 interrupted. HYDRA_FULL_ERROR=1 shows the traceback of an error.
+exit codes: 0; 1 a run failed; 2 bad input; 130 interrupted. HYDRA_FULL_ERROR=1 raises an error as it is.
 """
+LONGEST = 2000  # characters of an error
 
 
 class Parser(argparse.ArgumentParser):
@@ -56,36 +60,49 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command. Returns 0, 1 if a run failed, 2 for bad input, 130 if interrupted."""
-    words = sys.argv[1:] if argv is None else argv
-    debug = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    """Run a command. Returns 0, 1 if a run failed or something broke, 2 for bad input, 130 if interrupted."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what the terminal's encoding lacks is a question mark
             stream.reconfigure(errors="replace")
     _log_to_stderr()
     try:
         _require_working_folder()
-        return _command(words)
-    except KeyboardInterrupt:
-        print("normbench: interrupted; repeat the command to continue", file=sys.stderr)
+        return _command(sys.argv[1:] if argv is None else argv)
+    except (KeyboardInterrupt, Stopped):
+        _complain("interrupted; repeat the command to continue")
         return 130
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more at exit
         return 0
     except Exception as error:
-        if debug:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         if isinstance(error, UserError):
-            print(f"normbench: error: {error}", file=sys.stderr)
+            _complain(f"error: {error}")
             return 2
-        message = " ".join(str(error).split()) or "no message"
-        print(f"normbench: {type(error).__name__}: {message} (HYDRA_FULL_ERROR=1 shows where)", file=sys.stderr)
+        _complain(f"{type(error).__name__}: {str(error) or 'no message'} ({_where(error)})")
         return 1
+
+
+def _complain(text: str) -> None:
+    """One line on standard error."""
+    line = " ".join(text.split())
+    console.say(f"normbench: {line if len(line) <= LONGEST else line[:LONGEST] + ' ...'}", console.err)
+
+
+def _where(error: Exception) -> str:
+    """Where the traceback of an error is that nobody has foreseen: in a file that outlives us."""
+    try:
+        with NamedTemporaryFile("w", prefix="normbench-", suffix=".txt", encoding="utf-8", delete=False) as file:
+            file.writelines(traceback.format_exception(error))
+    except OSError:
+        return "HYDRA_FULL_ERROR=1 shows where"
+    return f"traceback: {file.name}"
 
 
 def _command(words: list[str]) -> int:
     if words[:1] == ["-sc"]:
-        from normbench.commands.completion import complete
+        from normbench.commands.list import complete
 
         return complete(words, COMMANDS, WITH_WORDS)
     if words and words[0] in COMMANDS:
@@ -110,7 +127,7 @@ def _command(words: list[str]) -> int:
     if options.command:
         parser.error(f"there is no command {options.command}")
     if options.completion:
-        from normbench.commands.completion import SCRIPTS
+        from normbench.commands.list import SCRIPTS
 
         print(SCRIPTS[options.completion], end="")
     else:
@@ -131,11 +148,10 @@ def _parser(prog: str, about: str) -> Parser:
 
 
 def _log_to_stderr() -> None:
-    log, handler = logging.getLogger("normbench"), logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    log.handlers = [handler]  # not that of an earlier call: standard error may be another by now
+    log, handler = logging.getLogger("normbench"), logging.Handler()
+    handler.emit = lambda record: console.say(record.getMessage(), console.err)  # type: ignore[method-assign]
+    log.handlers, log.propagate = [handler], False
     log.setLevel(logging.INFO)
-    log.propagate = False
 
 
 if __name__ == "__main__":

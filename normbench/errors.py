@@ -9,7 +9,7 @@ class ConfigError(UserError):
     """The user asked for a run that can't be made."""
 
 
-class Unsupported(ValueError):
+class Unsupported(UserError, ValueError):
     """This scheme cannot train this network at this batch size. The message says why and what to type."""
 
 

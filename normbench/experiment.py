@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from normbench import seeding
 from normbench.config import compose as composing
 from normbench.config.compose import COMMON, Expanded
-from normbench.config.run_config import RunConfig, data_may_change
+from normbench.config.run_config import RunConfig, command, data_may_change
 from normbench.config.schema import check_layers
 from normbench.data import DataError, Dataset, Source, default_data_dir, prepare
 from normbench.errors import ConfigError, Stopped, Unsupported
@@ -81,10 +81,10 @@ def build(config: Mapping[str, Any]) -> Parts:
     common = {key: value for key, value in config["norm"].items() if key in COMMON["norm"]}
     try:
         return Parts(
-            scheme=make_scheme(found.norm, **common),
-            model=found.model,
-            source=found.dataset,
-            instruments=[make() for make in found.instruments],
+            scheme=make_scheme(found["norm"], **common),
+            model=found["model"],
+            source=found["dataset"],
+            instruments=[make() for make in found["instruments"]],
         )
     except (TypeError, ValueError) as error:  # a scheme says itself what it does not accept
         raise ConfigError(str(error)) from error
@@ -459,8 +459,9 @@ def record(run_config: RunConfig) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "name": run_config.name,
-        "command": " ".join(["normbench run", *run_config.words]),
+        "command": command("run", *run_config.flags, *run_config.words),
         "overrides": run_config.words,
+        "written": run_config.written,
         "choices": run_config.choices,
         "identity": run_config.identity,
         "config": run_config.config,

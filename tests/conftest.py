@@ -108,7 +108,8 @@ def composed(*words: str) -> RunConfig:
     norm = next((word.removeprefix("norm=") for word in words if word.startswith("norm=")), "batch")
     known = yaml.safe_load((config_dir() / "norm" / f"{norm}.yaml").read_bytes())
     small = [f"norm.{key}={value}" for key, value in NORM_SIZES.items() if key in known]
-    return compose(["dataset=synthetic", "device=cpu", *small, *words])
+    usual = {word.partition("=")[0]: word for word in ("dataset=synthetic", "device=cpu", *small)}
+    return compose((usual | {word.partition("=")[0]: word for word in words}).values())
 
 
 @cache

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from normbench.runs import SCHEMA_VERSION, RunFolder
 
@@ -137,6 +138,21 @@ def study(tmp_path: Path) -> Path:
     path = tmp_path / "results" / "first"
     path.mkdir(parents=True)
     return path
+
+
+@pytest.fixture
+def hostile_study(study: Path, tmp_path: Path) -> Path:
+    """A study from a stranger: escapes for the terminal in all that is text, words that would execute if pasted."""
+    bomb = {"_target_": "builtins.open", "file": str(tmp_path / "boom"), "mode": "w"}
+    write_run(study, norm="\x1b[31mred\x1b[0m\u202e")
+    write_run(study, norm="layer", options={"model.build": bomb, "norm._target_": "os.system"}, seed=1)
+    write_run(study, norm="none", status="failed", seed=2)
+    for run in study.iterdir():
+        record = yaml.safe_load((run / "config.yaml").read_text())
+        record["overrides"] = ["norm=none", "--config-dir=/evil", "hydra.searchpath=[/evil]", "norm._target_=os.system"]
+        (run / "config.yaml").write_text(yaml.safe_dump(record))
+    (run / "error.json").write_text('{"error": "\\u001b]0;title\\u0007 \\u001b[2J", "traceback": "\\u001b[2J"}')
+    return study
 
 
 @pytest.fixture

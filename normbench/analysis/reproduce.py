@@ -87,8 +87,7 @@ def again(runs: Sequence[Run], **axes: Sequence[Any]) -> str:
 
 
 def _overrides(run: Run) -> list[str]:
-    words = [str(word) for word in run.record.get("overrides") or []]
-    study = run.config.get("study")
+    words, study = run.words, run.config.get("study")
     return words if not study or any(word.startswith("study=") for word in words) else [*words, f"study={study}"]
 
 

@@ -3,17 +3,19 @@ error: live where that is a terminal, in plain lines elsewhere."""
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -24,22 +26,34 @@ if TYPE_CHECKING:
     from normbench.sweep.plan import Plan
     from normbench.training.callbacks import Progress
 
-# Where there is no terminal nothing is wrapped at a width that nobody has.
-out = Console(width=None if sys.stdout.isatty() else 200)
-err = Console(stderr=True)
+# What changes a terminal instead of being seen: control characters, and those that turn the order of text round.
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 SECONDS_BETWEEN_LINES = 5.0  # of a run, where there is no terminal
 SECONDS_BETWEEN_LINES_OF_A_SWEEP = 30.0
 BARS = 8  # running runs that get one
 
 
-def say(text: str) -> None:
-    """A line of text on standard output, never wrapped: it may be a command or a path to copy."""
-    out.print(escape(text), soft_wrap=True, highlight=False)
+class SafeConsole(Console):
+    """Prints no control character that is in a text: what a run's folder says may come from a stranger."""
+
+    def render(self, *about: Any, **options: Any) -> Iterable[Segment]:
+        for text, style, control in super().render(*about, **options):
+            yield Segment(text if control else CONTROL.sub("\ufffd", text), style, control)
+
+
+# Where there is no terminal nothing is wrapped at a width that nobody has.
+out = SafeConsole(width=None if sys.stdout.isatty() else 200, markup=False, emoji=False, highlight=False)
+err = SafeConsole(stderr=True, markup=False, emoji=False, highlight=False)
+
+
+def say(text: str, to: Console = out) -> None:
+    """A line of text, never wrapped: it may be a command or a path to copy."""
+    to.print(text, soft_wrap=True)
 
 
 def complain(text: str) -> None:
     """A line on standard error, for what went wrong and is not the user's mistake."""
-    err.print(f"normbench: {text}", soft_wrap=True, highlight=False, markup=False)
+    say(f"normbench: {text}", err)
 
 
 def make_table(columns: Sequence[str], rows: Iterable[Sequence[object]], right: Collection[str] | None = None) -> Table:
@@ -89,11 +103,15 @@ def heading(plan: Plan) -> str:
     return f"{len(plan.items)} runs in {shortened(plan.items[0].run_config.folder.parent)}{words}"
 
 
+def _bars(*columns: ProgressColumn) -> Bars:
+    return Bars(*columns, console=err, transient=True, disable=not err.is_terminal)
+
+
 @contextmanager
 def run_progress() -> Iterator[Callable[[Progress], None]]:
     """A function that shows how a single run is doing."""
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("steps  {task.description}"), TimeRemainingColumn())
-    with Bars(*columns, console=err, transient=True, disable=not err.is_terminal) as bars:
+    words = TextColumn("steps  {task.description}", markup=False)
+    with _bars(BarColumn(), MofNCompleteColumn(), words, TimeRemainingColumn()) as bars:
         task, last = bars.add_task("starting", total=None), time.monotonic()
 
         def show(progress: Progress) -> None:
@@ -104,7 +122,7 @@ def run_progress() -> Iterator[Callable[[Progress], None]]:
             due = progress.step == progress.total or time.monotonic() - last >= SECONDS_BETWEEN_LINES
             if due and not err.is_terminal:
                 last = time.monotonic()
-                err.print(f"step {progress.step:,} of {progress.total:,}, {state}", soft_wrap=True)
+                say(f"step {progress.step:,} of {progress.total:,}, {state}", err)
 
         yield show
 
@@ -119,17 +137,15 @@ class SweepView:
         self.plan, self.begin, self.last_line = plan, time.monotonic(), time.monotonic()
         self.items = {item.run_config.name: item for item in plan.items}
         self.open = {item.run_config.name for item in plan.todo}
-        self.failures, self.stopped = 0, False
-        self.done = self.before = len(plan.having("done"))
-        words, state = TextColumn("{task.description}"), TextColumn("{task.fields[state]}")
-        columns = (words, BarColumn(), MofNCompleteColumn(), state)
-        self.bars = Bars(*columns, console=err, transient=True, disable=not err.is_terminal)
+        self.failures, self.stopped, self.done = 0, False, len(plan.having("done"))
+        words, state = (TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[state]}"))
+        self.bars = _bars(words, BarColumn(), MofNCompleteColumn(), state)
         self.sweep_bar = self.bars.add_task("runs", total=len(plan.items), completed=self.done, state="")
-        self.run_bars: dict[str, TaskID] = {}
+        self.run_bars = [self.bars.add_task("", visible=False, state="") for _ in range(BARS)]
 
     def __enter__(self) -> SweepView:
-        if self.before:
-            self._print(f"{self.before} of {len(self.items)} runs were finished before")
+        if self.done:
+            self._print(f"{self.done} of {len(self.items)} runs were finished before")
         self.bars.start()
         return self
 
@@ -161,23 +177,23 @@ class SweepView:
 
     def update(self, running: list[RunConfig], others: int) -> None:
         """`others`: runs that are running in another process."""
-        shown = [run_config.name for run_config in running[:BARS]]
-        states = {run_config.name: last_step(run_config.folder) for run_config in running[:BARS]}
-        if not err.is_terminal:
-            if time.monotonic() - self.last_line >= SECONDS_BETWEEN_LINES_OF_A_SWEEP:
-                now = [f"{self._words(name)}: step {step:,}, loss {loss:.4f}" for name, (step, loss) in states.items()]
-                self._print("; ".join([f"[{self.done}/{len(self.items)}] {self._time_left()}", *now]))
+        waiting = SECONDS_BETWEEN_LINES_OF_A_SWEEP - (time.monotonic() - self.last_line)
+        if not err.is_terminal and waiting > 0:
             return
-        for name in self.run_bars.keys() - set(shown):
-            self.bars.remove_task(self.run_bars.pop(name))
-        for name, (step, loss) in states.items():
-            if name not in self.run_bars:
-                self.run_bars[name] = self.bars.add_task(self._words(name), total=self.items[name].steps, state="")
-            self.bars.update(self.run_bars[name], completed=step, state=f"loss {loss:.4f}" if step else "starting")
-        counts = [f"{self.failures} failed"] * bool(self.failures) + [f"{others} in another process"] * bool(others)
-        more = [f"{len(running) - BARS} more running"] if len(running) > BARS else []
-        state = "  ".join([*counts, *more, self._time_left()])
-        self.bars.update(self.sweep_bar, completed=self.done, state=state)
+        states = [(run_config.name, *last_step(run_config.folder)) for run_config in running[:BARS]]
+        if not err.is_terminal:
+            now = [f"{self._words(name)}: step {step:,}, loss {loss:.4f}" for name, step, loss in states]
+            self._print("; ".join([f"[{self.done}/{len(self.items)}] {self._time_left()}", *now]))
+            return
+        for bar, shown in zip_longest(self.run_bars, states):
+            name, step, loss = shown or ("", 0, 0.0)
+            total = self.items[name].steps if shown else None
+            state = f"loss {loss:.4f}" if step else "starting"
+            words = self._words(name) if shown else ""
+            self.bars.update(bar, visible=bool(shown), description=words, total=total, completed=step, state=state)
+        counts = {"failed": self.failures, "in another process": others, "more running": len(running) - BARS}
+        parts = [f"{count} {words}" for words, count in counts.items() if count > 0]
+        self.bars.update(self.sweep_bar, completed=self.done, state="  ".join([*parts, self._time_left()]))
 
     def _words(self, name: str) -> str:
         return self.plan.own_words(self.items[name].run_config)
@@ -198,4 +214,4 @@ class SweepView:
 
     def _print(self, text: str) -> None:
         self.last_line = time.monotonic()
-        err.print(escape(text), soft_wrap=True, highlight=False)
+        say(text, err)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
+from normbench.commands import console
+from normbench.commands.arguments import path
 from normbench.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", help="fetch and verify this one; left out, show what is there")
-    parser.add_argument("--from", dest="source", type=Path, metavar="PATH", help="import it from a folder or archive")
-    parser.add_argument("--data-dir", type=Path, help="default: $NORMBENCH_DATA, or else the user's cache folder")
+    parser.add_argument("--from", dest="source", type=path, metavar="PATH", help="import it from a folder or archive")
+    parser.add_argument("--data-dir", type=path, help="default: $NORMBENCH_DATA, or else the user's cache folder")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -25,15 +26,15 @@ def run(options: argparse.Namespace) -> int:
     try:
         if name is not None:
             fetch(name, folder, source)
-        print(f"data sets in {folder}")
+        console.say(f"data sets in {folder}")
         for published in PUBLISHED.values():
             if name in (None, published.name):
                 state, where = state_of(published, folder)
                 files = [] if state == "not here" else [where] if where.is_file() else where.rglob("*")
                 size = sum(file.stat().st_size for file in files if file.is_file()) / 2**20
                 images, size_text = sum(published.images), f"{size:,.0f} MiB" if size else ""
-                print(f"  {published.name:<14} {state:<18} {images:>7,} images  {size_text:>9}  {where}")
-                print(f"  {'':<14} {published.licence}")
+                console.say(f"  {published.name:<14} {state:<18} {images:>7,} images  {size_text:>9}  {where}")
+                console.say(f"  {'':<14} {published.licence}")
     except OSError as error:
         raise UserError(f"{folder} can't be written: {error}. Choose another with --data-dir.") from error
     return 0

@@ -15,11 +15,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the blocks of each network that the words stand for. Writes nothing. Returns 0. Raises ConfigError."""
-    from normbench.commands.run import prepare
-    from normbench.experiment import expand
+    from normbench.experiment import expand, prepare_run
     from normbench.norms.describe import describe, facts
 
-    prepared = [prepare(run_config) for run_config in expand(options.words).run_configs]  # or one error, alone
+    prepared = [prepare_run(run_config) for run_config in expand(options.words).run_configs]  # or one error, alone
     for ready in prepared:
         config, data = ready.run_config.config, ready.dataset
         model = ready.parts.model(ready.parts.scheme, data.shape, len(data.classes))

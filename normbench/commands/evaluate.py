@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from normbench.commands import console
+from normbench.commands.arguments import add_config_dir
 from normbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "A trained network on the test set, with each kind of statistics. Nothing in the run changes."
     parser.epilog = HELP
     parser.add_argument("--json", action="store_true", help="every number, unrounded")
-    parser.add_argument("--config-dir", metavar="DIR", help="with your own data sets, as in normbench run")
+    add_config_dir(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -57,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
     folder, given = _parse(options.words)
     require_complete(folder)  # before torch is imported, which takes seconds
     places = {key: value for key, value in given.items() if key in ("data_dir", "device")}
-    trained = load_trained(folder, places, own_statistics=False)
+    trained = load_trained(folder, places, own_statistics=False, config_dirs=options.config_dir)
     name, test = _test_images(trained, given, options.config_dir)
     corrupted = "corruption" in given
     found = (_on_corrupted_images if corrupted else _with_statistics)(trained, test, given)
@@ -89,7 +90,7 @@ def _parse(words: Sequence[str]) -> tuple[Path, dict[str, str]]:
     return Path(folders[0]), given
 
 
-def _test_images(trained: Trained, given: Mapping[str, str], config_dir: str | None) -> tuple[str, Split]:
+def _test_images(trained: Trained, given: Mapping[str, str], config_dirs: Sequence[Path]) -> tuple[str, Split]:
     """The test images of the run's data set, or of what the words name, and its name; standardised and whitened by the
     run's training images, whatever they are of. Only options that the words name differ from the run's.
 
@@ -102,8 +103,8 @@ def _test_images(trained: Trained, given: Mapping[str, str], config_dir: str | N
     if not words:
         return own.name, own.test
     if "dataset" not in given:
-        words = [word for word in trained.run.record["overrides"] if word.startswith("dataset")] + words
-    run_config = compose([*words, *(["--config-dir", config_dir] if config_dir else [])])
+        words = [word for word in trained.run.words if word.startswith("dataset")] + words
+    run_config = compose([*words, *(f"--config-dir={folder}" for folder in config_dirs)])
     config = {**run_config.config, **{key: trained.config[key] for key in ("data_dir", "device")}}
     options, found = config["dataset"], load_source(config, build(config))
     if (shape := found.test_images.shape[1:]) != own.shape or len(found.classes) != len(own.classes):

@@ -12,8 +12,9 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from normbench.commands import console
+from normbench.commands.arguments import add_config_dir, path
 from normbench.commands.trained import Trained, load_trained, require_complete
-from normbench.errors import ConfigError, Unsupported, UserError
+from normbench.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
     from normbench.explain.place import Step, Subject
@@ -42,7 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description, parser.epilog = DESCRIPTION, EXAMPLES
     parser.add_argument("--layer", help="a block, as normbench describe names it; default: the first")
     parser.add_argument("--unit", type=int, default=0, help="which unit or channel of it, from 0; default: 0")
-    parser.add_argument("--run", type=Path, help="the folder of a finished run, whose network is explained")
+    add_config_dir(parser)
+    parser.add_argument("--run", type=path, help="the folder of a finished run, whose network is explained")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--worksheet", action="store_true", help="leave blanks for what is calculated, with a key")
     how.add_argument("--json", action="store_true", help="every number, unrounded")
@@ -50,7 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Explain one unit of one layer. Writes nothing. Returns 0. Raises UserError."""
-    subject = _fresh(options.words) if options.run is None else _of_run(options.run, options.words)
+    words, dirs = options.words, options.config_dir
+    subject = _fresh(words, dirs) if options.run is None else _of_run(options.run, words, dirs)
     if subject is None:
         return 0
     from normbench.explain.engine import explanation
@@ -63,15 +66,18 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _fresh(words: Sequence[str]) -> Subject | None:
+def _fresh(words: Sequence[str], config_dirs: Sequence[Path]) -> Subject | None:
     """The network of `words`, trained for 200 steps as a run in a folder that is removed again.
 
     None where only the configuration was asked for, which is printed. Raises UserError.
     """
-    from normbench.commands.run import prepare
-    from normbench.experiment import expand, train
+    from normbench.experiment import expand, prepare_run, train
 
-    words = [*(word for word in words if not word.startswith("instruments")), "instruments=none"]
+    words = [
+        *(f"--config-dir={folder}" for folder in config_dirs),
+        *(word for word in words if not word.startswith("instruments")),
+        "instruments=none",
+    ]
     if not any(word.startswith(("batch_size=", "experiment=")) for word in words):
         words += [USUAL]
     found = expand(words)
@@ -84,16 +90,16 @@ def _fresh(words: Sequence[str]) -> Subject | None:
     with TemporaryDirectory() as results:
         steps = run_config.config["max_steps"] or STEPS
         own = {"max_steps": steps, "evaluations": 1, "save_model": True, "results_dir": results}
-        ready = prepare(replace(run_config, config=run_config.config | own))
+        ready = prepare_run(replace(run_config, config=run_config.config | own))
         done = train(ready)
         if done.status == "diverged":
             raise UserError(
                 f"the network diverged within {steps} steps: its loss is no longer finite. Use a smaller lr."
             )
-        return _subject(load_trained(done.folder), f"trained for {steps:,} steps")
+        return _subject(load_trained(done.folder, config_dirs=config_dirs), f"trained for {steps:,} steps")
 
 
-def _of_run(folder: Path, words: Sequence[str]) -> Subject:
+def _of_run(folder: Path, words: Sequence[str], config_dirs: Sequence[Path]) -> Subject:
     """The network that a run has trained; nothing in its folder changes. Raises UserError."""
     from normbench.experiment import build, check_supported
 
@@ -111,11 +117,8 @@ def _of_run(folder: Path, words: Sequence[str]) -> Subject:
     size = config.setdefault("batch_size", "4")
     if not size.isdecimal() or int(size) < 1:
         raise UserError("batch_size must be a whole number, 1 or more.")
-    trained = load_trained(folder, {"device": "auto", **config, "batch_size": int(size)})
-    try:
-        check_supported(trained.config, build(trained.config), trained.dataset.shape, len(trained.dataset.classes))
-    except Unsupported as error:
-        raise UserError(str(error)) from error
+    trained = load_trained(folder, {"device": "auto", **config, "batch_size": int(size)}, True, config_dirs)
+    check_supported(trained.config, build(trained.config), trained.dataset.shape, len(trained.dataset.classes))
     kind = "" if trained.statistics == "ema" else f", norm.statistics={trained.statistics}"
     return _subject(trained, f"as trained in {folder}{kind}")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from normbench.commands import console
+from normbench.commands.arguments import add_config_dir, path
 from normbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ WRITTEN = ("folded.pt", "folded.pt2", "folded.json")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, metavar="RUN", help="a finished run: results/<study>/<run>")
+    add_config_dir(parser)
+    parser.add_argument("folder", type=path, metavar="RUN", help="a finished run: results/<study>/<run>")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -34,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
     from normbench.norms import Unfoldable, fold
     from normbench.verify.folding import compare_in, exported, latencies
 
-    trained = load_trained(folder)
+    trained = load_trained(folder, config_dirs=options.config_dir)
     name = trained.run.choices["norm"]
     if trained.statistics == "batch":
         raise UserError(

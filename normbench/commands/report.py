@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from normbench.commands import console
+from normbench.commands.arguments import add_study, study_of
 from normbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -16,10 +17,12 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("study", nargs="?", type=Path, help="results/<study>; left out, the one changed last")
+    add_study(parser)
     add("--reference", metavar="SCHEME", help="the scheme that all others are compared with; default: none")
-    add("--margin", metavar="POINTS", help="differences below it count as none (equivalence); default: 0.5 points")
-    add("--target", metavar="SHARE", action="append", help="accuracy to time the way to; default: 0.95 and 0.98")
+    words = "differences below it count as none (equivalence); default: 0.5 points"
+    add("--margin", metavar="POINTS", type=float, default=0.5, help=words)
+    words = "accuracy to time the way to; default: 0.95 and 0.98"
+    add("--target", metavar="SHARE", type=float, action="append", help=words)
     words = "only runs with one of the values of each key: --filter norm=batch,layer batch_size=4; the page says so"
     add("--filter", metavar="KEY=VALUE", nargs="+", action="extend", default=[], help=words)
     add("--open", action="store_true", help="open the page in your browser")
@@ -29,13 +32,10 @@ def run(options: argparse.Namespace) -> int:
     """Build the report of a study and print it in short. Returns 0. Raises UserError."""
     from normbench import report
 
-    folder, numbers = study_of(options.study), dict[str, Any]()
-    if options.margin is not None:
-        numbers["margin"] = _number("--margin", options.margin)
-    if options.target:
-        numbers["targets"] = tuple(sorted({_number("--target", text) for text in options.target}))
+    folder, targets = study_of(options.study), tuple(sorted(set(options.target or (0.95, 0.98))))
     try:
-        built = build(folder, report.Options(options.reference, **numbers), report.parse(options.filter))
+        wanted = report.Options(options.reference, options.margin, targets)
+        built = build(folder, wanted, report.parse(options.filter))
     except FileNotFoundError as error:
         found = sorted({path.parent.parent.as_posix() for path in Path("results").glob("*/*/config.yaml")})
         others = f" There are: {', '.join(found)}." if found and not folder.exists() else ""
@@ -69,23 +69,6 @@ def build(folder: Path, options: Options | None = None, only: Filter | None = No
     return built
 
 
-def study_of(folder: Path | None) -> Path:
-    """`folder`, or the study that was changed last. Raises UserError where there is none."""
-    if folder is not None:
-        return folder
-    studies = {path.parent.parent for path in Path("results").glob("*/*/config.yaml")}
-    if not studies:
-        raise UserError("there are no studies in results/. Make one: normbench run experiment=demo")
-    return max(studies, key=lambda study: study.stat().st_mtime)
-
-
-def _number(name: str, text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise UserError(f"{name} is a number: got {text}.") from None
-
-
 def _open(page: Path) -> None:
     """Show a page in the user's browser; where there is none, say so: the page is built all the same."""
     import webbrowser
@@ -95,4 +78,4 @@ def _open(page: Path) -> None:
     except (OSError, webbrowser.Error):
         opened = False
     if not opened:
-        print(f"No browser was found. Open it yourself: {page.resolve()}")
+        console.say(f"No browser was found. Open it yourself: {page.resolve()}")

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from normbench.commands import console
 from normbench.commands.list import options_help
-from normbench.config.run_config import RunConfig
-from normbench.errors import ConfigError, Stopped, Unsupported, UserError
-from normbench.runs import EVERYTHING, Locked, Run, Unwritable, is_finished, load, make_folder
+from normbench.config.run_config import RunConfig, command, quoted
+from normbench.errors import ConfigError
+from normbench.runs import EVERYTHING, Run, is_finished, load, make_folder
 
 if TYPE_CHECKING:
     from normbench.config.compose import HydraSweep
-    from normbench.experiment import Prepared
     from normbench.sweep.runner import Outcome
 
 DESCRIPTION = """\
@@ -35,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
 def run_words(words: list[str]) -> int:
     """`normbench run WORDS`. Returns the exit code: 0, or 1 if a run of a sweep failed.
 
-    Raises: ConfigError with a message for the user, or whatever went wrong in a single run.
+    Raises: UserError, Stopped, or whatever went wrong in a single run.
     """
     from normbench.experiment import expand
 
@@ -53,41 +52,27 @@ def run_words(words: list[str]) -> int:
     return _report(others[0], 0 if all(is_finished(one.folder, one.identity) for one in others) else 1) if others else 0
 
 
-def prepare(run_config: RunConfig) -> Prepared:
-    """`prepare_run`; a run asked for by itself that can't be trained is the user's mistake. Raises ConfigError."""
-    from normbench.experiment import prepare_run
-
-    try:
-        return prepare_run(run_config)
-    except Unsupported as error:
-        raise ConfigError(str(error)) from error
-
-
 def _single(run_config: RunConfig) -> int:
-    from normbench.experiment import forget, require_same_data, train
+    from normbench.experiment import forget, prepare_run, require_same_data, train
     from normbench.sweep.runner import requests_to_stop
 
     run, over = Run(run_config.folder), is_finished(run_config.folder, run_config.identity)
     finished = over and run_config.config["rerun"] != "all"
-    try:
-        if not finished:
-            ready = prepare(run_config)  # before anything is said: bad input gets its error and nothing else
-            make_folder(run_config.folder)
-            if over:
-                forget(run_config)
-            _print_settings(run_config)
-            with console.run_progress() as on_progress, requests_to_stop() as signals:
-                run = train(ready, on_progress, lambda: bool(signals))
-    except (Locked, Unwritable) as error:
-        raise UserError(str(error)) from error
-    except Stopped as error:
-        raise KeyboardInterrupt from error
-    except OSError as error:  # such as a full disk
-        console.complain(f"the run stopped: {error}. Repeat the command to continue it.")
-        return 1
     if finished:
         require_same_data([run_config])
         console.say("This run was finished before; nothing was trained. These are its results.")
+    else:
+        ready = prepare_run(run_config)  # before anything is said: bad input gets its error and nothing else
+        make_folder(run_config.folder)
+        if over:
+            forget(run_config)
+        _print_settings(run_config)
+        try:
+            with console.run_progress() as on_progress, requests_to_stop() as signals:
+                run = train(ready, on_progress, lambda: bool(signals))
+        except OSError as error:  # such as a full disk
+            console.complain(f"the run stopped: {error}. Repeat the command to continue it.")
+            return 1
     _print_results(run)
     _print_neighbours(run_config)
     console.say(f"\nfolder: {console.shortened(run.folder)}")
@@ -107,10 +92,7 @@ def _sweep(run_configs: list[RunConfig], launcher: HydraSweep | None = None) -> 
     if launcher is None and not all((one.folder / "summary.json").exists() for one in run_configs):
         start_server()  # imports torch meanwhile
     plan = make_plan(run_configs, depth=EVERYTHING)
-    try:
-        make_folder(run_configs[0].folder.parent)
-    except Unwritable as error:
-        raise UserError(str(error)) from error
+    make_folder(run_configs[0].folder.parent)
     console.say(console.heading(plan))
     try:
         with console.SweepView(plan) as view:
@@ -202,7 +184,7 @@ def _print_neighbours(run_config: RunConfig) -> None:
         try:
             if run.folder == run_config.folder or not run.summary or _without_scheme(run.record["identity"]) != own:
                 continue
-            scheme = " ".join(word for word in run.record["overrides"] if word.startswith("norm"))
+            scheme = " ".join(word for word in run.words if word.startswith("norm"))
         except (OSError, ValueError, KeyError, TypeError):  # a folder that can't be read
             continue
         accuracy = run.summary.get("test_accuracy")
@@ -213,8 +195,10 @@ def _print_neighbours(run_config: RunConfig) -> None:
         return
     rest = [word for word in run_config.words if not word.startswith("norm")]
     others = ",".join(name for name in ("none", "batch", "layer") if name != run_config.choices["norm"])
-    study = [] if run_config.config["study"] == "scratch" else [f"study={run_config.config['study']}"]
-    console.say(f"\nto compare: {' '.join([f'normbench run -m norm={others}', *rest, *study])}")
+    usual = {"study": "scratch", "results_dir": "results", "data_dir": None, "save_model": True}
+    config = run_config.config
+    rest += [f"{key}={quoted(config[key])}" for key, value in usual.items() if config[key] != value]
+    console.say(f"\nto compare: {command('run', '-m', *run_config.flags, f'norm={others}', *rest)}")
 
 
 def _without_scheme(identity: dict[str, Any]) -> dict[str, Any]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from normbench.errors import UserError
+from normbench.errors import ConfigError, UserError
 from normbench.runs import EVERYTHING, Damaged, Run
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ class Trained:
 
     Args:
         model: in evaluation mode, on `device`.
-        config: the run's, with what was to be different.
+        config: the run's, with what was to be different, made again from our files: see `config.compose.rebuild`.
         statistics: the kind that its scheme works with in inference.
     """
 
@@ -34,23 +34,35 @@ class Trained:
     statistics: str
 
 
-def load_trained(folder: Path, changes: Mapping[str, Any] | None = None, own_statistics: bool = True) -> Trained:
+def load_trained(
+    folder: Path,
+    changes: Mapping[str, Any] | None = None,
+    own_statistics: bool = True,
+    config_dirs: Sequence[Path] = (),
+) -> Trained:
     """The network and the data of the run in `folder`. Raises UserError where they can't be had.
+
+    Nothing in the folder is executed: its parts are made again from the names of options and plain values.
 
     Args:
         changes: values of its configuration that are to be different: data_dir, device, batch_size.
         own_statistics: those that the run has evaluated it with; False: the exponential averages, as saved.
+        config_dirs: folders of the user's own schemes, models and data sets.
     """
     run = require_complete(folder)
     import torch
 
+    from normbench.config.compose import rebuild
     from normbench.experiment import build, check_data, load_dataset
     from normbench.training.device import resolve_device
     from normbench.training.evaluation import load_kind
 
-    trained_on = run.config["device"]
-    here = trained_on.split(":")[0] == "cpu" or torch.cuda.is_available()
-    config = {**run.config, "device": trained_on if here else "cpu", **(changes or {})}
+    try:
+        made = rebuild(run.choices, run.config, config_dirs)
+    except ConfigError as error:
+        raise UserError(f"{folder}/config.yaml: {error} Schemes of your own: --config-dir DIR.") from error
+    here = made["device"].split(":")[0] == "cpu" or torch.cuda.is_available()
+    config = {**made, "device": made["device"] if here else "cpu", **(changes or {})}
     config["device"] = resolve_device(config["device"])
     torch.set_num_threads(config["threads"])
     parts = build(config)
@@ -65,7 +77,7 @@ def load_trained(folder: Path, changes: Mapping[str, Any] | None = None, own_sta
         raise UserError(f"{folder}/model.pt does not fit the run's network: {reason}") from error
     model, kind = model.to(config["device"]).eval(), parts.scheme.statistics
     if own_statistics:
-        load_kind(model, kind, dataset.train, run.config["batch_size"])
+        load_kind(model, kind, dataset.train, made["batch_size"])
     return Trained(run, dataset, model, config["device"], config, kind)
 
 

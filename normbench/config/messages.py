@@ -1,34 +1,32 @@
-"""Hydra's errors in one line: the rule, what came, what to type."""
+"""What is wrong with a word, in one line: the rule, what came, what to type."""
 
 from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterable
 
 from hydra.errors import OverrideParseException
 
-from normbench.config.options import GROUPS, choices, group_options, top_level
+from normbench.config.options import GROUPS, group_options, top_level
+
+LONGEST = 300  # characters of an error that is not ours
+# Hydra's launchers and sweepers that are not installed with normbench -> the extra that installs them.
+EXTRAS = {"optuna": "optuna", "ray": "ray", "ray_aws": "ray", "submitit_slurm": "slurm", "submitit_local": "slurm"}
 
 
 def message(error: Exception) -> str:
-    """`str(error)`, for the user."""
-    text = str(error).split("\nConfig search path")[0].strip()
-    cause = str(error.__cause__ or "").splitlines()
-    if match := re.search(r"Could not find '([^']+)'", text):
-        listed = re.search(r"Available options in '([^']+)':\s*(.*)", text, re.DOTALL)
-        group = listed[1] if listed else match[1].partition("/")[0]
-        known = choices(group) if group in GROUPS else listed[2].split() if listed else []
-        return f"{group} is one of {', '.join(known)}: got {match[1].removeprefix(f'{group}/')}."
-    if "hydra.sweeper.also" in text or "hydra.sweeper.also" in str(error.__cause__):
+    """`str(error)`, of Hydra, OmegaConf or a YAML file, for the user."""
+    text = " ".join(str(error).split("\nConfig search path")[0].split())
+    cause = str(error.__cause__ or "")
+    if match := re.search(r"Could not find '(hydra/\w+)/(\w+)'", text):
+        extra = EXTRAS.get(match[2])
+        install = f"Install it: pip install 'normbench[{extra}]'" if extra else "Its plugin is not installed."
+        return f"{match[1]}={match[2]} was not found. {install}"
+    if "hydra.sweeper.also" in text + cause:
         return (
             "this study has further grids (hydra.sweeper.also), which no other sweeper knows: leave out hydra/sweeper."
         )
-    if match := re.search(r"Could not (?:override|append to config|delete from config)[^']*'([^']+)'", text):
-        if cause and "not in" not in cause[0] and "struct" not in cause[0]:
-            return cause[0]
-        return unknown_option(match[1].split("=")[0])
-    if match := re.match(r"Error merging override '?([^\s']+)", text):
-        return f"{match[1]}: {cause[0] if cause else text}"
     if "missing EQUAL" in text:
         word = re.search(r"override '([^']+)'", text)
         return f"options are written key=value: got {word[1] if word else text}. See normbench run --help."
@@ -36,7 +34,10 @@ def message(error: Exception) -> str:
         key, _, value = error.override.partition("=")
         quoted = f"""'{key}="{"..." if '"' in value else value}"'"""
         return f"{error.override} can't be read. Brackets and quotes go in pairs; other signs need quotes: {quoted}"
-    return " ".join(text.split())
+    text = text.partition(" full_key:")[0]
+    if cause:
+        text = f"{text}: {cause.splitlines()[0]}"
+    return text if len(text) <= LONGEST else text[:LONGEST] + " ..."
 
 
 def unknown_option(key: str) -> str:
@@ -49,3 +50,7 @@ def unknown_option(key: str) -> str:
     near = difflib.get_close_matches(key, known, 1) or difflib.get_close_matches(key.split(".")[-1], known, 1)
     hint = f" Did you mean {near[0]}?" if near else ""
     return f"there is no option {key}.{hint} See normbench run --help."
+
+
+def not_one_of(group: str, known: Iterable[str], got: object) -> str:
+    return f"{group} is one of {', '.join(known)}: got {got}."

@@ -19,6 +19,7 @@ GROUPS = {
 }
 
 
+@cache
 def config_dir() -> Path:
     """The folder of YAML files: inside the package once installed, beside it in a checkout."""
     here = Path(__file__).resolve().parent.parent
@@ -28,17 +29,22 @@ def config_dir() -> Path:
     raise FileNotFoundError(f"normbench is not completely installed: {here / 'configs'} is missing.")
 
 
-def choices(group: str, folder: Path | None = None) -> dict[str, str]:
-    """The options of a group with their one-line descriptions: {"batch": "batch normalization ...", ...}."""
-    root = (folder or config_dir()) / group
-    files = sorted(root.rglob("*.yaml"))
-    return {path.relative_to(root).with_suffix("").as_posix(): description(path) for path in files}
+def choices(group: str, folders: Iterable[Path] = ()) -> dict[str, str]:
+    """The options of a group with their one-line descriptions: {"batch": "batch normalization ...", ...}.
+
+    Args:
+        folders: of the user's own (--config-dir), besides ours.
+    """
+    return {
+        path.relative_to(folder / group).with_suffix("").as_posix(): description(path)
+        for folder in (config_dir(), *folders)
+        for path in sorted((folder / group).rglob("*.yaml"))
+    }
 
 
 def question(study: str) -> str:
     """What the experiment asks that puts its runs into this study: the description of its file; "" if there is none."""
-    root = config_dir() / "experiment"
-    for path in sorted(root.rglob("*.yaml")):
+    for path in sorted((config_dir() / "experiment").rglob("*.yaml")):
         if (yaml.safe_load(path.read_bytes()) or {}).get("study") == study:
             return description(path)
     return ""
@@ -46,9 +52,8 @@ def question(study: str) -> str:
 
 def description(path: Path) -> str:
     """The first comment line of a YAML file."""
-    comments = [
-        line.lstrip("# ").strip() for line in path.read_text(encoding="utf-8").splitlines()[:2] if line.startswith("#")
-    ]
+    lines = path.read_text("utf-8", "replace").splitlines()[:2]
+    comments = [line.lstrip("# ").strip() for line in lines if line.startswith("#")]
     return next((line for line in comments if not line.startswith("@package")), "")
 
 
@@ -99,12 +104,8 @@ def complete(line: str) -> list[str]:
         folder = value.rpartition("/")[0] + "/"
         found = [f"{key}={folder}{path.name}{'/' * path.is_dir()}" for path in Path(folder).expanduser().glob("*")]
     else:
-        if key in GROUPS:
-            values = [name for folder in (config_dir(), *folders) for name in choices(key, folder)]
-        else:
-            option = OPTIONS.get(key)
-            values = [*option.choices] if option else []
-            values += ["true", "false"] if option and option.kind is bool else []
-        before = value.rpartition(",")
-        found = [f"{key}={before[0]}{before[1]}{name}" for name in values]
+        option, before = OPTIONS.get(key), value.rpartition(",")
+        values = choices(key, folders) if key in GROUPS else option.choices if option else ()
+        truths = ("true", "false") if option and option.kind is bool else ()
+        found = [f"{key}={before[0]}{before[1]}{name}" for name in (*values, *truths)]
     return [word for word in found if word.startswith(current)]

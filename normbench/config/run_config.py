@@ -6,12 +6,13 @@ import hashlib
 import json
 import os
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-GROUPS = ("norm", "model", "dataset", "instruments")
+INSTRUMENTS = "instruments.measure."  # the only place where options may be added and deleted
 # Where things go and how a sweep runs: they change nothing that a run computes, so they are no part of its identity.
 NOT_IDENTITY = {"study", "results_dir", "data_dir", "save_model", "checkpoint_seconds", "device"}
 NOT_IDENTITY |= {"jobs", "cell_timeout", "rerun", "shard"}
@@ -28,6 +29,7 @@ class RunConfig:
         identity: what makes it this run and no other: choices, values that differ from the defaults, threads, device.
         words: the shortest command line that repeats it.
         written: values that were given as an expression, {"seed": "${oc.env:SEED}"}; `config` holds what it came to.
+        flags: where the files are that are not ours: ["--config-dir=/home/me/my_configs"].
     """
 
     name: str
@@ -36,6 +38,7 @@ class RunConfig:
     identity: dict[str, Any]
     words: list[str]
     written: dict[str, str] = field(default_factory=dict)
+    flags: list[str] = field(default_factory=list)
 
     @property
     def folder(self) -> Path:
@@ -48,6 +51,7 @@ def make_run_config(
     defaults: Mapping[str, Any],
     usual: Mapping[str, str],
     written: dict[str, str],
+    flags: list[str],
 ) -> RunConfig:
     """Name a configuration by what is special about it.
 
@@ -60,20 +64,28 @@ def make_run_config(
         config = replaced(config, "dataset.path", str(Path(os.path.expanduser(str(path))).resolve()))  # noqa: PTH111
     values = sorted((k, v) for k, v in leaves(config) if k.split(".")[0] not in NOT_IDENTITY)
     changed = {key: value for key, value in values if key not in defaults or defaults[key] != value}
+    measured = {key.split(".")[2] for key in defaults if key.startswith(INSTRUMENTS)}
+    deleted = [INSTRUMENTS + name for name in sorted(measured - config["instruments"]["measure"].keys())]
     identity = {
         "choices": choices,
-        "values": changed,
+        "values": changed | dict.fromkeys(deleted, "deleted"),
         "threads": config["threads"],
         "device": config["device"].split(":")[0],
     }
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
     words = [f"{group}={choice}" for group, choice in choices.items() if choice != usual[group] or group == "norm"]
     words += [f"{'' if key in defaults else '+'}{key}={quoted(value)}" for key, value in changed.items()]
+    words += [f"~{key}" for key in deleted]
     readable = [choices["norm"], choices["model"], choices["dataset"]]
     short = changed | ({"dataset.path": Path(changed["dataset.path"]).name} if "dataset.path" in changed else {})
     readable += [f"{key.split('.')[-1]}{as_word(value)}" for key, value in short.items()]
-    name = re.sub(r"[^\w.+-]+", "_", "-".join(readable))[:96].strip("_-.")
-    return RunConfig(f"{name}-{digest}", choices, config, identity, words, written)
+    name = re.sub(r"[^a-zA-Z0-9_.+-]+", "_", "-".join(readable))[:96].strip("_-.")
+    return RunConfig(f"{name}-{digest}", choices, config, identity, words, written, flags)
+
+
+def command(*words: str) -> str:
+    """`normbench run norm=batch ...` as one can paste it into a shell."""
+    return shlex.join(["normbench", *words])
 
 
 def data_may_change(config: Mapping[str, Any]) -> bool:
@@ -83,9 +95,9 @@ def data_may_change(config: Mapping[str, Any]) -> bool:
 
 
 def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """("model.hidden", [100, 100]) and so on."""
+    """("model.hidden", [100, 100]) and so on; an instrument without options is a leaf, too: {}."""
     for key, value in tree.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and (value or not prefix.startswith(INSTRUMENTS)):
             yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
@@ -99,22 +111,29 @@ def replaced(tree: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
 
 def as_word(value: Any) -> str:
     """A value as one reads it: null, true, [100,100], 0.001."""
+    return _word(value, str)
+
+
+def quoted(value: Any) -> str:
+    """A value as one types it: text that would be read as something else is in quotes."""
+    return _word(value, _in_quotes)
+
+
+def _word(value: Any, text: Any) -> str:
     if value is None:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list):
-        return "[" + ",".join(map(as_word, value)) + "]"
-    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
+        return "[" + ",".join(_word(item, text) for item in value) + "]"
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else str(value)
+    return text(value) if isinstance(value, str) else str(value)
 
 
-def quoted(value: Any) -> str:
-    """A value as one types it: text that would be read as something else is in quotes."""
-    if isinstance(value, list):
-        return "[" + ",".join(map(quoted, value)) + "]"
-    if not isinstance(value, str) or (
-        re.fullmatch(r"[A-Za-z_./][\w./:+-]*", value) and value.lower() not in ("true", "false", "null", "nan", "inf")
-    ):
-        return as_word(value)
-    escaped = re.sub(r"""(\\*)(")""", r"\1\1\\\2", value)
-    return f'"{escaped}"'
+def _in_quotes(text: str) -> str:
+    plain = re.fullmatch(r"([A-Za-z_/]|\.(?!\d))[\w./:+-]*", text, re.ASCII)
+    if plain and text.lower() not in ("true", "false", "null", "nan", "inf"):
+        return text
+    escaped = re.sub(r"""(\\*)("|$)""", lambda found: 2 * found[1] + found[2].replace('"', '\\"'), text)
+    return '"' + escaped.replace("${", "\\${") + '"'

@@ -60,7 +60,13 @@ def one_of(*choices: str) -> Option:
 
 
 def matching(pattern: str, rule: str, null: bool = False) -> Option:
-    return Option(str, rule, lambda value: re.fullmatch(pattern, value) is not None, null)
+    """Text that can be (a part of) a path, and matches."""
+
+    def holds(value: str) -> bool:
+        fits = value.isprintable() and all(len(name.encode()) <= 200 for name in value.split("/"))
+        return fits and re.fullmatch(pattern, value) is not None
+
+    return Option(str, rule, holds, null)
 
 
 def words(rule: str, known: Iterable[str] = ()) -> Option:
@@ -108,10 +114,10 @@ OPTIONS: dict[str, Option] = {
     "log_every": whole(1),
     "checkpoint_seconds": at_least_zero,
     "save_model": flag,
-    "study": matching(r"(?!\.+$)[\w.+-]+", "a plain folder name (letters, digits, _ . + -)"),
-    "results_dir": Option(str, "a folder"),
-    "data_dir": Option(str, "a folder, or null", null=True),
-    "device": Option(str, "auto, cpu, cuda or cuda:1 ..."),
+    "study": matching(r"(?!\.+$)[\w.+-]+", "a plain folder name (letters, digits, _ . + -; not too long)"),
+    "results_dir": matching(".+", "a folder"),
+    "data_dir": matching(".+", "a folder, or null", null=True),
+    "device": matching("(?!meta).+", "auto, cpu, cuda or cuda:1 ..."),
     "threads": whole(1),
     "jobs": Option(None, "auto, or 1 or more", lambda n: n == "auto" or (type(n) is int and n >= 1)),
     "cell_timeout": positive(null=True, of=" of seconds"),
@@ -168,7 +174,7 @@ OPTIONS: dict[str, Option] = {
     "dataset.channels": whole(1, null=True),
     "dataset.seed": whole(0),
     "dataset.noise": whole(0),
-    "dataset.path": Option(None, null=True),
+    "dataset.path": matching(".+", "a folder, or null", null=True),
     "dataset.size": whole(1, null=True),
     "dataset.test_share": number("above 0 and below 1", lambda value: 0 < value < 1),
     # batch norm can't work with the statistics of one image; a shift needs a start and an end

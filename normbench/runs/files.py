@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from normbench.errors import UserError
 from normbench.files import open_file, read_bytes, write_atomically
 
 SCHEMA_VERSION = 3  # of the files in a run's folder and of the defaults that its identity leaves out
@@ -25,7 +26,7 @@ class Damaged(ValueError):
     """A file of a run is not what the run wrote: changed, cut off, gone, or another run's."""
 
 
-class Locked(Exception):
+class Locked(UserError):
     """Another process is writing this run."""
 
 

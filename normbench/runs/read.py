@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ NUMBERS = ("steps", "samples", "test_accuracy", "validation_accuracy")  # in the
 LONGEST = 2**20  # bytes of a YAML or JSON file that is read: a run writes some thousands
 MOST_VALUES = 100_000  # in config.yaml, written out: aliases of aliases are few bytes and many values
 SIZES, TABLES, EVERYTHING = range(3)  # how closely files are compared with what was written, see `Run.check_seal`
+
+_OPTION = re.compile(r"(?!hydra)(?!.*_target_)[+~]{0,2}[a-z]\w*([./]\w+)*(=.*)?", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,13 @@ class Run:
         for group, choice in self.choices.items():
             values |= {group: choice, **flat(self.config.get(group) or {}, f"{group}.")}
         return values
+
+    @property
+    def words(self) -> list[str]:
+        """The options that repeat it, as they are typed. Whatever else the folder says there, such as a `_target_` or
+        a folder of files, is left out: somebody would execute it by pasting the command.
+        """
+        return [word for word in map(str, self.record.get("overrides") or []) if _OPTION.fullmatch(word)]
 
     @property
     def seed(self) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from normbench.errors import UserError
 from normbench.files import read_bytes, write_atomically
 from normbench.runs.files import (
     SCHEMA_VERSION,
@@ -42,7 +43,7 @@ ASIDE = ".damaged"  # beside the runs of a study: folders of runs that were done
 WRITTEN = ("summary.json", "error.json", "checkpoint", "model.pt", "folded.pt", "folded.pt2", "folded.json")
 
 
-class Unwritable(Exception):
+class Unwritable(UserError):
     """The folder of results can't be written."""
 
 

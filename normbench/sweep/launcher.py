@@ -103,7 +103,7 @@ class Job:
         from normbench.experiment import compose, execute, record_failure, record_unsupported
 
         job = HydraConfig.get()
-        folders = [word for word in job.overrides.hydra if word.startswith("hydra.searchpath=")]
+        folders = [f"--config-dir={path.removeprefix('file://')}" for path in job.searchpath]
         run_config = compose([*folders, *job.overrides.task])
         self.executed.append(run_config)
         try:

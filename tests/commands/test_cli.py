@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,7 +17,8 @@ from normbench.cli import COMMANDS, main
 from normbench.config.options import GROUPS, choices, top_level
 
 pytestmark = pytest.mark.usefixtures("own_folder")
-TINY = ["dataset=synthetic", "dataset.examples=600", "dataset.validation=100", "device=cpu", "batch_size=8"]
+DATA = ["dataset=synthetic", "dataset.examples=600", "dataset.validation=100", "dataset.size=8", "device=cpu"]
+TINY = [*DATA, "model.hidden=[8,8]", "batch_size=8"]
 
 
 @pytest.mark.parametrize(
@@ -34,6 +37,23 @@ TINY = ["dataset=synthetic", "dataset.examples=600", "dataset.validation=100", "
         (["batch_size=4,32"], "lists several values. To sweep over them: normbench run -m batch_size=4,32"),
         (["dataset=folder", "dataset.path=~/x"], """~/x can't be read. Brackets and quotes go in pairs; other signs"""
          """ need quotes: 'dataset.path="~/x"'"""),
+        (["norm=null"], "norm is one of batch, "), (["norm=3"], "got 3."), (["norm=[none,batch]"], "got [none,batch]."),
+        (["model=../norm/batch"], "model is one of cnn, "), (["norm@model=batch"], "not added or deleted"),
+        (["experiment=null"], "experiment is one of"), (["experiment=demo,compare"], "a command makes one study"),
+        (["~instruments.measure"], "not added or deleted"), (["~instruments.measure.batch_noise.when"], "not added"),
+        (["+instruments.measure.nonsense={}"], "there is no instrument nonsense"), (["lr={a:1}"], "lr takes one value"),
+        (["lr=range(0,1,0)"], "a range must end"), (["-m", "seed=shuffle(range(0,1e9))"], "a range must end"),
+        (["-m", "lr=range(0,9000)", "seed=range(0,9)"], "a sweep has at most 20,000 runs: got 81,000."),
+        (["study=" + "a" * 300], "study must be a plain folder name"), (["results_dir=" + "a/" + "b" * 300], "folder"),
+        (["hydra/sweeper=optuna"], "Install it: pip install 'normbench[optuna]'"),
+        (["hydra.output_subdir=x"], "of Hydra's options"), (["hydra/job_logging=default"], "of Hydra's options"),
+        (["--experimental-rerun", "x"], "got --experimental-rerun"), (["-cn", "x"], "got -cn"), (["--cfg"], "--cfg"),
+        (["seed=${oc.env:NOT_SET}"], "Environment variable 'NOT_SET' not found"), (["lr=tag(a,1)"], "can't be read"),
+        (["norm._target_=os.system"], "_target_ belongs in a file"), (["device=meta"], "device must be"),
+        (["model.hidden=[{_target_:os.system}]"], "_target_ belongs in a file"),
+        (["+instruments.measure.fit._target_=os.system"], "_target_ belongs in a file"),
+        (["--config-dir", "broken", "norm=broken"], "expected ',' or ']', but got"),
+        (["norm.name='\x1b[31mred'", "norm=nope"], "norm is one of"),
         (["model.hidden=[3"], "model.hidden=[3 can't be read. Brackets and quotes go in pairs"),
         (["dataset=folder"], "dataset=folder needs a folder of images. Type dataset.path=FOLDER"),
         (["dataset=folder", "dataset.path=file"], "file/train (Not a directory). Type dataset.path=FOLDER"),
@@ -43,10 +63,10 @@ TINY = ["dataset=synthetic", "dataset.examples=600", "dataset.validation=100", "
         (["--config-dir", "nope"], "not found"),
         (["-m", "norm=none,bogus"], "norm is one of batch, "),
         (["-m", "lr=0.1,-1"], "lr must be a positive number: got -1."),
-        ([*TINY, "batch_size=100000"], "batch_size must be at most the"),
-        ([*TINY, "batch_size=1", "norm=batch"], "BatchNorm needs two values per feature to train: got a batch of 1."),
-        ([*TINY, "batch_size=1", "norm=weight_mean_only"], "Mean-only batch norm needs two values per feature"),
-        ([*TINY, "-m", "norm=none,batch", "batch_size=8,100000"], "(in norm=none dataset=synthetic"),
+        ([*DATA, "batch_size=100000"], "batch_size must be at most the"),
+        ([*DATA, "batch_size=1", "norm=batch"], "BatchNorm needs two values per feature to train: got a batch of 1."),
+        ([*DATA, "batch_size=1", "norm=weight_mean_only"], "Mean-only batch norm needs two values per feature"),
+        ([*DATA, "-m", "norm=none,batch", "batch_size=8,100000"], "(in norm=none dataset=synthetic"),
         ([*TINY, "results_dir=file/inside"], "can't be written: Not a directory. Choose another"),
         ([*TINY, "-m", "results_dir=file/inside", "seed=0,1"], "can't be written: Not a directory. Choose another"),
     ],
@@ -55,11 +75,12 @@ def test_bad_input_gets_one_or_two_clear_lines(
     words: list[str], message: str, refused: Callable[[list[str], str], None], tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
-    for command in ("run", "describe"):
-        if command == "describe" and any(word.startswith(("-m", "results_dir")) for word in words):
-            continue  # it writes nothing anyway, and goes from run to run
-        refused([command, *words], message)
-        assert [p.name for p in tmp_path.iterdir()] == ["file"], "nothing is written"
+    (tmp_path / "broken" / "norm").mkdir(parents=True)
+    (tmp_path / "broken" / "norm" / "broken.yaml").write_text("a: [1\nb: }{\n")
+    refused(["run", *words], message)
+    if not any(word.startswith(("-m", "results_dir")) for word in words):  # describe writes nothing, run by run
+        refused(["describe", *words], message)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["broken", "file"], "nothing is written"
 
 
 @pytest.mark.parametrize(
@@ -108,8 +129,10 @@ def test_an_unexpected_error_is_one_line_and_a_traceback_on_request(
 ) -> None:
     monkeypatch.setattr("normbench.commands.list.choices", lambda group: 1 / 0)
     assert main(["list"]) == 1
-    message = "normbench: ZeroDivisionError: division by zero (HYDRA_FULL_ERROR=1 shows where)\n"
-    assert capsys.readouterr().err == message
+    error = capsys.readouterr().err
+    [path] = re.findall(r"^normbench: ZeroDivisionError: division by zero \(traceback: (\S+)\)\n$", error)
+    assert "1 / 0" in Path(path).read_text()
+    Path(path).unlink()
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     with pytest.raises(ZeroDivisionError):
         main(["list"])
@@ -123,7 +146,7 @@ def test_a_single_run(capsys: pytest.CaptureFixture[str]) -> None:
                  "of synthetic data", "hidden2", "output", "folder: results/scratch/batch-mlp-synthetic"):  # fmt: skip
         assert text in printed
     command = next(line for line in printed.splitlines() if line.startswith("to compare: normbench run -m "))
-    other = command.removeprefix("to compare: normbench ").split()
+    other = shlex.split(command.removeprefix("to compare: normbench "))
     assert main(other) == 0  # the command that it names works, and then the two are compared
     capsys.readouterr()
     assert main(words) == 0
@@ -135,8 +158,8 @@ def test_a_single_run(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_sweep_skips_what_is_finished_marks_what_cannot_run_and_reports(capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["run", "-m", *TINY, "max_steps=12", "norm=none,batch", "batch_size=1,8", "seed=0,1", "study=s"]
-    assert main(words) == 0
+    words = ["run", "-m", *DATA, "max_steps=12", "norm=none,batch", "batch_size=1,8", "study=s", "instruments=quick"]
+    assert main([*words, "seed=0,1"]) == 0
     printed = capsys.readouterr()
     assert "8 runs: 6 ran, 2 are unsupported" in printed.out
     assert "BatchNorm needs two values per feature" in printed.err
