@@ -114,7 +114,7 @@ def compose(words: Iterable[str], device: Device) -> RunConfig:
     """The run that `normbench run WORDS` would train, without what a study sweeps over. Raises ConfigError."""
     line = _read(words)
     with _composer(line.folders, device) as composer:
-        return composer.run_config(_single(composer.axes(line.overrides)))
+        return composer.run_config(composer.single(composer.axes(line.overrides)))
 
 
 def expand(words: Iterable[str], device: Device, *, launchers: bool = False) -> Expanded:
@@ -132,18 +132,20 @@ def expand(words: Iterable[str], device: Device, *, launchers: bool = False) -> 
         if len(given.get("experiment", "")) > 1:
             raise ConfigError("a command makes one study: got several experiments. Give each a command of its own.")
         settings = [key for key in given if key.startswith("hydra")]
-        asked = _single({key: given[key] for key in [*settings, *given.keys() & {"experiment"}]})
+        asked = composer.single({key: given[key] for key in [*settings, *given.keys() & {"experiment"}]})
         master = composer.compose(asked) if asked else OmegaConf.create({"hydra": USUAL})
         is_sweep = line.is_sweep or master.hydra.mode == RunMode.MULTIRUN
         for key in settings:
             del given[key]
         if line.cfg:
             shared = {key: values for key, values in given.items() if not is_sweep or len(values) == 1}
-            return Expanded([], is_sweep, printed=OmegaConf.to_yaml(composer.run_config(_single(shared)).config))
+            return Expanded(
+                [], is_sweep, printed=OmegaConf.to_yaml(composer.run_config(composer.single(shared)).config)
+            )
         if not is_sweep:
             if settings:
                 raise ConfigError(f"{settings[0]} is for sweeps: normbench run -m ...")
-            return Expanded([composer.run_config(_single(given))], False)
+            return Expanded([composer.run_config(composer.single(given))], False)
         made_by, usual = master.hydra.runtime.choices, USUAL["runtime"]["choices"]
         theirs = next((key for key, choice in usual.items() if made_by[key] != choice), None)
         if theirs and not launchers:
@@ -259,7 +261,8 @@ class Composer:
     """
 
     def __init__(self, folders: Sequence[Path], device: Device) -> None:
-        self.folders = list(folders)
+        self.folders = [folder.absolute() for folder in folders]
+        self.flags = [f"--config-dir={folder}" for folder in self.folders]
         self.loader = GlobalHydra.instance().config_loader()
         self.parser = OverridesParser.create(config_loader=self.loader)
         self.device, self._parse = cache(device), cache(self._parse_word)
@@ -292,9 +295,18 @@ class Composer:
             if all(set(own[key]) <= set(given[key]) for key in own.keys() & given.keys()):
                 yield first | given | own
 
+    def single(self, axes: Axes) -> list[str]:
+        """The words of a single run. Raises ConfigError if an option has several values."""
+        lists = [values[0] + "".join(f",{value.partition('=')[2]}" for value in values[1:]) for values in axes.values()]
+        for values, word in zip(axes.values(), lists, strict=True):
+            if len(values) > 1:
+                again = command("run", "-m", *self.flags, *lists)
+                raise ConfigError(f"{word} lists several values. To sweep over them: {again}")
+        return [values[0] for values in axes.values()]
+
     def compose(self, words: Iterable[str]) -> DictConfig:
         """Everything, with Hydra's part."""
-        paths = [f"file://{folder.absolute()}" for folder in self.folders]
+        paths = [f"file://{folder}" for folder in self.folders]
         search = [f"hydra.searchpath={quoted(paths)}"] if paths else []
         with _one_line():
             return hydra.compose("config", overrides=[*search, *words], return_hydra_config=True)
@@ -319,6 +331,8 @@ class Composer:
             if not key.startswith(INSTRUMENTS):
                 raise ConfigError(f"options can be changed, not added or deleted: {key}.")
         for key, value in found.items():
+            if "${" in str(value):  # what reads it next would take it for an expression
+                raise ConfigError(f"a value can't have ${{ in it: got {key}={value}.")
             if type(value) is type(defaults.get(key)) and value == defaults[key]:
                 continue
             if "_target_" in key or "_target_" in str(value):
@@ -329,8 +343,7 @@ class Composer:
                 config = replaced(config, key, accepted(key, value, defaults[key]))
         check_together(config)
         config = {**config, "device": self.device(config["device"])}
-        flags = [f"--config-dir={folder.absolute()}" for folder in self.folders]
-        return make_run_config(config, base.choices, base.defaults, usual_choices(), base.written, flags)
+        return make_run_config(config, base.choices, base.defaults, usual_choices(), base.written, self.flags)
 
     def _parse_word(self, word: str) -> Override:
         """What a word says. Raises ConfigError for one that has no place here, whatever Hydra would make of it."""
@@ -411,15 +424,6 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, list):
         return all(map(_is_plain, value))
     return value is None or (isinstance(value, str | int | float) and "${" not in str(value))
-
-
-def _single(axes: Axes) -> list[str]:
-    """The words of a single run. Raises ConfigError if an option has several values."""
-    for key, values in axes.items():
-        if len(values) > 1:
-            word = f"{key}={','.join(value.partition('=')[2] for value in values)}"
-            raise ConfigError(f"{word} lists several values. To sweep over them: {command('run', '-m', word)}")
-    return [values[0] for values in axes.values()]
 
 
 def _value(config: Mapping[str, Any], key: str) -> Any:

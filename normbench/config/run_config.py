@@ -136,4 +136,4 @@ def _in_quotes(text: str) -> str:
     if plain and text.lower() not in ("true", "false", "null", "nan", "inf"):
         return text
     escaped = re.sub(r"""(\\*)("|$)""", lambda found: 2 * found[1] + found[2].replace('"', '\\"'), text)
-    return '"' + escaped.replace("${", "\\${") + '"'
+    return f'"{escaped}"'
