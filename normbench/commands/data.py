@@ -22,7 +22,7 @@ def run(options: argparse.Namespace) -> int:
     name, source = options.name, options.source
     if source is not None and name is None:
         raise UserError("--from needs the name of the data set: normbench data cifar10 --from PATH")
-    folder = options.data_dir.expanduser() if options.data_dir else default_data_dir()
+    folder = options.data_dir or default_data_dir()
     try:
         if name is not None:
             fetch(name, folder, source)
