@@ -3,6 +3,7 @@ the terminal."""
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
 import shutil
@@ -15,6 +16,7 @@ import yaml
 
 from normbench import run
 from normbench.cli import main
+from normbench.runs.files import file_seals, summary_digest
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 SMALL = ["dataset=synthetic", "dataset.examples=600", "dataset.validation=100", "dataset.size=8", "device=cpu"]
@@ -115,4 +117,8 @@ def change(folder: Path, changes: dict[str, Any]) -> Path:
             part = part[name]
         part[last] = value
     (folder / "config.yaml").write_text(yaml.safe_dump(record))
+    summary = json.loads((folder / "summary.json").read_text())  # whoever changes files on purpose seals them anew
+    summary["seal"] = {"files": file_seals(folder)}
+    summary["seal"]["sha256"] = summary_digest(summary)
+    (folder / "summary.json").write_text(json.dumps(summary))
     return folder
