@@ -55,7 +55,7 @@ def study(folder: Path) -> str:
 def claims() -> str:
     """The scoreboard in short: every statement, its verdict, and the number of its first check."""
     with (RESULTS / "claims/report/scoreboard.csv").open() as file:
-        rows = list(csv.DictReader(file))
+        rows = [{key: cell.removeprefix("'") for key, cell in row.items()} for row in csv.DictReader(file)]
     counts = {
         verdict: sum(row["verdict"] == verdict for row in rows) for verdict in dict.fromkeys(r["verdict"] for r in rows)
     }

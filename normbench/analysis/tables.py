@@ -57,7 +57,7 @@ class Table:
         if self.rows:
             writer = csv.DictWriter(text, list(self.rows[0]), lineterminator="\n")
             writer.writeheader()
-            writer.writerows(self.rows)
+            writer.writerows({key: _inert(value) for key, value in row.items()} for row in self.rows)
         return text.getvalue()
 
     def to_markdown(self) -> str:
@@ -73,6 +73,17 @@ class Table:
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows of a frame as dictionaries, None where there is no value."""
     return frame.astype(object).where(frame.notna(), None).to_dict("records")
+
+
+def _inert(value: Any) -> Any:
+    """A text that a spreadsheet would take for a formula, behind an apostrophe; numbers stay numbers, such as -0.13."""
+    if not isinstance(value, str) or not value.lstrip().startswith(("=", "+", "-", "@")):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
 
 
 def line(values: Sequence[str]) -> str:

@@ -102,7 +102,7 @@ def _first(rows: Sequence[Mapping[str, str]], claim: str, column: str, name: str
 def _read(path: Path) -> list[dict[str, str]]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
+            return [{key: (cell or "").removeprefix("'") for key, cell in row.items()} for row in csv.DictReader(file)]
     except (OSError, ValueError, csv.Error):
         return []
 

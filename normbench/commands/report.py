@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import logging
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,11 +64,18 @@ def build(folder: Path, options: Options | None = None, only: Filter | None = No
 
     name = folder.resolve().name
     built = report.build(folder, options, only, question(name), extra=answers(name))
-    print_leaderboard(built.leaderboard, console.out)
-    for words in [*built.content.answer, built.content.filtered]:
-        if words and not words.startswith("SYNTHETIC"):  # which the leaderboard has said
-            console.say(words)
-    console.say(f"report: {console.shortened(built.page)}")
+    try:
+        print_leaderboard(built.leaderboard, console.out)
+        for words in [*built.content.answer, built.content.filtered]:
+            if words and not words.startswith("SYNTHETIC"):  # which the leaderboard has said
+                console.say(words)
+        console.say(f"report: {console.shortened(built.page)}")
+    except BrokenPipeError:  # the reader has seen enough
+        raise
+    except OSError as error:  # such as a full disk, on which the output of this command lies
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more at exit
+        why = f"standard output can't be written ({error.strerror}), the report is built: {built.page}"
+        logging.getLogger(__name__).error("normbench: %s", why)
     return built
 
 

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import base64
 import csv
+import errno
 import hashlib
 import html
+import os
 import re
 import shutil
 import subprocess
@@ -163,6 +165,7 @@ def test_every_run_has_its_row_and_command(report: Report) -> None:
     assert all(row["command"] in text for row in rows)
 
 
+@pytest.mark.usefixtures("few")
 def test_a_failed_run_shows_where_it_failed_once(study: Path, add: Add) -> None:
     for seed in range(3):
         path = add(norm="layer", status="failed", seed=seed)
@@ -180,28 +183,95 @@ def test_a_heavy_figure_is_shown_as_pixels() -> None:
     assert picture(heavy) == '<img alt="" src="data:image/png;base64,cG5n">'
 
 
-def test_the_same_runs_give_the_same_bytes(messy: Path) -> None:
+@pytest.mark.usefixtures("few")
+def test_the_same_runs_give_the_same_bytes_and_what_is_not_ours_stays(messy: Path) -> None:
     first = {path: path.read_bytes() for path in build(messy).files}
     shutil.rmtree(messy / "report")
     assert first == {path: path.read_bytes() for path in build(messy).files}
-
-
-def test_a_figure_of_an_earlier_build_goes_and_what_is_not_ours_stays(messy: Path) -> None:
-    build(messy)
-    foreign = [messy / "report" / name for name in ("paper.png", "figures/mine.png", "tables/mine.csv", "notes.md")]
+    foreign = [messy / "report" / name for name in ("paper.png", "figures/my paper.png", "tables/mine.txt", "notes.md")]
     for path in foreign:
         path.write_text("mine")
+    names = "".join(f"{path.relative_to(messy / 'report')}\n" for path in foreign)
     with (messy / "report" / "files.txt").open("a") as file:
-        file.write("../keep.txt\n/etc/hostname\nfigures/../../keep.txt\n")
+        file.write(f"{names}../keep.txt\n/etc/hostname\nfigures/../../keep.txt\n\xff\n")
     (messy / "keep.txt").write_text("mine")
     for path in messy.glob("*batch_size64*"):
         shutil.rmtree(path)
-    names = set(build(messy).files)
-    assert messy / "report" / "figures" / "batch_sizes.png" not in names
-    assert {path for path in (messy / "report").rglob("*") if path.is_file()} == names | set(foreign)
+    files = set(build(messy).files)
+    assert messy / "report" / "figures" / "batch_sizes.png" not in files, "of an earlier build"
+    assert {path for path in (messy / "report").rglob("*") if path.is_file()} == files | set(foreign)
     assert (messy / "keep.txt").exists()
 
 
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize("part", ["", "tables", "figures"])
+def test_nothing_is_written_or_removed_through_a_link(study: Path, add: Add, tmp_path: Path, part: str) -> None:
+    add(norm="none")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "runs.csv").write_text("mine")
+    (outside / "leaderboard.csv").write_text("mine")
+    place = study / "report" / part
+    place.parent.mkdir(exist_ok=True)
+    place.symlink_to(outside)
+    with pytest.raises(OSError, match="is a link"):
+        build(study)
+    assert {path.name: path.read_text() for path in outside.iterdir()} == {
+        "runs.csv": "mine",
+        "leaderboard.csv": "mine",
+    }
+
+
+@pytest.mark.usefixtures("few")
+def test_links_to_files_are_replaced_or_left_but_never_followed(study: Path, add: Add, tmp_path: Path) -> None:
+    add(norm="none")
+    mine, report = tmp_path / "mine.csv", study / "report"
+    mine.write_text("mine")
+    (report / "tables").mkdir(parents=True)
+    for name in ("leaderboard.csv", "tables/old.csv"):
+        (report / name).symlink_to(mine)
+    (report / "files.txt").write_text("tables/old.csv\nleaderboard.csv\n")
+    build(study)
+    assert mine.read_text() == "mine"
+    assert not (report / "leaderboard.csv").is_symlink()
+    assert (report / "tables" / "old.csv").is_symlink()
+
+
+@pytest.mark.usefixtures("few")
+def test_a_full_disk_leaves_the_last_page(study: Path, add: Add, monkeypatch: pytest.MonkeyPatch) -> None:
+    add(norm="none")
+    page = build(study).page
+    before, fsync, calls = page.read_bytes(), os.fsync, []
+    add(norm="batch")
+
+    def full(file: int) -> None:
+        calls.append(file)
+        if len(calls) > 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        build(study)
+    assert page.read_bytes() == before
+    assert not list(page.parent.rglob("*.tmp"))
+
+
+@pytest.mark.usefixtures("few")
+def test_texts_are_no_formulas_in_a_spreadsheet_and_numbers_stay_numbers(study: Path, add: Add) -> None:
+    for norm, accuracy in (("none", 0.9), ("=1+cmd|x", 0.8), ("-0.5", 0.7), ("@a", 0.6), (" +a", 0.5)):
+        add(norm=norm, accuracy=accuracy, seed=0)
+        add(norm=norm, accuracy=accuracy + 0.01, seed=1)
+    folder = build(study).page.parent
+    rows = list(csv.DictReader((folder / "tables" / "comparisons.csv").read_text().splitlines()))
+    assert {row["scheme"] for row in rows} == {"'=1+cmd|x", "-0.5", "'@a", "' +a"}
+    assert {round(float(row["difference"]), 3) for row in rows} == {-0.1, -0.2, -0.3, -0.4}
+    for path in folder.rglob("*.csv"):
+        cells = [cell for row in csv.reader(path.read_text().splitlines()) for cell in row]
+        assert not [cell for cell in cells if cell.lstrip()[:1] in "=+@" and cell.strip()], path
+
+
+@pytest.mark.usefixtures("few")
 def test_one_run_is_enough(study: Path, add: Add) -> None:
     add(norm="batch", dataset="synthetic")
     page = Page(build(study).page.read_text())
@@ -211,11 +281,21 @@ def test_one_run_is_enough(study: Path, add: Add) -> None:
     assert "Leaderboard, synthetic data" in page.text
 
 
-def test_a_report_never_imports_torch(messy: Path) -> None:
+def test_the_command_imports_no_torch_and_needs_neither_a_window_system_nor_standard_output(
+    study: Path, add: Add
+) -> None:
+    add(norm="none")
     code = (
-        "import sys, normbench.report as r, pathlib; before = 'matplotlib' in sys.modules; "
-        "r.build(pathlib.Path(sys.argv[1])); "
-        "print('torch' in sys.modules, 'hydra' in sys.modules, before, 'matplotlib' in sys.modules)"
+        "import sys, os; from normbench.cli import main; before = 'matplotlib' in sys.modules; "
+        "code = main(['report', sys.argv[1]]); "
+        "print(code, 'torch' in sys.modules, 'hydra' in sys.modules, before, 'matplotlib' in sys.modules, "
+        "file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(messy)], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False", "False", "False", "True"]
+    environment = os.environ | {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, "-c", code, str(study)], stdout=full, stderr=subprocess.PIPE, text=True,
+                              env=environment, check=True)  # fmt: skip
+    said, found = done.stderr.splitlines()
+    assert "standard output can't be written (No space left on device), the report is built: " in said
+    assert found.split() == ["0", "False", "False", "False", "True"]
+    assert (study / "report" / "report.html").exists()

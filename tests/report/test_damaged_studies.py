@@ -11,6 +11,8 @@ import pytest
 
 from normbench.report.build import build
 
+pytestmark = pytest.mark.usefixtures("unsaved")
+
 Add = Callable[..., Path]
 BAND = [(-2.0, -1.0, 0.0, 1.0, 2.0), (-3.0, -1.5, 0.0, 1.5, 3.0)]
 
