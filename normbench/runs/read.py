@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 FINISHED = ("complete", "diverged", "unsupported")
 NUMBERS = ("steps", "samples", "test_accuracy", "validation_accuracy")  # in the summary of every complete run
+# What else a report reads, where it is there, and of what type it is.
+RECORD: dict[str, Any] = {"versions": dict | None, "machine": dict | None, "overrides": list | None}
+SUMMARY: dict[str, Any] = dict.fromkeys(("dataset", "seconds", "measured", "perturbation"), dict | None)
+SUMMARY |= {"parameters": int | None}
 LONGEST = 2**20  # bytes of a YAML or JSON file that is read: a run writes some thousands
 MOST_VALUES = 100_000  # in config.yaml, written out: aliases of aliases are few bytes and many values
 SIZES, TABLES, EVERYTHING = range(3)  # how closely files are compared with what was written, see `Run.check_seal`
@@ -187,6 +191,10 @@ class Run:
                 raise Damaged(f"summary.json has no number {key}, though the run is complete")
             if key.endswith("accuracy") and not 0 <= self.summary[key] <= 1:
                 raise Damaged(f"summary.json has {key} {self.summary[key]}, which is not from 0 to 1")
+        for file, part, kinds in (("config.yaml", self.record, RECORD), ("summary.json", self.summary, SUMMARY)):
+            for key, kind in kinds.items():
+                if not isinstance(part.get(key), kind):
+                    raise Damaged(f"{file} has a {key} that is not that of a run")
         if self.summary.get("identity") and self.summary["identity"] != self.record.get("identity"):
             raise Damaged("config.yaml and summary.json are not of the same run")
         self.check_seal(TABLES)

@@ -80,9 +80,71 @@ def test_folders_that_cannot_be_read_are_named_with_the_reason(study: Path, add:
     assert build(study).page.read_text() == text  # the report's own folder is no run
 
 
-def test_a_failed_run_with_a_damaged_message(study: Path, add: Add) -> None:
+DEEP = b"[" * 100_000
+
+
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("summary.json", b'"test_accuracy": 0.9', b'"test_accuracy": NaN'),
+        ("summary.json", b'"test_accuracy": 0.9', b'"test_accuracy": 7.0'),
+        ("summary.json", b'"validation_accuracy": 0.89', b'"validation_accuracy": "x"'),
+        ("summary.json", b'"test_accuracy"', b'"a": ' + DEEP + b', "test_accuracy"'),
+        ("summary.json", b"", None),
+        ("config.yaml", b"lr: 0.001", b"lr: fast"),
+        ("config.yaml", b"lr: 0.001", b"lr: .nan"),
+        ("config.yaml", b"seed: 0", b"seed: zero"),
+        ("config.yaml", b"seed: 0", b"seed: " + DEEP),
+        ("config.yaml", b"batch_size: 64", b"batch_size: [1, 2]"),
+        ("config.yaml", b"choices:", b"choices: 3\nothers:"),
+        ("config.yaml", b"", None),
+    ],
+)
+def test_one_bad_run_is_named_and_the_others_are_reported(
+    study: Path, add: Add, file: str, old: bytes, new: bytes | None
+) -> None:
+    """`new` None: a directory where the file should be."""
+    for seed in (0, 1):
+        add(norm="none", seed=seed)
+    path = add(norm="batch")
+    data = (path / file).read_bytes()
+    assert old in data
+    (path / file).unlink()
+    (path / file).mkdir() if new is None else (path / file).write_bytes(data.replace(old, new))
+    report = build(study)
+    assert f'<th scope="row">{path.name}</th><td>' in report.page.read_text()
+    assert "2 runs: 1 scheme, 1 setting, 2 seeds. 2 complete." in plain(report.page.read_text())
+
+
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize("value", [b"3", b"[1, x]", b"text", b"{a: 1}", b"null"])
+def test_values_of_any_kind_are_read(study: Path, add: Add, value: bytes) -> None:
+    """What no number is made of may be anything: a report is built all the same."""
+    add(norm="none")
+    for key in (b"versions", b"machine", b"git_commit", b"overrides"):
+        path = add(norm="batch")
+        text = re.sub(rb"(?ms)^" + key + rb":.*?(?=^\S)|^" + key + rb":.*\Z", key + b": " + value + b"\n",
+                      (path / "config.yaml").read_bytes())  # fmt: skip
+        (path / "config.yaml").write_bytes(text)
+        assert build(study).page.exists()
+    for key in (b'"dataset"', b'"seconds"', b'"measured"', b'"parameters"', b'"steps"'):
+        path = add(norm="batch")
+        words = {b"[1, x]": b'[1, "x"]', b"text": b'"text"', b"{a: 1}": b'{"a": 1}'}.get(value, value)
+        text = (path / "summary.json").read_bytes()
+        (path / "summary.json").write_bytes(text.replace(key, key + b": " + words + b', "other"', 1))
+        assert build(study).page.exists()
+
+
+@pytest.mark.usefixtures("few")
+def test_directories_where_tables_and_messages_should_be(study: Path, add: Add) -> None:
     add(norm="none")
     path = add(norm="batch", status="failed")
+    for name in ("error.json", "epochs.csv", "steps.csv"):
+        (path / name).unlink()
+        (path / name).mkdir()
+    assert "1 complete, 1 failed." in plain(build(study).page.read_text())
+    (path / "error.json").rmdir()
     (path / "error.json").write_text('{"error": "it bro')
     assert "error.json is cut off or damaged" in build(study).page.read_text()
 
