@@ -34,12 +34,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 WORDS = ["dataset=synthetic", "dataset.size=8", "dataset.examples=600", "dataset.validation=100", "device=cpu"]
-WORDS += ["norm=none,batch,weight_mean_only", "seed=0,1", "batch_size=8", "max_steps=1500", "model.hidden=[16,16]"]
+WORDS += ["norm=none,batch,weight_mean_only", "seed=0,1", "batch_size=8", "model.hidden=[16,16]"]
 WORDS += ["checkpoint_seconds=0.1", "evaluations=20", "jobs=2", "study=s", "model.dropout=0.1", "instruments=quick"]
 CELLS = 6
 KINDS = ("kill-worker", "kill-sweep", "interrupt", "interrupt-twice", "terminate", "fill-disk", "delete", "damage",
          "second-sweep", "report")  # fmt: skip
 TIMES = {"train_seconds", "training_ms", "evaluating_ms", "measuring_ms"}
+STEPS = 1500  # of each run: about two seconds
 PATIENCE = 600.0  # seconds that a sweep may take to end: the machine may be busy
 
 
@@ -270,7 +271,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the random moments; timing is never the same twice")
     parser.add_argument("--only", nargs="+", choices=KINDS, default=[], help="these disturbances alone")
     parser.add_argument("--log", type=Path, default=Path(tempfile.gettempdir()) / "torture.log")
+    parser.add_argument("--steps", type=int, default=STEPS, help="of each run; fewer where the machine is busy")
     options = parser.parse_args()
+    WORDS.append(f"max_steps={options.steps}")
     begun = time.monotonic()
     try:
         done = torture(options.rounds, options.seed, options.log, options.only)

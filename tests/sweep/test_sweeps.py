@@ -19,7 +19,7 @@ from normbench import load
 from normbench.cli import main
 from normbench.config.run_config import RunConfig
 from normbench.experiment import execute
-from normbench.runs import Run, RunFolder
+from normbench.runs import RunFolder
 from normbench.sweep.plan import jobs_of, make_plan
 from normbench.sweep.pool import start, wait_for
 from normbench.sweep.runner import run_plan
@@ -27,7 +27,7 @@ from normbench.sweep.runner import run_plan
 pytestmark = pytest.mark.usefixtures("own_folder")
 TORTURE = Path(__file__).parents[2] / "scripts" / "torture.py"
 TINY = ["dataset=synthetic", "dataset.size=8", "dataset.examples=600", "dataset.validation=100", "batch_size=8"]
-TINY += ["model.hidden=[8]", "device=cpu", "max_steps=40"]
+TINY += ["model.hidden=[8]", "device=cpu", "max_steps=40", "instruments=none"]
 
 # A user's scheme that gives trouble in training, not when it is looked at.
 TROUBLE = """
@@ -53,6 +53,12 @@ class Trouble(torch.nn.Identity):
 """
 
 
+@pytest.fixture
+def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep ends without building its report, which takes longer than a few small runs."""
+    monkeypatch.setattr("normbench.commands.run._report", lambda run_config, code: code)
+
+
 def test_a_run_that_fails_in_any_way_is_told_and_the_others_go_on(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -61,55 +67,45 @@ def test_a_run_that_fails_in_any_way_is_told_and_the_others_go_on(
     for kind in ("raises", "memory", "hangs", "killed"):
         text = f"_target_: trouble.Trouble\nname: {kind}\nkind: {kind}\n"
         (tmp_path / "mine" / "norm" / f"{kind}.yaml").write_text(text)
-    words = ["run", "-m", "--config-dir", "mine", *TINY, "study=s"]
-    assert main([*words, "norm=hangs", "cell_timeout=4"]) == 1
-    assert "it took longer than cell_timeout=4 seconds" in capsys.readouterr().out
-    assert main([*words, "norm=raises,none,memory,killed,layer", "jobs=3"]) == 1
+    words = ["run", "-m", "--config-dir", "mine", *TINY, "study=s", "norm=raises,none,memory,killed,hangs"]
+    assert main([*words, "jobs=3", "cell_timeout=10"]) == 1
     printed = capsys.readouterr()
-    assert "5 runs: 2 ran, 3 failed" in printed.out
-    for reason in ("RuntimeError: it broke", "can't allocate memory",
+    assert "5 runs: 1 ran, 4 failed" in printed.out
+    for reason in ("RuntimeError: it broke", "can't allocate memory", "it took longer than cell_timeout=10 seconds",
                    "its process was killed by SIGKILL (out of memory?)"):  # fmt: skip
         assert reason in printed.out
         assert reason in printed.err, "told at once, too"
     assert "report: results/s/report/report.html" in printed.out
-    assert sorted(load("results/s").runs["status"]) == ["complete"] * 2 + ["failed"] * 4
+    assert sorted(load("results/s").runs["status"]) == ["complete"] + ["failed"] * 4
     assert main(["status", "results/s"]) == 0
     listed = capsys.readouterr().out
-    assert "2 complete, 4 failed" in listed
+    assert "1 complete, 4 failed" in listed
     assert "RuntimeError: it broke" in listed
 
 
-def test_two_sweeps_share_a_study(run_config: Callable[..., RunConfig]) -> None:
-    """One of them finds a run taken, and waits for it, or takes it over when it is left unfinished."""
+@pytest.mark.parametrize("finishes", [True, False])
+def test_two_sweeps_share_a_study(run_config: Callable[..., RunConfig], finishes: bool) -> None:
+    """One of them finds a run taken: it waits for it, and takes it over when it is left unfinished."""
     both = [run_config("max_steps=40", f"seed={seed}") for seed in range(2)]
     with RunFolder(both[0].folder) as folder:
         folder.start({"config": {}})
         plan, view = make_plan(both), Mock()
         assert [item.status for item in plan.items] == ["running", "new"]
-        threading.Timer(2.0, folder.__exit__, (None, None, None)).start()  # the other process dies
+
+        def end() -> None:  # the other process dies, or comes to its end
+            folder.__exit__(None, None, None)
+            if finishes:
+                execute(both[0])
+
+        timer = threading.Timer(0.5, end)
+        timer.start()
         outcome = run_plan(plan, view)
-    assert (outcome.ran, outcome.by_others, outcome.failed) == (2, 0, {})
+        timer.join()
+    assert outcome.failed == {}
+    assert (outcome.ran, outcome.by_others) in ([(2, 0), (1, 1)] if finishes else [(2, 0)])
     shown = [call.args[0].folder for call in view.finished.call_args_list]
     assert sorted(shown) == sorted(one.folder for one in both)
     view.failed.assert_not_called()
-
-
-def test_a_run_that_another_process_finishes_counts_once(run_config: Callable[..., RunConfig]) -> None:
-    both = [run_config("max_steps=40", f"seed={seed}") for seed in range(2)]
-    with RunFolder(both[0].folder) as folder:
-        folder.start({"config": {}})
-        plan = make_plan(both)
-
-        def end() -> None:
-            folder.__exit__(None, None, None)
-            execute(both[0])
-
-        timer = threading.Timer(1.0, end)
-        timer.start()
-        outcome = run_plan(plan, Mock())
-        timer.join()
-    assert outcome.failed == {}
-    assert outcome.ran + outcome.by_others == 2
 
 
 def test_a_removed_folder_is_a_failure_and_is_made_anew(run_config: Callable[..., RunConfig]) -> None:
@@ -129,37 +125,20 @@ def test_a_removed_folder_is_a_failure_and_is_made_anew(run_config: Callable[...
         assert len((one.folder / "steps.csv").read_text().splitlines()) == 1, "nothing of the first one's in it"
 
 
-def test_a_run_that_is_asked_to_stop_continues_to_the_same_end(
-    run_config: Callable[..., RunConfig], tmp_path: Path
-) -> None:
-    whole = execute(run_config("max_steps=400", "model.dropout=0.2", results_dir=str(tmp_path / "whole")))
-    one, asked = run_config("max_steps=400", "model.dropout=0.2"), iter(range(10**6))
-    for _ in range(3):
-        with pytest.raises(Exception, match="stopped at step"):
-            execute(one, stop=lambda: next(asked) % 111 == 110)
-        assert (one.folder / "checkpoint").exists()
-        assert not (one.folder / "error.json").exists()
-        assert Run(one.folder).status == "interrupted"
-    run = execute(one)
-    for table in ("steps", "epochs"):
-        ours, theirs = (getattr(which, table).drop(columns="train_seconds") for which in (run, whole))
-        assert ours.equals(theirs), table
-    assert run.summary["test_loss"] == whole.summary["test_loss"]
-
-
-@pytest.mark.parametrize("sweep", [True, False])
-def test_ctrl_c_loses_nothing_and_leaves_nobody(tmp_path: Path, sweep: bool) -> None:
-    words = [*TINY, "max_steps=1000000", "study=s", *(["-m", "seed=0,1,2"] if sweep else [])]
+@pytest.mark.parametrize(("sweep", "number"), [(True, signal.SIGHUP), (False, signal.SIGINT)])
+def test_a_signal_from_the_terminal_loses_nothing_and_leaves_nobody(tmp_path: Path, sweep: bool, number: int) -> None:
+    """Ctrl-C, and a terminal that is closed: all processes get it."""
+    words = [*TINY, "max_steps=1000000", "study=s", *(["-m", "seed=0,1,2", "jobs=2"] if sweep else [])]
     process = subprocess.Popen(
         [sys.executable, "-m", "normbench", "run", *words], stderr=subprocess.PIPE, stdout=subprocess.PIPE,
         start_new_session=True, text=True,
     )  # fmt: skip
-    side_by_side = min(2, len(os.sched_getaffinity(0))) if sweep else 1
-    while len(list(tmp_path.glob("results/s/*/steps.csv"))) < side_by_side:
+    while (
+        len([path for path in tmp_path.glob("results/s/*/steps.csv") if path.stat().st_size > 100]) < (2, 1)[not sweep]
+    ):
         assert process.poll() is None
         time.sleep(0.1)
-    time.sleep(1.0)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
+    os.killpg(process.pid, number)
     _, printed = process.communicate(timeout=60)
     assert process.returncode == 130
     assert printed.endswith("normbench: interrupted; repeat the command to continue\n")
@@ -181,25 +160,34 @@ def _lives(group: int) -> bool:
     return True
 
 
-def test_what_was_done_can_be_done_again(capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["run", "-m", *TINY, "norm=none,layer", "study=s"]
-    assert main(words) == 0
-    before = {path: path.stat().st_mtime_ns for path in Path("results").glob("s/*/summary.json")}
-    assert main(words) == 0
-    assert "2 runs: 0 ran, 2 were finished before" in capsys.readouterr().out
-    assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert main([*words, "rerun=all"]) == 0
-    assert "2 runs: 2 ran" in capsys.readouterr().out
-    assert all(path.stat().st_mtime_ns > before[path] for path in before)
-
-
-def test_shards_run_their_parts_and_make_up_the_whole(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.usefixtures("no_report")
+def test_parts_make_up_the_whole_and_what_was_done_is_done_again_only_if_asked_or_damaged(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     words = ["run", "-m", *TINY, "norm=none,layer", "seed=0,1", "study=s"]
     for part in ("1/2", "2/2"):
         assert main([*words, f"shard={part}"]) == 0
         assert "2 runs: 2 ran" in capsys.readouterr().out
+    before = {path: path.stat().st_mtime_ns for path in Path("results").glob("s/*/summary.json")}
     assert main(words) == 0
     assert "4 runs: 0 ran, 4 were finished before" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    damaged, foreign = (path.parent for path in list(before)[:2])
+    (damaged / "summary.json").write_text("{")
+    shutil.copy(list(before)[2], foreign / "summary.json")
+    assert main(["plan", *words[2:]]) == 0
+    printed = capsys.readouterr().out
+    assert f"damaged, will be done again: {damaged.name}: summary.json is cut off" in printed
+    assert f"damaged, will be done again: {foreign.name}: summary.json is another run's" in printed
+    assert main(["status", "results/s"]) == 0
+    assert "2 complete, 2 unreadable" in capsys.readouterr().out
+    assert main(words) == 0
+    printed = capsys.readouterr()
+    assert "4 runs: 2 ran, 2 were finished before" in printed.out
+    assert printed.err.count("its folder is kept as .damaged/") == 2
+    assert sorted(path.name for path in Path("results/s/.damaged").iterdir()) == sorted([damaged.name, foreign.name])
+    assert main([*words, "norm=none", "seed=0", "rerun=all"]) == 0
+    assert "1 runs: 1 ran" in capsys.readouterr().out
     assert main([*words, "norm=none", "seed=0", "shard=2/2"]) == 2
     assert "this shard holds no run" in capsys.readouterr().err
 
@@ -213,12 +201,13 @@ def test_jobs(run_config: Callable[..., RunConfig]) -> None:
 
 
 def test_status_watches_until_nothing_runs(
-    run_config: Callable[..., RunConfig], capsys: pytest.CaptureFixture[str]
+    run_config: Callable[..., RunConfig], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("normbench.commands.status.SECONDS", 0.2)
     execute(run_config("max_steps=40"))
     with RunFolder(run_config("max_steps=41").folder) as folder:
         folder.start({"config": {}, "overrides": ["norm=batch", "max_steps=41"], "total_steps": 41})
-        threading.Timer(1.0, folder.__exit__, (None, None, None)).start()
+        threading.Timer(0.5, folder.__exit__, (None, None, None)).start()
         assert main(["status", "results/scratch", "--watch"]) == 0
     printed = capsys.readouterr().out
     assert "1 complete, 1 interrupted" in printed
@@ -227,10 +216,10 @@ def test_status_watches_until_nothing_runs(
     assert "nowhere is no folder, so it holds no runs" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("rounds", [3, pytest.param(200, marks=pytest.mark.full)])
-def test_torture(rounds: int) -> None:
+@pytest.mark.parametrize(("rounds", "steps"), [(3, 500), pytest.param(200, 1500, marks=pytest.mark.full)])
+def test_torture(rounds: int, steps: int) -> None:
     """Disturbances at random moments."""
-    command = [sys.executable, str(TORTURE), "--rounds", str(rounds)]
+    command = [sys.executable, str(TORTURE), "--rounds", str(rounds), "--steps", str(steps)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "Nothing lost, nothing twice." in done.stdout

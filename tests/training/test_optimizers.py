@@ -63,19 +63,20 @@ def test_the_schedule_is_what_the_optimizer_gets(batch_of: Callable[..., Any], n
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_two_steps_of_every_optimizer_beside_torchs_own(name: str) -> None:
-    """Against the unfused, ungrouped optimizer of torch.optim, in float64."""
+    """Against the unfused, ungrouped optimizer of torch.optim, in float64; all parameters decay."""
+    decay: Any = {"lr": 0.1, "weight_decay": 0.2}
     plain: dict[str, Callable[..., torch.optim.Optimizer]] = {
-        "sgd": lambda p: torch.optim.SGD(p, lr=0.1),
-        "momentum": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.7),
-        "nesterov": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.7, nesterov=True),
-        "adam": lambda p: torch.optim.Adam(p, lr=0.1),
-        "adamw": lambda p: torch.optim.AdamW(p, lr=0.1, weight_decay=0.0),
-        "rmsprop": lambda p: torch.optim.RMSprop(p, lr=0.1),
+        "sgd": lambda p: torch.optim.SGD(p, **decay),
+        "momentum": lambda p: torch.optim.SGD(p, **decay, momentum=0.7),
+        "nesterov": lambda p: torch.optim.SGD(p, **decay, momentum=0.7, nesterov=True),
+        "adam": lambda p: torch.optim.Adam(p, **decay),
+        "adamw": lambda p: torch.optim.AdamW(p, **decay),
+        "rmsprop": lambda p: torch.optim.RMSprop(p, **decay),
     }
     torch.manual_seed(0)
     one = nn.Linear(5, 3).double()
     other, x = copy.deepcopy(one), torch.randn(7, 5).double()
-    a, b = make_optimizer(name, one, lr=0.1, momentum=0.7), plain[name](other.parameters())
+    a, b = make_optimizer(name, one, **decay, momentum=0.7, decay_norm_parameters=True), plain[name](other.parameters())
     for _ in range(3):
         for model, optimizer in ((one, a), (other, b)):
             optimizer.zero_grad()
