@@ -119,8 +119,7 @@ def make_plan(run_configs: Iterable[RunConfig], timings: Timings | None = None, 
     from normbench.experiment import prepare_run
 
     timings = timings or Timings()
-    finished = [item.run_config.folder for item in items if item.status == DONE]
-    timings.learn_from(items[0].run_config.folder.parent.parent, finished)
+    timings.learn_from(items[0].run_config.folder.parent)
     prepared: dict[str, Prepared | Unsupported] = {}
     for index, item in enumerate(items):
         if item.status == DONE:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from normbench.runs import Run
 
-MOST = 200  # earlier runs of other studies that are read: the newest
+MOST = 200  # earlier runs that are read
 
 
 class Timings:
@@ -33,17 +32,17 @@ class Timings:
             for key in _keys(choices, config):
                 self.known[key].append((seconds["training"] / summary["steps"], rest))
 
-    def learn_from(self, results: Path, finished: Sequence[Path]) -> None:
-        """Take in the runs in `finished`, and of all others below `results` the newest that are over."""
-        known = set(finished)
-        others = [path for path in results.glob("*/*/summary.json") if path.parent not in known]
-        newest = sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)[:MOST]
-        for folder in [*finished, *(path.parent for path in newest)]:
+    def learn_from(self, study: Path) -> None:
+        """Take in the newest runs that are over, of `study` first and then of the others beside it."""
+        found = []
+        for path in study.parent.glob("*/*/summary.json"):
+            with suppress(OSError):
+                found.append((path.parent.parent.name == study.name, path.stat().st_mtime, path.parent))
+        for *_, folder in sorted(found, reverse=True)[:MOST]:
             run = Run(folder)
-            try:
+            # a foreign or half-written folder tells nothing
+            with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
                 self.learn(run.choices, run.config, run.summary)
-            except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
-                continue  # a foreign or half-written folder tells nothing
 
     def seconds(self, choices: Mapping[str, str], config: Mapping[str, Any], steps: int) -> float | None:
         """Of a run of `steps` updates; None if no run like it is known."""
