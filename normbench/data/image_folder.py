@@ -91,8 +91,11 @@ def _size_and_time(file: Path) -> tuple[int, int]:
     return about.st_size, about.st_mtime_ns
 
 
-def list_images(part: Path) -> Tree:
+def list_images(part: Path, hint: str = HINT) -> Tree:
     """The images in each folder of a folder, by name.
+
+    Args:
+        hint: what to type where there is no such folder.
 
     Raises: DataError unless there are two classes or more, with an image each.
     """
@@ -100,9 +103,9 @@ def list_images(part: Path) -> Tree:
         names = sorted(entry.name for entry in os.scandir(part) if entry.is_dir() and entry.name[0] != ".")
         files = {name: sorted(entry.name for entry in os.scandir(part / name)) for name in names}
     except OSError as error:
-        raise DataError(f"cannot read {error.filename} ({error.strerror}). {HINT}") from error
+        raise DataError(f"cannot read {error.filename} ({error.strerror}). {hint}") from error
     if len(names) < 2:
-        raise DataError(f"{part} must hold folders of two classes or more: found {', '.join(names) or 'none'}. {HINT}")
+        raise DataError(f"{part} must hold folders of two classes or more: found {', '.join(names) or 'none'}. {hint}")
     tree = {
         name: [part / name / file for file in inside if file.lower().endswith(SUFFIXES) and file[0] != "."]
         for name, inside in files.items()

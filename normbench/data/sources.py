@@ -187,7 +187,7 @@ class Published:
             return self._decode_files(Path(folder, self.files), path)
 
     def _decode_tree(self, path: Path) -> Source:
-        parts = {part: list_images(path / part) for part in ("train", "test")}
+        parts = {part: list_images(path / part, self._hint()) for part in ("train", "test")}
         for tree, total in zip(parts.values(), self.images, strict=True):
             each = total // self.classes
             if len(tree) != self.classes or {len(files) for files in tree.values()} != {each}:

@@ -168,6 +168,11 @@ def test_incomplete_and_foreign_folders_are_refused(tmp_path, tiny_mnist):
     assert not (tmp_path / "ours").exists()
     with pytest.raises(DataError, match=r"CIFAR-10 needs data_batch_1: .*[^$]*--from PATH, with cifar-10-python"):
         fetch("cifar10", tmp_path / "ours", tmp_path)
+    (tmp_path / "tree" / "train").mkdir(parents=True)
+    with pytest.raises(
+        DataError, match=r"tree/train must hold folders of two .*[^$]*--from PATH, with cifar-10-python"
+    ):
+        fetch("cifar10", tmp_path / "ours", tmp_path / "tree")
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="Fashion-MNIST needs train-images-idx3"):
         fetch("fashion_mnist", tmp_path, tmp_path / "file")
