@@ -44,7 +44,8 @@ class Scenario:
 
     Args:
         means: accuracy of each scheme at its best lr.
-        grids: lrs of each scheme, in steps from that of the best (0); a step costs a point. One lr: none is chosen.
+        grids: lrs of each scheme, in steps from that of the best (0). One lr: none is chosen.
+        step: what a step costs; 0: the lr does not matter.
         seeds: of each scheme.
         noise: of a run, besides what all schemes share for a seed; with standard deviation 1.
         sd: of that noise.
@@ -57,6 +58,7 @@ class Scenario:
     noise: Draw = lambda rng, shape: rng.normal(size=shape)
     sd: float = 0.004
     diverges: dict[str, float] | None = None
+    step: float = 0.01
 
 
 EQUAL = {"none": 0.92, "batch": 0.92, "layer": 0.92, "weight": 0.92}
@@ -68,6 +70,7 @@ SCENARIOS = {
     "diverging": Scenario(EQUAL | {"batch": 0.93}, ONE, diverges={"batch": 0.6}),
     "own best lr": Scenario(EQUAL, THREE),
     "unequal grids": Scenario(EQUAL, {**THREE, "batch": (-2, -1, 0, 1, 2)}),
+    "lr does not matter": Scenario(EQUAL, {**THREE, "batch": (-2, -1, 0, 1, 2)}, step=0.0),
     "few seeds": Scenario(EQUAL, THREE, seeds=3),
     "heavy tails": Scenario(EQUAL, ONE, noise=lambda rng, shape: rng.standard_t(3, shape) / 3**0.5),
     "a draw of the data per seed": Scenario(EQUAL | {"layer": 0.93}, ONE, sd=0.01),
@@ -82,7 +85,7 @@ def made_up(scenario: Scenario, rng: np.random.Generator) -> tuple[Study, dict[t
         rate = (scenario.diverges or {}).get(scheme, 0.0)
         noise = scenario.sd * scenario.noise(rng, (len(steps), scenario.seeds))
         for i, step in enumerate(steps):
-            lr, mean = 0.1 * 3.0**step, scenario.means[scheme] - 0.01 * abs(step)
+            lr, mean = 0.1 * 3.0**step, scenario.means[scheme] - scenario.step * abs(step)
             truth[scheme, lr] = (1 - rate) * mean + rate * CHANCE
             for seed in range(scenario.seeds):
                 accuracy = min(1.0, mean + shared[seed] + noise[i, seed])
