@@ -115,11 +115,17 @@ def percent(value: Estimate | None) -> str:
     return f"{100 * value.mean:.2f} ± {100 * (value.high - value.mean):.2f}"
 
 
+def accuracy(row: Row) -> str:
+    """The test accuracy as text; of a group of which no run survived, that."""
+    lost = row.test is not None and row.counts["diverged"] == row.test.n
+    return "diverged" if lost else percent(row.test)
+
+
 def texts(row: Row) -> tuple[str, ...]:
     """The texts of one row under `HEADINGS`."""
     return (
         row.group.scheme,
-        percent(row.test),
+        accuracy(row),
         f"{row.test.n if row.test else 0}/{len(row.group.members)}",
         percent(row.validation),
         f"{row.train_loss.mean:.4f}" if row.train_loss else "–",

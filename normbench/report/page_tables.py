@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from normbench.analysis.groups import Groups, label, order, show
-from normbench.analysis.leaderboard import HEADINGS, Leaderboard, Row, percent, synopsis, texts
+from normbench.analysis.leaderboard import HEADINGS, Leaderboard, Row, accuracy, synopsis, texts
 from normbench.analysis.notes import heading
 from normbench.analysis.tables import Column, Table
 
@@ -121,7 +121,7 @@ def glance(board: Leaderboard) -> dict[str, Any] | None:
         if row is None:
             return Item("")
         if row.test:
-            return Item(percent(row.test).removesuffix(" (n = 1)"), str(row.test.mean))
+            return Item(accuracy(row).removesuffix(" (n = 1)"), str(row.test.mean))
         return Item(next((status for status, count in row.counts.items() if count), "–"), "–")
 
     lines = [(scheme, [item(found.get((scheme, setting))) for setting in settings]) for scheme in board.study.schemes]

@@ -18,6 +18,7 @@ from normbench.analysis.leaderboard import (
     percent,
     print_leaderboard,
     synopsis,
+    texts,
     to_markdown,
 )
 from normbench.runs import load
@@ -109,6 +110,7 @@ def test_no_number_is_printed_that_cannot_be(ragged: Path) -> None:
     """Of "38.33 ± 121.93" nobody learns anything; the interval of an accuracy ends at 0 and 100."""
     layer = board(ragged).rows[2]
     assert percent(layer.test) == "38.33 (0.00 to 100.00)"
+    assert texts(board(ragged).rows[3])[:3] == ("selu", "diverged", "3/3")
     row = next(row for row in leaderboard_table(board(ragged)).rows if row["scheme"] == "layer")
     assert (row["test_accuracy_low"], row["test_accuracy_high"]) == (0.0, 1.0)
 
