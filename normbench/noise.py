@@ -173,16 +173,16 @@ class Dropout(Noisy, nn.Dropout):
     Source: Srivastava et al. 2014.
     """
 
-    def forward(self, x: Tensor, call: int = 0) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.p == 0:
             return x
-        if self.p == 1:
-            return x * 0
-        keep = bernoulli(self.key(x.device, call), 1 - self.p, x.shape)
+        return self.dropped(x, bernoulli(self.key(x.device), 1 - self.p, x.shape))
+
+    def dropped(self, x: Tensor, keep: Tensor) -> Tensor:
         return x * keep.to(x.dtype).mul_(1 / (1 - self.p))
 
 
-class AlphaDropout(Noisy, nn.AlphaDropout):
+class AlphaDropout(Dropout):
     """y = a x' + b in training, x' = x with probability 1 - p, else what SELU tends to, ALPHA; y = x in evaluation.
 
     a and b keep a mean of 0 and a variance of 1: a = ((1 - p) (1 + p ALPHA^2))^-1/2, b = -a p ALPHA.
@@ -190,11 +190,6 @@ class AlphaDropout(Noisy, nn.AlphaDropout):
     Source: Klambauer et al. 2017, arXiv:1706.02515, section 2.
     """
 
-    def forward(self, x: Tensor, call: int = 0) -> Tensor:
-        if not self.training or self.p == 0:
-            return x
-        if self.p == 1:
-            return x * 0
-        p, keep = self.p, bernoulli(self.key(x.device, call), 1 - self.p, x.shape)
-        a = ((1 - p) * (1 + p * ALPHA**2)) ** -0.5
-        return torch.where(keep, x, ALPHA) * a - a * p * ALPHA
+    def dropped(self, x: Tensor, keep: Tensor) -> Tensor:
+        a = ((1 - self.p) * (1 + self.p * ALPHA**2)) ** -0.5
+        return torch.where(keep, x, ALPHA) * a - a * self.p * ALPHA
