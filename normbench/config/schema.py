@@ -79,7 +79,7 @@ def words(rule: str, known: Iterable[str] = ()) -> Option:
 
 
 flag = Option(bool)
-LARGEST = 1_000_000  # units, channels: a larger network fits no machine, and torch's own message would be a riddle
+LARGEST = 1_000_000  # units, channels: a larger network fits no machine, and torch's own message names no option
 sizes = Option(list, f"of sizes from 1 to {LARGEST:,}", lambda value: all(1 <= size <= LARGEST for size in value))
 any_number = number("a finite number", lambda value: True)
 at_least_zero = number("0 or more", lambda value: value >= 0)
