@@ -6,6 +6,7 @@ order.
 from __future__ import annotations
 
 from copy import deepcopy
+from itertools import product
 from typing import Any
 
 import pytest
@@ -83,8 +84,10 @@ def test_every_scheme(norm_name, model, network_of):
     check(members(norm_name, model, network_of, dropout=0.3))
 
 
-@pytest.mark.parametrize("cell", ["lstm", "gru", "tanh"])
-@pytest.mark.parametrize("norm", RECURRENT)
+@pytest.mark.parametrize(
+    ("norm", "cell"),
+    [*((norm, "lstm") for norm in RECURRENT), *product(("batch", "layer", "weight_mean_only"), ("gru", "tanh"))],
+)
 def test_recurrent_cells(norm, cell, network_of):
     check(members(norm, "rnn", network_of, cell=cell, dropout=0.3, initial_state_noise=0.3))
 

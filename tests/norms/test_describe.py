@@ -54,8 +54,15 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert "InstanceNorm needs two positions" in capsys.readouterr().err
 
 
-def test_every_network_can_be_described(norm_name: str, model_name: str, network_of: Any) -> None:
-    model = network_of(norm_name, model_name, normalize_output=False)
+def test_every_model_can_be_described(model_name: str, network_of: Any) -> None:
+    check(network_of("batch", model_name, normalize_output=False))
+
+
+def test_every_scheme_can_be_described(norm_name: str, network_of: Any) -> None:
+    check(network_of(norm_name, "cnn", normalize_output=False))
+
+
+def check(model: nn.Module) -> None:
     before = dict(model.named_modules())
     layers = describe(model, (1, 8, 8), 6)
     assert [layer.name for layer in layers] == [name for name, _ in blocks(model)]

@@ -43,8 +43,11 @@ def difference(batch_of):
     return found
 
 
-@pytest.mark.parametrize("affine", ["true", "false"])
-@pytest.mark.parametrize("norm", ["batch", "batch_renorm", "mean_only", "weight_mean_only", "weight_standardization"])
+@pytest.mark.parametrize(
+    ("norm", "affine"),
+    [("batch", "true"), ("batch", "false"), ("batch_renorm", "true"), ("mean_only", "false"),
+     ("weight_mean_only", "true"), ("weight_standardization", "false")],
+)  # fmt: skip
 def test_folded_networks_have_the_same_logits(norm, affine, trained, difference):
     network = trained(norm, "cnn", f"norm.affine={affine}")
     before = {name: value.clone() for name, value in network.train().state_dict().items()}
