@@ -12,6 +12,7 @@ import numpy as np
 from normbench.analysis.best_lr import choices
 from normbench.analysis.groups import Groups, label, order
 from normbench.analysis.measured import rows
+from normbench.files import open_file
 from normbench.runs import Run
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ class Shown:
 def has_columns(run: Run, instrument: str, columns: Iterable[str]) -> bool:
     """Whether the table of a run has rows and these columns, by its first bytes: most are not needed and long."""
     try:
-        with (run.folder / "measured" / f"{instrument}.csv").open("rb") as file:
+        with open_file(run.folder / "measured" / f"{instrument}.csv") as file:
             head, *rest = file.read(8192).split(b"\n")
     except OSError:
         return False
