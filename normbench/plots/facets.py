@@ -174,7 +174,9 @@ def name_places(ax: Axes, known: Mapping[Any, float]) -> None:
     ax.set_xlim(min(known.values()) - room, max(known.values()) + room)
     ax.set_xticks(list(named.values()), list(named))
     ax.minorticks_off()
-    if sum(map(len, named)) > 30:
+    figure = ax.get_figure()
+    inches = ax.get_position().width * (figure.get_figwidth() if figure else 0.0)  # type: ignore[union-attr]
+    if 0.08 * sum(len(name) + 1 for name in named) > inches:
         for name in ax.get_xticklabels():
             name.set(rotation=35, ha="right", rotation_mode="anchor")
 

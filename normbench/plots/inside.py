@@ -91,7 +91,7 @@ def train_test_shift(view: View) -> Drawn | None:
     row = "a layer's input is\naway by (s.d.)"
     data = pd.concat([p for p in parts if len(p)]).assign(row=row, y=lambda d: d["y"].where(d["y"] > 0))
     data, at = _on_layers(data, layers)
-    canvas, axes = facets(data, points, view.groups.schemes, (1.9, 2.6), log=[row])
+    canvas, axes = facets(data, points, view.groups.schemes, (1.6, 2.6), log=[row])
     for ax in axes.values():
         name_places(ax, at)
     return _drawn(view, shown, canvas, [
