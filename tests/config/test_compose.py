@@ -12,7 +12,6 @@ from omegaconf import OmegaConf
 
 from normbench.config.compose import Expanded, expand
 from normbench.config.options import choices, config_dir
-from normbench.config.run_config import RunConfig
 from normbench.errors import ConfigError
 from normbench.experiment import compose
 
@@ -178,6 +177,7 @@ def test_two_configurations_never_share_a_folder() -> None:
         *([f"model={name}"] for name in choices("model")),
         ["dataset=synthetic"], ["instruments=none"], ["lr=0.01"], ["batch_size=4"], ["seed=1"], ["threads=2"],
         ["optimizer=sgd"], ["norm.eps=0.01"], ["model.hidden=[100,100]"], ["epochs=2"],
+        ["~instruments.measure.shift"], ["+instruments.measure.fit={}"],
         ["max_steps=859"], ["max_samples=55000"], ["dataset.scale=unit"], ["instruments.snapshots=5"],
         ["evaluations=5"], ["log_every=10"], ["model.hidden=[100,100,100,100]"], ["momentum=0.8"],
     ]  # fmt: skip
@@ -209,7 +209,8 @@ def test_folder_names_are_plain_and_end_in_a_hash() -> None:
         ["model=rnn", "model.units=50", "lr=0.01"], ["norm=layer", "max_samples=1000", "seed=3"], [],
         ["dataset=folder", "dataset.path='/my images/\"new\"'"], ["dataset=folder", "dataset.path='null'"],
         ["dataset=folder", "dataset.path='~/x, y'"], ["instruments.layers=[hidden1,'conv*']"],
-        ["+instruments.measure.fit={}"],
+        ["+instruments.measure.fit={}"], ["~instruments.measure.batch_noise"], ["results_dir='a, b'", "study='.5'"],
+        ["+instruments.measure.shift.sample=3"], ["dataset=folder", 'dataset.path="/back\\slash\\\\"'],
     ],
 )  # fmt: skip
 def test_the_words_of_a_run_make_the_run(asked: list[str]) -> None:
@@ -220,11 +221,3 @@ def test_the_words_of_a_run_make_the_run(asked: list[str]) -> None:
 def test_the_job_is_shown_on_request() -> None:
     shown = expand(["norm=layer", "--cfg", "job"], lambda name: "cpu").printed or ""
     assert OmegaConf.to_container(OmegaConf.create(shown)) == compose(["norm=layer", "device=cpu"]).config
-
-
-def test_composing_inside_anothers_hydra_application_leaves_it_as_it_was(tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text("theirs: 1\n")
-    with hydra.initialize_config_dir(str(tmp_path), version_base="1.3"):
-        made: RunConfig = compose(["seed=1"])
-        assert made.config["seed"] == 1
-        assert hydra.compose("config") == {"theirs": 1}

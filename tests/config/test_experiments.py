@@ -16,10 +16,6 @@ SMALL = ["dataset=synthetic", "dataset.examples=700", "dataset.validation=100"]
 RUNS = re.compile(r"^# ([\d,]+) runs[,;]", re.MULTILINE)
 
 
-def test_there_are_experiments():
-    assert {"compare", "demo", "depth", "depth/full"} <= set(EXPERIMENTS)
-
-
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_cell_is_one_of_a_study_of_its_name(name):
     found = expand([f"experiment={name}"], lambda device: "cpu")
@@ -33,7 +29,9 @@ def test_every_cell_is_one_of_a_study_of_its_name(name):
         assert int(told[1].replace(",", "")) == len(cells)
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.full] * name.endswith("/full")) for name in EXPERIMENTS]
+)
 def test_one_cell_is_trained_for_three_steps(name, tmp_path, small_options):
     cells = expand([f"experiment={name}"], lambda device: "cpu").run_configs
     cell = min(cells, key=lambda c: (c.choices["norm"] != "batch", c.config["batch_size"] == 1, c.config["batch_size"]))
