@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from normbench.norms import mean_and_var
 
 NUMBERS = ("w1_median", "w1_mean", "w1_p90", "w1_scaled_median", "w1_scaled_mean", "w1_scaled_p90",
            "moved_median", "moved_mean", "moved_scaled_median", "moved_scaled_mean",
            "drift_scaled_median", "drift_scaled_mean", "log_std_median", "log_std_mean", "js_mean")  # fmt: skip
+QUANTITIES = ("w1", "moved", "w1_scaled", "moved_scaled", "drift_scaled", "log_std", "js")
+COMPUTED = [f"{quantity}_{statistic}" for statistic in ("median", "mean", "p90") for quantity in QUANTITIES]
 BINS = 64  # of the histograms that js compares
 ROUNDING = 1e-6  # a unit whose standard deviation is below this share of its mean differs from a constant by rounding
 
@@ -37,8 +41,8 @@ def moments(values: Tensor) -> tuple[Tensor, Tensor]:
     return mean, var.sqrt_()
 
 
-def distances(now: Values, then: Values, every: int = 1) -> dict[str, float]:
-    """How many units are `constant` in both, and NUMBERS: median, mean or 90th percentile over the other units of
+def distances(pairs: Sequence[tuple[Values, Values]], every: Sequence[int]) -> list[dict[str, float]]:
+    """For each pair (z, z') how many units are `constant` in both, and NUMBERS: over the other units statistics of
 
         w1       mean |sorted(z) - sorted(z')|: Wasserstein-1, exact
         moved    mean |z(x) - z'(x)| over the same images x: at least w1. Left out where the images are not the same
@@ -51,25 +55,49 @@ def distances(now: Values, then: Values, every: int = 1) -> dict[str, float]:
     value of the tensor is not finite (or too large to be squared): a layer that has diverged is not calm.
 
     Args:
-        every: js is taken of every n-th unit.
+        every: for each pair, js is taken of every n-th unit.
     """
-    std, std_ = (z.std * (z.std > ROUNDING * z.mean.abs()) for z in (now, then))
+    if not pairs:
+        return []
+    by_length: dict[int, list[int]] = {}
+    for i, (z, _) in enumerate(pairs):
+        by_length.setdefault(z.ordered.shape[1], []).append(i)
+    of_units: dict[str, list[Tensor]] = {name: [torch.full_like(z.mean, math.nan) for z, _ in pairs]
+                                         for name in ("w1", "moved", "js")}  # fmt: skip
+    for members in by_length.values():
+        sampled = [[z.ordered[:: every[i]] for z in pairs[i]] for i in members]
+        divergence = jensen_shannon(*(torch.cat(side) for side in zip(*sampled, strict=True)))
+        for i, js in zip(members, divergence.split([len(z) for z, _ in sampled]), strict=True):
+            of_units["js"][i][:: every[i]] = js
+    for i, (now, then) in enumerate(pairs):
+        of_units["w1"][i] = (now.ordered - then.ordered).abs_().mean(1)
+        if now.by_image is not None and then.by_image is not None:
+            of_units["moved"][i] = (now.by_image - then.by_image).abs_().mean((0, 2))
+    # From here on all pairs at once, [pairs, C]: on so few numbers an operation costs the same for one pair as for
+    # fifty. Tensors with fewer units than others are filled up with zeros, which are constant.
+    w1, moved, js = (pad_sequence(units, batch_first=True) for units in of_units.values())
+    (mean, std), (mean_, std_) = (
+        (pad_sequence([z.mean for z in side], batch_first=True), pad_sequence([z.std for z in side], batch_first=True))
+        for side in zip(*pairs, strict=True)
+    )
+    std, std_ = std * (std > ROUNDING * mean.abs()), std_ * (std_ > ROUNDING * mean_.abs())
     scale = torch.hypot(std, std_) / math.sqrt(2)
-    w1 = (now.ordered - then.ordered).abs_().mean(1)
-    js = torch.full_like(w1, math.nan)
-    js[::every] = jensen_shannon(now.ordered[::every], then.ordered[::every])
     log_std = torch.where((std > 0) & (std_ > 0), (std / std_).log().abs(), math.nan)
-    of_units = {"w1": w1, "w1_scaled": w1 / scale, "drift_scaled": (now.mean - then.mean).abs() / scale,
-                "log_std": log_std, "js": js}  # fmt: skip
-    if now.by_image is not None and then.by_image is not None:
-        moved = (now.by_image - then.by_image).abs_().mean((0, 2))
-        of_units |= {"moved": moved, "moved_scaled": moved / scale}
-    known = (scale > 0) & scale.isfinite().all()
-    numbers = torch.where(known, torch.stack(list(of_units.values())), math.nan).double()  # [quantities, C]
-    median, p90 = numbers.nanquantile(numbers.new_tensor([0.5, 0.9]), 1)
-    over_units = {"median": median.tolist(), "mean": numbers.nanmean(1).tolist(), "p90": p90.tolist()}
-    found = {f"{q}_{s}": values[i] for s, values in over_units.items() for i, q in enumerate(of_units)}
-    return {"constant": int((scale == 0).sum()), **{name: found[name] for name in NUMBERS if name in found}}
+    numbers = torch.stack((w1, moved, w1 / scale, moved / scale, (mean - mean_).abs() / scale, log_std, js))
+    known = (scale > 0) & scale.isfinite().all(1, keepdim=True)
+    numbers = torch.where(known, numbers, math.nan).double()  # [quantities, pairs, C]
+    median, p90 = numbers.nanquantile(numbers.new_tensor([0.5, 0.9]), 2)
+    over_units = torch.stack((median, numbers.nanmean(2), p90)).flatten(0, 1).T.tolist()  # [pairs, COMPUTED]
+    filled_up = [scale.shape[1] - len(now.mean) for now, _ in pairs]
+    rows = []
+    for (now, then), constant, more, row in zip(
+        pairs, (scale == 0).sum(1).tolist(), filled_up, over_units, strict=True
+    ):
+        found = dict(zip(COMPUTED, row, strict=True))
+        same_images = now.by_image is not None and then.by_image is not None
+        names = [name for name in NUMBERS if same_images or not name.startswith("moved")]
+        rows.append({"constant": constant - more, **{name: found[name] for name in names}})
+    return rows
 
 
 def jensen_shannon(a: Tensor, b: Tensor) -> Tensor:

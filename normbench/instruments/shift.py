@@ -61,24 +61,25 @@ class Shift(Instrument):
             for key, values in probe.tensors(bn_mode).items()
         }
         outputs: dict[str, float] = {}  # how far the last tensor of each block is from the start, in bn_mode "probe"
-        for since, then in [*self.values.items(), ("halves", {})]:
-            for key, z in now.items():
-                every = 1 if self.sample is None else math.ceil(len(z.mean) / self.sample)
-                pair, every = (halves(z, every), 1) if since == "halves" else ((z, then[key]), every)
-                numbers = distances(*pair, every)
-                bn_mode, layer, tensor = key
-                row: Row = {"layer": layer, "tensor": tensor, "bn_mode": bn_mode, "since": since,
-                            "since_step": self.steps.get(since, step.index), "units": len(pair[0].mean)}  # fmt: skip
-                yield row | numbers
-                if since == "start" and bn_mode == "probe":
-                    outputs[layer] = numbers["w1_scaled_mean"]
-                elif since == "previous":
-                    path = self.path.setdefault(key, {"snapshots": 0, **dict.fromkeys(SUMMED, 0.0)})
-                    path["snapshots"] += 1
-                    for name in SUMMED if numbers["constant"] < row["units"] else ():  # else the path does not grow
-                        path[name] += numbers[name]
-                    row |= {"since": "path", "since_step": self.steps["start"], "constant": numbers["constant"]}
-                    yield row | path
+        every = [1 if self.sample is None else math.ceil(len(z.mean) / self.sample) for z in now.values()]
+        compared = [(since, key) for since in (*self.values, "halves") for key in now]
+        pairs = [(z, then[key]) for then in self.values.values() for key, z in now.items()]
+        pairs += [halves(z, n) for z, n in zip(now.values(), every, strict=True)]
+        found = distances(pairs, every * len(self.values) + [1] * len(now))
+        for (since, key), (z, _), numbers in zip(compared, pairs, found, strict=True):
+            bn_mode, layer, tensor = key
+            row: Row = {"layer": layer, "tensor": tensor, "bn_mode": bn_mode, "since": since,
+                        "since_step": self.steps.get(since, step.index), "units": len(z.mean)}  # fmt: skip
+            yield row | numbers
+            if since == "start" and bn_mode == "probe":
+                outputs[layer] = numbers["w1_scaled_mean"]
+            elif since == "previous":
+                path = self.path.setdefault(key, {"snapshots": 0, **dict.fromkeys(SUMMED, 0.0)})
+                path["snapshots"] += 1
+                for name in SUMMED if numbers["constant"] < row["units"] else ():  # else the path does not grow
+                    path[name] += numbers[name]
+                row |= {"since": "path", "since_step": self.steps["start"], "constant": numbers["constant"]}
+                yield row | path
         # How far the input of each block but the first has moved since the start: what the block before it passes on.
         order = pairwise(name for name, _ in blocks(model))
         self.result = {layer: outputs[before] for before, layer in order if before in outputs}

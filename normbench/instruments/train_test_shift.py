@@ -145,12 +145,11 @@ def values_of(model: nn.Module, probe: Probe) -> dict[Key, Values]:
 
 def between(before: Mapping[Key, Values], now: Mapping[Key, Values], model: nn.Module, sample: int) -> list[Row]:
     """How far each tensor is from what it was, and the input of each block."""
-    found: dict[Key, Row] = {}
-    for key, z in now.items():
-        units = len(z.mean)
-        found[key] = {"units": units, **distances(z, before[key], math.ceil(units / sample))}
-    last = {layer: numbers for (layer, tensor), numbers in found.items() if tensor != "input"}
+    units = [len(z.mean) for z in now.values()]
+    numbers = distances([(z, before[key]) for key, z in now.items()], [math.ceil(n / sample) for n in units])
+    found: dict[Key, Row] = {key: {"units": n, **of} for key, n, of in zip(now, units, numbers, strict=True)}
+    last = {layer: row for (layer, tensor), row in found.items() if tensor != "input"}
     for one, after in pairwise(name for name, _ in blocks(model)):
         if one in last:
             found[after, "input"] = last[one]
-    return [{"layer": layer, "tensor": tensor, **numbers} for (layer, tensor), numbers in found.items()]
+    return [{"layer": layer, "tensor": tensor, **row} for (layer, tensor), row in found.items()]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import io
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 import normbench.instruments
-from normbench.config.options import config_dir
 from normbench.instruments import Instrument, Probe, Row, Setting
 from normbench.instruments.instrument import read
 from normbench.noise import seed_noise
@@ -25,10 +23,11 @@ from normbench.training.optimizers import make_optimizer
 
 CLASSES = 5
 PLAIN = Update()
-# Every instrument that an option or a study asks for.
-NAMES = sorted({name for path in config_dir().rglob("*.yaml")
-                for name in re.findall(r"normbench\.instruments\.(\w+)", path.read_text())})  # fmt: skip
-EVERY: list[type[Instrument]] = [getattr(normbench.instruments, name) for name in NAMES]
+# Every instrument that an option or a study can ask for.
+EVERY: list[type[Instrument]] = [
+    found for found in vars(normbench.instruments).values()
+    if isinstance(found, type) and issubclass(found, Instrument) and found is not Instrument
+]  # fmt: skip
 assert len(EVERY) >= 13
 
 # What instruments compute depends on the shapes of tensors, on weights made of others, on noise, on time:

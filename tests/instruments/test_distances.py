@@ -24,7 +24,7 @@ def values_of(values: Tensor) -> Values:
 
 
 def between(now: Tensor, then: Tensor, every: int = 1) -> tuple[int, dict[str, float]]:
-    found = distances(values_of(now), values_of(then), every)
+    [found] = distances([(values_of(now), values_of(then))], [every])
     return int(found.pop("constant")), found
 
 
@@ -149,7 +149,21 @@ def test_a_layer_that_is_no_longer_finite_is_not_passed_over(bad):
 
 def test_of_other_images_nothing_is_said_image_by_image():
     now, then = values_of(normal(40, 5, 1)), values_of(normal(40, 5, 1, seed=1))
-    whole = distances(now, then)
+    [whole] = distances([(now, then)], [1])
     without = {name: value for name, value in whole.items() if not name.startswith("moved")}
-    assert distances(now._replace(by_image=None), then) == without
+    assert distances([(now._replace(by_image=None), then)], [1]) == [without]
     assert tuple(whole) == ("constant", *NUMBERS)
+
+
+def test_many_pairs_at_once_are_each_as_alone():
+    # Tensors with fewer units are filled up, and those of one length are binned together.
+    shapes = [(40, 5, 1), (40, 3, 2), (40, 8, 1), (20, 1, 4)]
+    pairs = [
+        (values_of(normal(*shape, seed=i)), values_of(normal(*shape, seed=9 + i))) for i, shape in enumerate(shapes)
+    ]
+    pairs[2] = tuple(z._replace(by_image=None) for z in pairs[2])
+    every = [1, 2, 3, 1]
+    alone = [distances([pair], [n])[0] for pair, n in zip(pairs, every, strict=True)]
+    for together, one in zip(distances(pairs, every), alone, strict=True):
+        assert together == pytest.approx(one, rel=1e-12, nan_ok=True)
+    assert distances([], []) == []

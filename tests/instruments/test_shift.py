@@ -59,7 +59,8 @@ def test_every_number_is_a_distance_between_snapshots(norm, network, network_of,
         assert row["since_step"] == {"previous": 3, "start": 0, "path": 0, "halves": 10}[since]
         if since in start:
             z, then = now[bn_mode, layer, tensor], snapshots[start[since]][bn_mode, layer, tensor]
-            wanted = distances(*(Values.of(values, ascending(by_unit(values))) for values in (z, then)))
+            pair = tuple(Values.of(values, ascending(by_unit(values))) for values in (z, then))
+            [wanted] = distances([pair], [1])
             assert row["units"] == z.shape[1]
             assert {name: row[name] for name in wanted} == pytest.approx(wanted, rel=1e-5, abs=1e-6)
             assert row["w1_scaled_mean"] > 0.001
@@ -147,7 +148,7 @@ def test_sampled_units_are_evenly_spaced(network_of):
         row = table(instrument, 1, run)["probe", "", "linear", "start"]
         assert row["units"] == 40
         pair = [Values.of(z[..., None], ascending(z.T)) for z in (images * run.model.gain, images)]
-        assert row["js_mean"] == pytest.approx(distances(*pair, math.ceil(40 / units))["js_mean"])
+        assert row["js_mean"] == pytest.approx(distances([pair], [math.ceil(40 / units)])[0]["js_mean"])
 
 
 def test_the_result_is_how_far_the_input_of_each_block_has_moved(network_of):
