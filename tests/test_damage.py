@@ -221,6 +221,8 @@ def test_commands_on_one_run_work_with_what_was_trained_or_refuse(
         if every or list(commands)[number % 3] == command:
             found = numbers(command, case.make(tmp_path / case.name / command))
             works = case.source == runs["finished"].folder and case.file.startswith((".lock", "folded"))
+            if command == "fold" and case.file.startswith("folded") and case.damage == "folder":
+                works = False  # a file can't replace it: said in one line
             assert found == (whole[command] if works else None), (case.name, command)
 
 
