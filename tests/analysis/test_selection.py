@@ -123,7 +123,7 @@ def test_where_there_is_no_browser_the_page_is_named(
         (["--margin", "0"], "the margin is in points of accuracy, above 0: got 0."),
         (["--margin", "nan"], "got nan."),
         (["--target", "95"], "targets are accuracies between 0 and 1: got 95."),
-        (["--target", "0.9", "--target", "x"], "--target is a number: got x."),
+        (["--target", "0.9", "--target", "x"], "argument --target: invalid float value: 'x'"),
         (["--reference", "layer"], "got 'layer'. Take one of: none, batch."),
     ],
 )
