@@ -56,7 +56,7 @@ def draw(view: View) -> Drawn | None:
     parts = [
         f"Furthest ahead of {reference}: {best['scheme']}{' at ' * bool(where)}{where}, by",
         f"{100 * best['difference']:+.2f} points ({best['verdict'] or 'no verdict'}). Test accuracy minus that of",
-        f"{reference} with the same seed, each at its own best lr, from {len(values)} pairs of complete runs: equal",
+        f"{reference} with the same seed, each at its own best lr, from {len(values)} pairs; a diverged run counts at chance. Equal",
         "starting weights and equal batches. To the right is better. Bars: 95% Student t interval of the mean",
         "difference from three seeds on (new seeds on this test set, not new images; cut where accuracy ends and at",
         f"the edge), not corrected for the number of comparisons. Shaded: the margin of ±{margin:g} points. At the",
@@ -72,7 +72,7 @@ def draw(view: View) -> Drawn | None:
 
 def _row(ax: Axes, y: int, found: dict[str, Any], style: Style) -> list[float]:
     """Draw one comparison; the difference of each pair, in points."""
-    ours, theirs = (found[arm].numbers("test_accuracy") for arm in ("ours", "theirs"))
+    ours, theirs = (found[arm].accuracies() for arm in ("ours", "theirs"))
     differences = 100 * (ours - theirs).dropna()
     if len(differences):
         ax.plot(differences, [y + 0.18] * len(differences), ".", color=style.color, markersize=3.5, alpha=0.7)
