@@ -56,11 +56,11 @@ def draw(view: View) -> Drawn | None:
     parts = [
         f"Furthest ahead of {reference}: {best['scheme']}{' at ' * bool(where)}{where}, by",
         f"{100 * best['difference']:+.2f} points ({best['verdict'] or 'no verdict'}). Test accuracy minus that of",
-        f"{reference} with the same seed, each at its own best lr, from {len(values)} pairs; a diverged run counts at chance. Equal",
+        f"{reference} with the same seed, each at its own best lr, from {len(values)} pairs: equal",
         "starting weights and equal batches. To the right is better. Bars: 95% Student t interval of the mean",
         "difference from three seeds on (new seeds on this test set, not new images; cut where accuracy ends and at",
         f"the edge), not corrected for the number of comparisons. Shaded: the margin of ±{margin:g} points. At the",
-        "right: of how many runs there is a pair, or why of none.",
+        "right: of how many runs there is a pair, or why of none. A diverged run counts at chance.",
         f"The axis is linear up to {LINEAR:g} points, logarithmic beyond." * log,
         omitted(PANELS, len(settings), "settings"),
     ]
