@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
 from normbench.claims.tables import measured
-from normbench.claims.verdicts import LOOKS, Answer, Judged
+from normbench.claims.verdicts import MARKS, Answer, Judged
 from normbench.plots.drawing import Figure, finish, grid, panels, plain_ticks
 
 NAME, TITLE = "claims", "Claims: what was found, and what they expect"
@@ -27,7 +27,7 @@ def draw(found: Sequence[Judged], synthetic: bool) -> list[Figure]:
     flat = [ax for row in axes for ax in row]
     for ax, (judged, answer) in zip(flat, shown, strict=False):
         _panel(ax, answer)
-        mark, color = LOOKS[answer.verdict]
+        mark, color = MARKS[answer.verdict]
         ax.set_title(f"{mark} {judged.claim.id}: {answer.verdict}", color=color, fontweight="bold", loc="left")
     for ax in flat[len(shown) :]:
         ax.set_visible(False)
@@ -43,7 +43,7 @@ def draw(found: Sequence[Judged], synthetic: bool) -> list[Figure]:
 
 
 def _panel(ax: Axes, answer: Answer) -> None:
-    check, color = answer.check, LOOKS[answer.verdict][1]
+    check, color = answer.check, MARKS[answer.verdict][1]
     assert answer.number is not None
     limits = [check.shown(limit) for limit in check.limits]
     ends = [end for end in (answer.low, answer.high) if end is not None and math.isfinite(end)]

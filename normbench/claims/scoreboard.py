@@ -13,7 +13,7 @@ from typing import Any
 from normbench.analysis.tables import Column, Table, number
 from normbench.claims import tables
 from normbench.claims.claim import STATEMENTS, Claim
-from normbench.claims.verdicts import LOOKS, Calculated, judge
+from normbench.claims.verdicts import MARKS, Calculated, judge
 from normbench.config.options import config_dir
 from normbench.files import write_atomically
 
@@ -124,7 +124,7 @@ def write(claims: Sequence[Claim], results: Path) -> None:
 
 def table(rows: Sequence[Mapping[str, Any]]) -> Table:
     found = Counter(row["verdict"] or "not run" for row in rows)
-    counts = [f"{found[word]} {word}" for word in (*LOOKS, OUT_OF_DATE, "not run") if found[word]]
+    counts = [f"{found[word]} {word}" for word in (*MARKS, OUT_OF_DATE, "not run") if found[word]]
     machines = dict.fromkeys(row["machine"] for row in rows if row["machine"])
     caption = (
         f"{len(rows)} statements: {', '.join(counts)}. Beside each the first of its checks: number, interval, and what "

@@ -8,7 +8,7 @@ from typing import Any
 
 from normbench.analysis.tables import Column, Table
 from normbench.claims.claim import STATEMENTS, Check
-from normbench.claims.verdicts import LOOKS, Answer, Judged
+from normbench.claims.verdicts import MARKS, Answer, Judged
 
 HOW = (
     "Statements, checks and margins are those of `configs/claims`. Each check is one number per seed, with a "
@@ -102,4 +102,4 @@ def finding(answer: Answer) -> str:
 def counted(judged: Judged, statement: str) -> str:
     """How a verdict came about: "1 supported, 1 inconclusive"."""
     verdicts = [answer.verdict for answer in judged.of(statement)]
-    return ", ".join(f"{verdicts.count(word)} {word}" for word in LOOKS if word in verdicts)
+    return ", ".join(f"{verdicts.count(word)} {word}" for word in MARKS if word in verdicts)

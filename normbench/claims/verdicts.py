@@ -19,8 +19,8 @@ from normbench.claims.metrics import NEITHER, Calculation, Correlate, Filter, Nu
 
 SUPPORTED, CONTRADICTED, UNDECIDED, INCONCLUSIVE = "supported", "contradicted", "undecided", "inconclusive"
 # Okabe and Ito's colours, distinct under every common colour blindness; the marks say the same without them.
-LOOKS = {SUPPORTED: ("✓", "#0072B2"), CONTRADICTED: ("✗", "#D55E00"), UNDECIDED: ("…", "#CC79A7")}
-LOOKS |= {INCONCLUSIVE: ("?", "#7F7F7F")}
+MARKS = {SUPPORTED: ("✓", "#0072B2"), CONTRADICTED: ("✗", "#D55E00"), UNDECIDED: ("…", "#CC79A7")}
+MARKS |= {INCONCLUSIVE: ("?", "#7F7F7F")}
 ENOUGH = 3  # pairs without any spread, from which on the number itself decides
 FEWEST = 3  # to correlate
 Calculated = Mapping[str, Mapping[str, float | list[float]]]  # by calculation, its numbers; lists: measured again

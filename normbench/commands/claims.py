@@ -85,11 +85,11 @@ def _print(statements: Sequence[Mapping[str, Any]], *columns: str) -> None:
     """A row for each statement; what all statements of a claim share is said once."""
     from rich.text import Text
 
-    from normbench.claims.verdicts import LOOKS
+    from normbench.claims.verdicts import MARKS
 
     rows, last = [], ""
     for found in statements:
-        mark, color = LOOKS.get(found["verdict"], ("", "default"))
+        mark, color = MARKS.get(found["verdict"], ("", "default"))
         shared = ("claim", "command", "minutes", "wall_seconds") if found["claim"] == last else ()
         texts = {key: "" if found[key] is None or key in shared else str(found[key]) for key in ("claim", *columns)}
         verdict = Text(f"{mark} {found['verdict'] or 'not run'}", style=color)

@@ -52,7 +52,7 @@ def question(study: str) -> str:
 
 def description(path: Path) -> str:
     """The first comment line of a YAML file."""
-    lines = path.read_text("utf-8", "replace").splitlines()[:2]
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[:2]
     comments = [line.lstrip("# ").strip() for line in lines if line.startswith("#")]
     return next((line for line in comments if not line.startswith("@package")), "")
 

@@ -53,7 +53,7 @@ class Study:
         if self.chosen is not None:
             yield from self.chosen
             return
-        for path in sorted(self.folder.iterdir()):
+        for path in sorted(self.folder.iterdir()) if self.folder.is_dir() else ():
             if any(os.path.lexists(path / name) for name in ("config.yaml", "summary.json")):
                 yield Run(path)
 

@@ -170,9 +170,7 @@ def test_a_sweep_skips_what_is_finished_marks_what_cannot_run_and_reports(capsys
     assert "12 runs: 3 ran, 8 were finished before, 1 is unsupported" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    "words", [["--help"], ["run", "--help"], ["claims"], ["list"], ["--version"], ["--completion", "bash"]]
-)
+@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["list"], ["--version"], ["--completion", "bash"]])
 def test_these_answer_without_heavy_imports(words: list[str]) -> None:
     code = (
         "import sys\nfrom normbench.cli import main\n"

@@ -64,7 +64,7 @@ def test_a_run_is_what_hydra_composes(words: list[str]) -> None:
         (["lr=0.1,x"], "lr must be a positive number: got x"),
         (["batch_size=4,0.5"], "batch_size must be a whole number, 1 or more: got 0.5"),
         (["seed=0,-1"], "seed must be 0 or more"),
-        (["norm.eps=0.1,true"], "norm.eps must be a number"),
+        (["norm.eps=0.1,true"], "norm.eps must be a positive number: got true"),
         (["norm.epss=1,2"], "no option norm.epss"),
         (["shard=3/2"], "shard must be PART/PARTS"),
         (["shard=x"], "shard must be PART/PARTS"),
