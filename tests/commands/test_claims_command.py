@@ -17,13 +17,12 @@ ROOT = Path(__file__).parents[2]
 EXPERIMENT = """\
 # @package _global_
 # Is it smaller? 6 runs, 0.2 minutes.
-defaults: [{override /dataset: synthetic}, _self_]
+defaults: [{override /dataset: synthetic}, {override /instruments: none}, _self_]
 hydra: {mode: MULTIRUN, sweeper: {params: {norm: "none,batch", seed: "0,1,2"}}}
 study: tiny
 dataset: {examples: 600, validation: 100, size: 8}
 batch_size: 8
 max_steps: 6
-instruments: {snapshots: 2}
 """
 CLAIM = """\
 # batch normalization has more parameters

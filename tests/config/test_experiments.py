@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from functools import cache
 
 import pytest
 
@@ -16,9 +17,15 @@ SMALL = ["dataset=synthetic", "dataset.examples=700", "dataset.validation=100"]
 RUNS = re.compile(r"^# ([\d,]+) runs[,;]", re.MULTILINE)
 
 
+@cache
+def cells_of(name):
+    """The study as it is planned."""
+    return expand([f"experiment={name}"], lambda device: "cpu")
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_cell_is_one_of_a_study_of_its_name(name):
-    found = expand([f"experiment={name}"], lambda device: "cpu")
+    found = cells_of(name)
     cells = found.run_configs
     assert found.is_sweep
     assert len(cells) > 1
@@ -33,7 +40,7 @@ def test_every_cell_is_one_of_a_study_of_its_name(name):
     "name", [pytest.param(name, marks=[pytest.mark.full] * name.endswith("/full")) for name in EXPERIMENTS]
 )
 def test_one_cell_is_trained_for_three_steps(name, tmp_path, small_options):
-    cells = expand([f"experiment={name}"], lambda device: "cpu").run_configs
+    cells = cells_of(name).run_configs
     cell = min(cells, key=lambda c: (c.choices["norm"] != "batch", c.config["batch_size"] == 1, c.config["batch_size"]))
     own = ("dataset", "dataset.train_fraction", "max_samples", "max_steps", "perturb_step")
     words = [word for word in cell.words if word.partition("=")[0] not in own]

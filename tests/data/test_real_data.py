@@ -32,6 +32,7 @@ def test_mnist_is_the_original():
     assert (len(data.train), len(data.validation), len(data.test)) == (55_000, 5_000, 10_000)  # as in the LN paper
 
 
+@pytest.mark.full  # 60,000 pictures to decode
 def test_cifar10_is_the_original():
     source = load(CIFAR10)
     assert (source.train_images.shape, source.test_images.shape) == ((50_000, 3, 32, 32), (10_000, 3, 32, 32))

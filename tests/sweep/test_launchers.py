@@ -10,7 +10,7 @@ from normbench import load
 from normbench.cli import main
 
 TINY = ["dataset=synthetic", "dataset.size=8", "dataset.examples=600", "dataset.validation=100", "device=cpu"]
-TINY += ["batch_size=8", "model.hidden=[8]", "max_steps=20"]
+TINY += ["batch_size=8", "model.hidden=[8]", "max_steps=20", "instruments=none"]
 LAUNCHERS = {
     "submitit_local": ["hydra.launcher.timeout_min=5"],
 }
