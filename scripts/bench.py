@@ -1,7 +1,8 @@
 """Milliseconds per training step: normbench beside a plain PyTorch loop over the same network with torch's own norms.
 
 Both run in this process, in turns, several times; what counts is their ratio, since the machine is rarely quiet.
-Goal: at most 1.2, and 1.5 for batch norm, which keeps two averages of its statistics where torch keeps one.
+Goal at batch 4 and 64: at most 1.23 and 1.08 without a norm, 1.32 and 1.13 for batch norm, 1.26 and 1.10 for layer
+norm.
 """
 
 from __future__ import annotations
