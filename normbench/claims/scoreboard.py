@@ -15,7 +15,7 @@ from normbench.claims import tables
 from normbench.claims.claim import STATEMENTS, Claim
 from normbench.claims.verdicts import MARKS, Calculated, judge
 from normbench.config.options import config_dir
-from normbench.files import write_atomically
+from normbench.files import read_bytes, write_atomically
 
 OUT_OF_DATE = "out of date"  # the claim's file has changed since the report was built
 RECORD = "record.json"  # {"calculations": {name: {"numbers", "seconds", "machine"}}, "studies": {name: {...}}}
@@ -29,9 +29,9 @@ def folder(results: Path) -> Path:
 def record(results: Path) -> dict[str, dict[str, Any]]:
     """What `normbench claims --run` has calculated and timed so far; nothing where the file is missing or damaged."""
     try:
-        known = json.loads((folder(results) / RECORD).read_text(encoding="utf-8"))
+        known = json.loads(read_bytes(folder(results) / RECORD))
         return {part: dict(known.get(part, {})) for part in ("calculations", "studies")}
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return {"calculations": {}, "studies": {}}
 
 
