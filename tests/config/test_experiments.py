@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from functools import cache
 
 import pytest
 
@@ -17,30 +16,29 @@ SMALL = ["dataset=synthetic", "dataset.examples=700", "dataset.validation=100"]
 RUNS = re.compile(r"^# ([\d,]+) runs[,;]", re.MULTILINE)
 
 
-@cache
-def cells_of(name):
-    """The study as it is planned."""
-    return expand([f"experiment={name}"], lambda device: "cpu")
-
-
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_cell_is_one_of_a_study_of_its_name(name):
-    found = cells_of(name)
+def test_every_cell_is_one_of_a_study_of_its_name_and_one_is_trained(name, tmp_path, small_options):
+    found = expand([f"experiment={name}"], lambda device: "cpu")
     cells = found.run_configs
     assert found.is_sweep
     assert len(cells) > 1
     assert {cell.config["study"] for cell in cells} == {name.replace("/", "_")}
     for cell in (cells[0], cells[-1]):
         assert compose([*cell.words, "device=cpu"]).name == cell.name, "its words repeat it without the file"
-    if told := RUNS.search((config_dir() / "experiment" / f"{name}.yaml").read_text()):
-        assert int(told[1].replace(",", "")) == len(cells)
+    if runs := RUNS.search((config_dir() / "experiment" / f"{name}.yaml").read_text()):
+        assert int(runs[1].replace(",", "")) == len(cells)
+    if not name.endswith("/full"):
+        train_one(cells, tmp_path, small_options)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.full] * name.endswith("/full")) for name in EXPERIMENTS]
-)
-def test_one_cell_is_trained_for_three_steps(name, tmp_path, small_options):
-    cells = cells_of(name).run_configs
+@pytest.mark.full
+@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name.endswith("/full")])
+def test_one_cell_of_the_whole_study_is_trained(name, tmp_path, small_options):
+    train_one(expand([f"experiment={name}"], lambda device: "cpu").run_configs, tmp_path, small_options)
+
+
+def train_one(cells, tmp_path, small_options):
+    """Three steps of a small network of the study."""
     cell = min(cells, key=lambda c: (c.choices["norm"] != "batch", c.config["batch_size"] == 1, c.config["batch_size"]))
     own = ("dataset", "dataset.train_fraction", "max_samples", "max_steps", "perturb_step")
     words = [word for word in cell.words if word.partition("=")[0] not in own]

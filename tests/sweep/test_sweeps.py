@@ -216,7 +216,7 @@ def test_status_watches_until_nothing_runs(
     assert "nowhere is no folder, so it holds no runs" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("rounds", "steps"), [(2, 300), pytest.param(200, 1500, marks=pytest.mark.full)])
+@pytest.mark.parametrize(("rounds", "steps"), [(1, 300), pytest.param(200, 1500, marks=pytest.mark.full)])
 def test_torture(rounds: int, steps: int) -> None:
     """Disturbances at random moments."""
     command = [sys.executable, str(TORTURE), "--rounds", str(rounds), "--steps", str(steps)]
