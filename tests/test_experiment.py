@@ -18,6 +18,7 @@ import pytest
 import torch
 from scipy import stats
 
+from normbench.config.options import choices
 from normbench.config.run_config import RunConfig
 from normbench.errors import ConfigError, Stopped, Unsupported
 from normbench.experiment import at_chance, execute
@@ -26,7 +27,8 @@ from normbench.runs import Run
 TIMES = ("train_seconds", "training_ms", "evaluating_ms", "measuring_ms")
 SMALL = ["dataset.size=8", "dataset.examples=600", "dataset.validation=100", "batch_size=8"]
 FEW = ["instruments.snapshots=4", "instruments.probe=32", "evaluations=3", "checkpoint_seconds=0"]
-MODELS = ("mlp", "cnn", "rnn")  # one of each kind of layer
+# Pairs that are killed in the short tests: one model of each kind of layer.
+KILLED = [("mlp", "batch"), ("mlp", "weight_mean_only"), ("cnn", "batch"), ("rnn", "batch")]
 
 
 @pytest.fixture
@@ -92,20 +94,24 @@ def test_a_run_that_was_stopped_twice_equals_an_undisturbed_one_to_the_last_bit(
     assert "continues at step 8 of 12" in caplog.text
 
 
-@pytest.mark.parametrize("norm", ["batch", "weight_mean_only"])
+@pytest.mark.parametrize(
+    ("network", "norm"),
+    [
+        pytest.param(name, norm, marks=[] if (name, norm) in KILLED else pytest.mark.full)
+        for name in sorted(choices("model"))
+        for norm in ("batch", "weight_mean_only")
+    ],
+)
 def test_a_killed_run_continues_as_if_nothing_had_happened(
     small: Callable[..., RunConfig],
     size_words: Callable[[str], list[str]],
-    model_name: str,
+    network: str,
     norm: str,
-    request: pytest.FixtureRequest,
 ) -> None:
     """SIGKILL at a random moment, more than once; weights, tables and summary are those of an undisturbed run."""
-    if (model_name not in MODELS or (model_name != "mlp" and norm != "batch")) and not _full(request):
-        pytest.skip("with -m full")
-    steps = {"mlp": 400}.get(model_name, 60)
-    words = [*size_words(model_name), *FEW, f"norm={norm}", f"max_steps={steps}", f"log_every={steps // 20}"]
-    words += ["model.dropout=0.1", "instruments=standard" if model_name == "rnn" else "instruments=quick"]
+    steps = {"mlp": 400}.get(network, 60)
+    words = [*size_words(network), *FEW, f"norm={norm}", f"max_steps={steps}", f"log_every={steps // 20}"]
+    words += ["model.dropout=0.1", "instruments=standard" if network == "rnn" else "instruments=quick"]
     undisturbed, cell = execute(small(*words, to="a")), small(*words, to="b")
     context = multiprocessing.get_context("forkserver")
     # What looking at a network on torch's meta device imports, too: 1.5 s that every process would pay.
@@ -122,10 +128,6 @@ def test_a_killed_run_continues_as_if_nothing_had_happened(
         assert worker.exitcode == -signal.SIGKILL, "it ended before it could be killed: give it more steps"
         assert Run(cell.folder).status == "interrupted"
     assert_same(execute(cell), undisturbed)
-
-
-def _full(request: pytest.FixtureRequest) -> bool:
-    return request.config.getoption("-m") == "full"
 
 
 def _saved(cell: RunConfig) -> int:
