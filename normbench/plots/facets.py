@@ -36,6 +36,7 @@ def facets(
     columns: Iterable[str] = (),
     log: Sequence[str] = (),
     extra: Sequence[Line2D] = (),
+    at: Mapping[Any, float] | None = None,
     **shared: Any,
 ) -> tuple[Canvas, dict[tuple[str, str], Axes]]:
     """A panel for each row and column, with `draw(ax, part, style, aside)` for each scheme in it, and a legend.
@@ -46,6 +47,7 @@ def facets(
         rows, columns: their order; left out, that of the data.
         log: the rows with a logarithmic vertical axis.
         extra: entries of the legend besides the schemes.
+        at: what stands where on the horizontal axes, if names stand there, see `name_places`.
         shared: `sharex`, `sharey` of `Figure.subplots`; a row shares its vertical axis, a column its horizontal one.
 
     Returns:
@@ -81,6 +83,8 @@ def facets(
             ax.tick_params(labelbottom=True)
         if row in log:
             plain_ticks(ax.yaxis)
+        if at is not None:
+            name_places(ax, at)
     legend(canvas, {scheme: styles[scheme] for scheme in order(data["scheme"])}, extra)
     return canvas, drawn
 

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from normbench.analysis.groups import label
 from normbench.analysis.inference_statistics import KINDS
 from normbench.plots.drawing import omitted, plain_ticks, symlog_axis
-from normbench.plots.facets import ends, entering, evenly, facets, layers_of, lines, name_places, points, step_axis
+from normbench.plots.facets import ends, entering, evenly, facets, layers_of, lines, points, step_axis
 from normbench.plots.view import Drawn, Shown, View
 
 if TYPE_CHECKING:
@@ -91,9 +91,7 @@ def train_test_shift(view: View) -> Drawn | None:
     row = "a layer's input is\naway by (s.d.)"
     data = pd.concat([p for p in parts if len(p)]).assign(row=row, y=lambda d: d["y"].where(d["y"] > 0))
     data, at = _on_layers(data, layers)
-    canvas, axes = facets(data, points, view.groups.schemes, (1.6, 2.6), log=[row])
-    for ax in axes.values():
-        name_places(ax, at)
+    canvas, axes = facets(data, points, view.groups.schemes, (1.6, 2.6), log=[row], at=at)
     return _drawn(view, shown, canvas, [
         "Wasserstein-1 distance, mean over units, in standard deviations of a unit, between two distributions of what",
         "a layer gets. Internal covariate shift: the same images, with the weights of the start and of the end",
@@ -156,12 +154,11 @@ def batch_noise(view: View) -> Drawn | None:
     data = data.assign(row=data["lower"].map(lower), column=data["layer"], y=data["noise_mean"],
                        x=np.log2(data["batch_size"].astype(float)))  # fmt: skip
     law = Line2D([], [], **GREY, label="1 / sqrt(batch size)")
-    canvas, axes = facets(data, points, view.groups.schemes, (2.4, 2.2), columns=layers,
-                          log=list(lower.values()), extra=[law])  # fmt: skip
     at = {size: float(np.log2(size)) for size in sizes}
+    canvas, axes = facets(data, points, view.groups.schemes, (2.4, 2.2), columns=layers,
+                          log=list(lower.values()), extra=[law], at=at)  # fmt: skip
     for ax in axes.values():
         ax.plot(list(at.values()), 1 / np.sqrt(sizes), **GREY)
-        name_places(ax, at)
         plain_ticks(ax.yaxis)
     canvas.supxlabel("batch size", fontsize=9)
     return _drawn(view, shown, canvas, [
@@ -189,9 +186,7 @@ def running_statistics(view: View) -> Drawn | None:
     if data.empty:
         return None
     data, at = _on_layers(data, layers_of(data))
-    canvas, axes = facets(data, points, view.groups.schemes, (3.0, 2.0), log=list(dict.fromkeys(data["row"])))
-    for ax in axes.values():
-        name_places(ax, at)
+    canvas, _ = facets(data, points, view.groups.schemes, (3.0, 2.0), log=list(dict.fromkeys(data["row"])), at=at)
     return _drawn(view, shown, canvas, [
         "After the last step, root mean square over units of how far the running mean is from the exact one, in",
         "standard deviations, and of how far the running variance is from it, as a share (0.1: 10 percent). Exact: of",
@@ -213,9 +208,7 @@ def inference_statistics(view: View) -> Drawn | None:
     at = {kind: float(place) for place, kind in enumerate(KINDS)}
     data = data.assign(x=data["statistics"].map(at), column=data["row"], row="validation error (%)")
     draw = partial(points, join=False, possible=(0.01, 100.0))
-    canvas, axes = facets(data, draw, view.groups.schemes, (2.8, 2.8), log=["validation error (%)"])
-    for ax in axes.values():
-        name_places(ax, at)
+    canvas, _ = facets(data, draw, view.groups.schemes, (2.8, 2.8), log=["validation error (%)"], at=at)
     return _drawn(view, shown, canvas, [
         "After the last step, error on the validation set with the running statistics (ema: what inference usually",
         "works with), averages over mini-batches at the present weights (averages), the exact ones (precise), and",
@@ -256,9 +249,8 @@ def depth(view: View) -> Drawn | None:
         return None
     data, at = _on_layers(data, layers_of(data))
     canvas, axes = facets(data, points, view.groups.schemes, (2.4, 2.1), rows=moments.values(),
-                          columns=titles.values(), sharey="col")  # fmt: skip
+                          columns=titles.values(), at=at, sharey="col")  # fmt: skip
     for (_, column), ax in axes.items():
-        name_places(ax, at)
         values = data[data["column"] == column]["y"]
         if column in (titles["gradient"], titles["update_ratio"]) and (values > 0).any():
             ax.set_yscale("log")

@@ -13,7 +13,7 @@ from matplotlib.ticker import EngFormatter
 from normbench.analysis.groups import show
 from normbench.analysis.measured import rows
 from normbench.plots.drawing import omitted, plain_ticks, plural
-from normbench.plots.facets import FAILURES, ends, facets, lines, name_places, places, points
+from normbench.plots.facets import FAILURES, ends, facets, lines, places, points
 from normbench.plots.view import OVER, Drawn, View
 
 if TYPE_CHECKING:
@@ -154,9 +154,8 @@ def _draw(
     draw = partial(points, join=join, possible=(FLOOR, 100.0))
     log = list(dict.fromkeys(data["row"]))
     canvas, axes = facets(data, draw, view.groups.schemes, (3.0, 3.2 / len(log) ** 0.4), log=log,
-                          extra=[*extra, *marks])  # fmt: skip
+                          extra=[*extra, *marks], at=at)  # fmt: skip
     for (row, _), ax in axes.items():
-        name_places(ax, at)
         values = data[data["row"] == row]["y"].dropna()
         if len(values):  # as high as the dots: an interval may be much longer
             ax.set_ylim(values.min() / 1.3, values.max() * 1.3)
