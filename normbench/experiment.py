@@ -29,7 +29,7 @@ from normbench.models import initialize
 from normbench.noise import Key, key_of, seed_noise
 from normbench.norms import NormScheme, blocks, uses_batch
 from normbench.norms.schemes import make_scheme
-from normbench.runs import SCHEMA_VERSION, Damaged, Locked, Run, RunFolder, Unwritable, is_finished
+from normbench.runs import Damaged, Locked, Run, RunFolder, Unwritable, is_finished
 from normbench.training.callbacks import (
     Callback,
     Checkpoint,
@@ -455,9 +455,8 @@ def record_unsupported(run_config: RunConfig, reason: str) -> None:
 
 
 def record(run_config: RunConfig) -> dict[str, Any]:
-    """What a run's config.yaml holds."""
+    """What a run's config.yaml says of it, besides what `RunFolder` itself writes there."""
     return {
-        "schema_version": SCHEMA_VERSION,
         "name": run_config.name,
         "command": command("run", *run_config.flags, *run_config.words),
         "overrides": run_config.words,

@@ -234,13 +234,12 @@ class Run:
         return part
 
 
-def damage(folder: Path, identity: Mapping[str, Any], depth: int = EVERYTHING) -> str:
-    """Why the run in `folder`, which seems to be over, must be done again; "" if it is sound, or not over.
+def damage(run: Run, identity: Mapping[str, Any], depth: int = EVERYTHING) -> str:
+    """Why `run`, which seems to be over, must be done again; "" if it is sound, or not over.
 
     Raises:
         ConfigError: another version of normbench wrote it.
     """
-    run = Run(folder)
     try:
         version = run.summary.get("schema_version", SCHEMA_VERSION)
         run.check_seal(depth, identity)
@@ -248,7 +247,7 @@ def damage(folder: Path, identity: Mapping[str, Any], depth: int = EVERYTHING) -
         return str(error)
     if version != SCHEMA_VERSION:
         raise ConfigError(
-            f"{folder} was written by another version of normbench (files of schema {version}, this one has "
+            f"{run.folder} was written by another version of normbench (files of schema {version}, this one has "
             f"{SCHEMA_VERSION}), whose defaults may differ. Choose another study=..., or remove this folder."
         )
     return ""
@@ -260,7 +259,8 @@ def is_finished(folder: Path, identity: Mapping[str, Any]) -> bool:
     Raises:
         ConfigError: another version of normbench wrote it.
     """
-    return not damage(folder, identity) and bool(Run(folder).summary)
+    run = Run(folder)
+    return not damage(run, identity) and bool(run.summary)
 
 
 def last_step(folder: Path) -> tuple[int, float]:

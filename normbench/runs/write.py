@@ -27,7 +27,7 @@ from normbench.runs.files import (
     summary_digest,
     unseal,
 )
-from normbench.runs.read import damage
+from normbench.runs.read import Run, damage
 
 logger = logging.getLogger("normbench")
 
@@ -99,7 +99,7 @@ class RunFolder:
 
     def __enter__(self) -> RunFolder:
         self._open()
-        if self.identity and (why := damage(self.path, self.identity)):
+        if self.identity and (why := damage(Run(self.path), self.identity)):
             self._set_aside(why)
         return self
 

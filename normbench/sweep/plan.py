@@ -154,10 +154,9 @@ def shard(run_configs: list[RunConfig], part: str | None) -> list[RunConfig]:
 
 def _in_folder(run_config: RunConfig, depth: int) -> Item:
     """What the run's folder tells."""
-    rerun, folder = run_config.config["rerun"], run_config.folder
-    if reason := damage(folder, run_config.identity, depth):
+    rerun, folder, run = run_config.config["rerun"], run_config.folder, Run(run_config.folder)
+    if reason := damage(run, run_config.identity, depth):
         return Item(run_config, AGAIN, reason=reason)
-    run = Run(folder)
     if run.summary:
         again = rerun == "all" or (rerun == "diverged" and run.summary["status"] == "diverged")
         return Item(run_config, AGAIN if again else DONE, steps=run.summary.get("steps", 0))
