@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import yaml
+
+from normbench.analysis.tables import read_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
@@ -54,8 +55,7 @@ def study(folder: Path) -> str:
 
 def claims() -> str:
     """The scoreboard in short: every statement, its verdict, and the number of its first check."""
-    with (RESULTS / "claims/report/scoreboard.csv").open() as file:
-        rows = [{key: cell.removeprefix("'") for key, cell in row.items()} for row in csv.DictReader(file)]
+    rows = read_rows(RESULTS / "claims/report/scoreboard.csv")
     counts = {
         verdict: sum(row["verdict"] == verdict for row in rows) for verdict in dict.fromkeys(r["verdict"] for r in rows)
     }

@@ -8,6 +8,7 @@ import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -84,6 +85,12 @@ def _inert(value: Any) -> Any:
     except ValueError:
         return f"'{value}"
     return value
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """What `Table.to_csv` has written, texts as they were. Raises OSError, ValueError, csv.Error."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return [{key: (cell or "").removeprefix("'") for key, cell in row.items()} for row in csv.DictReader(file)]
 
 
 def line(values: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from normbench.analysis.tables import Column, Table, number
+from normbench.analysis.tables import Column, Table, number, read_rows
 from normbench.claims import tables
 from normbench.claims.claim import STATEMENTS, Claim
 from normbench.claims.verdicts import MARKS, Calculated, judge
@@ -101,8 +101,7 @@ def _first(rows: Sequence[Mapping[str, str]], claim: str, column: str, name: str
 
 def _read(path: Path) -> list[dict[str, str]]:
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return [{key: (cell or "").removeprefix("'") for key, cell in row.items()} for row in csv.DictReader(file)]
+        return read_rows(path)
     except (OSError, ValueError, csv.Error):
         return []
 
