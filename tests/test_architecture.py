@@ -22,8 +22,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "verify": {"norms", "data", "models", "training"},
     "explain": {"norms", "data", "models", "training"},
     "experiment": {"norms", "data", "runs", "config", "models", "training", "instruments"},
-    "sweep": {"runs", "config", "experiment"},
-    "analysis": {"runs"},  # from here to `report` the branch that never imports torch
+    "analysis": {"runs"},  # from here to `report` the branch that never imports torch; a sweep chooses its next round
+    "sweep": {"runs", "config", "experiment", "analysis"},
     "plots": {"runs", "analysis"},
     "claims": {"runs", "config", "analysis", "plots"},
     "report": {"runs", "config", "analysis", "plots", "claims"},

@@ -26,16 +26,20 @@ def run(options: argparse.Namespace) -> int:
     """What `normbench run -m WORDS` would do. Writes nothing. Returns 0. Raises ConfigError."""
     from normbench.experiment import expand
     from normbench.sweep.plan import make_plan, shard
+    from normbench.sweep.rounds import rounds
 
-    run_configs = expand(["-m", *options.words], launchers=True).run_configs
-    if run_configs:  # none after --cfg
-        plan = make_plan(shard(run_configs, run_configs[0].config["shard"]))
-        (_print_json if options.json else _print)(plan)
+    sweep = expand(["-m", *options.words], launchers=True)
+    if sweep.run_configs:  # none after --cfg
+        known = list(rounds(sweep, shard(sweep.run_configs, sweep.run_configs[0].config["shard"])))
+        plan = make_plan([run_config for one in known for run_config in one.run_configs])
+        (_print_json if options.json else _print)(plan, known[-1].is_last or not plan.todo)
     return 0
 
 
-def _print(plan: Plan) -> None:
-    console.say(console.heading(plan))
+def _print(plan: Plan, is_all: bool) -> None:
+    console.say(("" if is_all else "at least ") + console.heading(plan))
+    if not is_all:
+        console.say("Further learning rates and fresh seeds may follow, as the results will have it.")
     todo, rows = plan.todo, []
     order = [*todo, *plan.having("unsupported", "done")]
     for item in order[:LISTED]:
@@ -59,7 +63,7 @@ def _print(plan: Plan) -> None:
         console.say(f"time left, {plan.jobs} side by side: {time}")
 
 
-def _print_json(plan: Plan) -> None:
+def _print_json(plan: Plan, is_all: bool) -> None:
     cells = [
         {
             "name": item.run_config.name, "words": item.run_config.words, "status": item.status, "reason": item.reason,
@@ -69,6 +73,7 @@ def _print_json(plan: Plan) -> None:
     ]  # fmt: skip
     summary = {
         "study": str(plan.items[0].run_config.folder.parent), "jobs": plan.jobs, "seconds_left": plan.seconds_left(),
+        "is_all": is_all,
         "order": [item.run_config.name for item in plan.todo],
         "cells": cells,
     }  # fmt: skip

@@ -13,7 +13,7 @@ from normbench.errors import ConfigError
 from normbench.runs import EVERYTHING, Run, is_finished, load, make_folder
 
 if TYPE_CHECKING:
-    from normbench.config.compose import HydraSweep
+    from normbench.config.compose import Expanded
     from normbench.sweep.runner import Outcome
 
 DESCRIPTION = """\
@@ -45,7 +45,7 @@ def run_words(words: list[str]) -> int:
     if not found.is_sweep:
         return _single(found.run_configs[0])
     if found.launcher is None or found.launcher.arguments is None:
-        return _sweep(found.run_configs, found.launcher)
+        return _sweep(found)
     from normbench.sweep.launcher import run_sweeper
 
     others = run_sweeper(found.launcher)
@@ -79,29 +79,38 @@ def _single(run_config: RunConfig) -> int:
     return 0
 
 
-def _sweep(run_configs: list[RunConfig], launcher: HydraSweep | None = None) -> int:
-    """Run a sweep here, or through one of Hydra's launchers."""
+def _sweep(sweep: Expanded) -> int:
+    """Run a sweep here, or through one of Hydra's launchers: its grids, and what it adds to them."""
     from normbench.sweep.launcher import run_through_launcher
     from normbench.sweep.plan import make_plan, shard
     from normbench.sweep.pool import start_server
-    from normbench.sweep.runner import run_plan
+    from normbench.sweep.rounds import rounds
+    from normbench.sweep.runner import Outcome, run_plan
 
-    run_configs = shard(run_configs, run_configs[0].config["shard"])
-    if not run_configs:
+    part = shard(sweep.run_configs, sweep.run_configs[0].config["shard"])
+    if not part:
         raise ConfigError("this shard holds no run: the sweep has fewer runs than parts. Use fewer parts.")
-    if launcher is None and not all((one.folder / "summary.json").exists() for one in run_configs):
+    if sweep.launcher is None and not all((one.folder / "summary.json").exists() for one in part):
         start_server()  # imports torch meanwhile
-    plan = make_plan(run_configs, depth=EVERYTHING)
-    make_folder(run_configs[0].folder.parent)
-    console.say(console.heading(plan))
+    total = Outcome()
     try:
-        with console.SweepView(plan) as view:
-            outcome = run_plan(plan, view) if launcher is None else run_through_launcher(plan, view, launcher)
+        for one in rounds(sweep, part):
+            plan = make_plan(one.run_configs, depth=EVERYTHING)
+            make_folder(part[0].folder.parent)
+            console.say(console.heading(plan) + (f" ({one.why})" if one.why else ""))
+            with console.SweepView(plan) as view:
+                launcher = sweep.launcher
+                total += run_plan(plan, view) if launcher is None else run_through_launcher(plan, view, launcher)
     except KeyboardInterrupt:
-        _report(run_configs[0], 130)
+        _report(part[0], 130)
         raise
-    _print_outcome(outcome, len(run_configs))
-    return _report(run_configs[0], 1 if outcome.failed else 0)
+    _print_outcome(total)
+    if sweep.further and len(part) < len(sweep.run_configs):
+        console.say("A shard runs its part of the grid alone; for further learning rates and fresh seeds, repeat the "
+                    "command without shard when all parts are done.")  # fmt: skip
+    elif sweep.further and total.failed:
+        console.say("Further learning rates and fresh seeds follow when these runs have results: repeat the command.")
+    return _report(part[0], 1 if total.failed else 0)
 
 
 def _report(run_config: RunConfig, code: int) -> int:
@@ -122,7 +131,7 @@ def _report(run_config: RunConfig, code: int) -> int:
     return code
 
 
-def _print_outcome(outcome: Outcome, total: int) -> None:
+def _print_outcome(outcome: Outcome) -> None:
     are = "is" if outcome.unsupported == 1 else "are"
     counts = [
         (outcome.by_others, "ran in another process"),
@@ -131,7 +140,7 @@ def _print_outcome(outcome: Outcome, total: int) -> None:
         (len(outcome.failed), "failed"),
     ]
     parts = [f"{outcome.ran} ran", *(f"{count} {text}" for count, text in counts if count)]
-    console.say(f"{total} runs: {', '.join(parts)}")
+    console.say(f"{outcome.total} runs: {', '.join(parts)}")
     for name, error in outcome.failed.items():
         console.say(f"failed: {name}: {error}")
 

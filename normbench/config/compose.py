@@ -61,7 +61,7 @@ HYDRA = re.compile(r"hydra[./](launcher|sweeper)(\..+)?")
 USUAL: dict[str, Any] = {  # what Hydra's part is where nobody asks for anything else
     "mode": None,
     "runtime": {"choices": {"hydra/sweeper": "normbench", "hydra/launcher": "basic"}},
-    "sweeper": {"params": None, "also": None},
+    "sweeper": {"params": None, "also": None, "extend": None, "confirm": None},
 }
 MOST = 20_000  # runs of a sweep
 _log = logging.getLogger(__name__)
@@ -70,11 +70,15 @@ _LOCK = threading.RLock()  # Hydra has one state for the whole process
 
 @dataclass
 class SweeperSchema:
-    """`hydra.sweeper`: `params` is how an experiment file says what to sweep over; `also`: further grids."""
+    """`hydra.sweeper`: `params` is how an experiment file says what to sweep over; `also`: further grids; `extend` and
+    `confirm`: see `Further`.
+    """
 
     _target_: str = "normbench"  # none of Hydra's: grids are expanded here
     params: dict[str, str] | None = None
     also: list[dict[str, Any]] | None = None
+    extend: list[str] | None = None
+    confirm: str | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,23 @@ class HydraSweep:
 
 
 @dataclass(frozen=True)
+class Further:
+    """How a sweep goes on by itself when its grids are over; `sweep.rounds` decides with which runs.
+
+    Args:
+        extends: to learning rates beyond those of the grid, where the best lies at its edge (`extend: [lr]`).
+        confirm: words that each give a fresh seed, for the schemes that may be the best.
+        words: folder of each run config -> the words that compose it.
+        compose: run configs from the words of each; adds to `words`.
+    """
+
+    extends: bool
+    confirm: list[str]
+    words: dict[Path, list[str]]
+    compose: Callable[[Iterable[list[str]]], list[RunConfig]]
+
+
+@dataclass(frozen=True)
 class Expanded:
     """What the words of a command stand for.
 
@@ -102,12 +123,14 @@ class Expanded:
         run_configs: of all grids, each once. None where a sweeper of others decides, or after --cfg.
         launcher: None if the runs are ours to start.
         printed: what --cfg asked for.
+        further: None if the sweep is over with its grids.
     """
 
     run_configs: list[RunConfig]
     is_sweep: bool
     launcher: HydraSweep | None = None
     printed: str | None = None
+    further: Further | None = None
 
 
 def compose(words: Iterable[str], device: Device) -> RunConfig:
@@ -132,10 +155,11 @@ def expand(words: Iterable[str], device: Device, *, launchers: bool = False) -> 
         if len(given.get("experiment", "")) > 1:
             raise ConfigError("a command makes one study: got several experiments. Give each a command of its own.")
         settings = [key for key in given if key.startswith("hydra")]
-        asked = composer.single({key: given[key] for key in [*settings, *given.keys() & {"experiment"}]})
+        fresh = given.pop("hydra.sweeper.confirm", None)  # several values, and none of Hydra's
+        asked = composer.single({key: given[key] for key in [*given.keys() & settings, *given.keys() & {"experiment"}]})
         master = composer.compose(asked) if asked else OmegaConf.create({"hydra": USUAL})
         is_sweep = line.is_sweep or master.hydra.mode == RunMode.MULTIRUN
-        for key in settings:
+        for key in given.keys() & settings:
             del given[key]
         if line.cfg:
             shared = {key: values for key, values in given.items() if not is_sweep or len(values) == 1}
@@ -163,7 +187,34 @@ def expand(words: Iterable[str], device: Device, *, launchers: bool = False) -> 
                 found.setdefault(made.folder, made)
                 words_of.setdefault(made.folder, list(chosen))
         launcher = HydraSweep(master, composer.loader, words_of) if theirs else None
-        return Expanded(list(found.values()), True, launcher)
+        further = _further(composer, master.hydra.sweeper, fresh, words_of)
+        return Expanded(list(found.values()), True, launcher, further=further)
+
+
+def _further(
+    composer: Composer, sweeper: Any, fresh: list[str] | None, words_of: dict[Path, list[str]]
+) -> Further | None:
+    """Args: fresh: the seeds given on the command line instead of those of the study's file, each as a word."""
+    if sweeper.extend not in (None, [], ["lr"]):
+        raise ConfigError(f"hydra.sweeper.extend is [lr] or null: got {as_word(list(sweeper.extend))}.")
+    if fresh is None and sweeper.confirm is not None:
+        fresh = composer.axes([f"seed={sweeper.confirm}"])["seed"]
+    seeds = [f"seed={value}" for word in fresh or () if (value := word.partition("=")[2]) != "null"]
+    if spent := {word for words in words_of.values() for word in words} & set(seeds):
+        raise ConfigError(
+            f"seeds that choose can't confirm: {', '.join(sorted(spent))} is among hydra.sweeper.confirm. "
+            "Give it others, such as hydra.sweeper.confirm=range(100,110)."
+        )
+    if not (seeds or sweeper.extend):
+        return None
+
+    def compose_all(many: Iterable[list[str]]) -> list[RunConfig]:
+        with _composer(composer.folders, composer.device) as another:
+            made = [(another.run_config(words), words) for words in many]
+        words_of.update({run_config.folder: words for run_config, words in made})
+        return list({run_config.folder: run_config for run_config, _ in made}.values())
+
+    return Further(bool(sweeper.extend), seeds, words_of, compose_all)
 
 
 def rebuild(chosen: Mapping[str, Any], values: Mapping[str, Any], folders: Sequence[Path] = ()) -> dict[str, Any]:

@@ -23,10 +23,8 @@ def message(error: Exception) -> str:
         extra = EXTRAS.get(match[2])
         install = f"Install it: pip install 'normbench[{extra}]'" if extra else "Its plugin is not installed."
         return f"{match[1]}={match[2]} was not found. {install}"
-    if "hydra.sweeper.also" in text + cause:
-        return (
-            "this study has further grids (hydra.sweeper.also), which no other sweeper knows: leave out hydra/sweeper."
-        )
+    if ours := re.search(r"hydra\.sweeper\.(also|extend|confirm)", text + cause):
+        return f"this study has {ours[0]}, which no other sweeper knows: leave out hydra/sweeper."
     if "missing EQUAL" in text:
         word = re.search(r"override '([^']+)'", text)
         return f"options are written key=value: got {word[1] if word else text}. See normbench run --help."

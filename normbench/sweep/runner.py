@@ -41,6 +41,19 @@ class Outcome:
     unsupported: int = 0
     failed: dict[str, str] = field(default_factory=dict)  # name -> error
 
+    @property
+    def total(self) -> int:
+        return self.ran + self.skipped + self.by_others + self.unsupported + len(self.failed)
+
+    def __add__(self, other: Outcome) -> Outcome:
+        return Outcome(
+            self.ran + other.ran,
+            self.skipped + other.skipped,
+            self.by_others + other.by_others,
+            self.unsupported + other.unsupported,
+            self.failed | other.failed,
+        )
+
 
 def run_plan(plan: Plan, view: View) -> Outcome:
     """Run what `plan` has to do, `plan.jobs` at a time, each in a process of its own.

@@ -1,0 +1,123 @@
+"""A sweep that goes on by itself: to learning rates beyond the edge of its grid, then to fresh seeds.
+
+What the next round has is a function of the grid and of the finished runs of the sweep alone: a sweep that is resumed,
+and one beside it in another process, go on to the same runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from normbench.config.compose import Expanded, Further
+from normbench.config.run_config import RunConfig
+from normbench.runs import Run, Study, is_finished
+
+if TYPE_CHECKING:
+    from normbench.analysis.best_lr import Choice
+    from normbench.analysis.groups import Groups
+
+FURTHER_RATES = 4  # at most, on either side of the grid
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Round:
+    """Some runs of a sweep.
+
+    Args:
+        why: they were added; "" for the grid.
+        is_last: no further round can follow.
+    """
+
+    run_configs: list[RunConfig]
+    why: str = ""
+    is_last: bool = True
+
+
+def rounds(sweep: Expanded, run_configs: Sequence[RunConfig] | None = None) -> Iterator[Round]:
+    """The grid; while the best lr of a scheme lies at the edge, the next lr there; then the fresh seeds.
+
+    Each round follows from the results of those before. So run one before asking for the next: where a run has no
+    result, there is none.
+
+    Args:
+        run_configs: a part of the grid, a shard; then there is nothing to choose from, and no further round.
+    """
+    grid, further = list(run_configs or sweep.run_configs), sweep.further
+    if further is None or len(grid) < len(sweep.run_configs):
+        yield Round(grid)
+        return
+    yield Round(grid, is_last=False)
+    searched = list(grid)
+    while further.extends and _are_over(searched):
+        added = further.compose(_beyond_the_edge(further, grid, searched))
+        if not added:
+            break
+        searched += added
+        yield Round(added, "the best lr lies at the edge of those tried", is_last=False)
+    if further.confirm and _are_over(searched) and (added := further.compose(_to_confirm(further, searched))):
+        yield Round(added, "fresh seeds for the schemes that may be the best")
+
+
+def _are_over(run_configs: Iterable[RunConfig]) -> bool:
+    return all(is_finished(one.folder, one.identity) for one in run_configs)
+
+
+def _groups(run_configs: Sequence[RunConfig]) -> Groups:
+    from normbench.analysis.groups import read
+
+    return read(Study(run_configs[0].folder.parent, tuple(Run(one.folder) for one in run_configs)))
+
+
+def _choices(run_configs: Sequence[RunConfig]) -> list[Mapping[str, Choice]]:
+    from normbench.analysis.best_lr import choices
+
+    return list(choices(_groups(run_configs)).values())
+
+
+def _beyond_the_edge(further: Further, grid: Sequence[RunConfig], searched: Sequence[RunConfig]) -> list[list[str]]:
+    """For each scheme whose best lr lies at the edge of those tried, the words of its runs with the lr beyond it."""
+    first, words = {one.folder for one in grid}, []
+    for by_scheme in _choices(searched):
+        for choice in by_scheme.values():
+            given = [lr for lr, group in choice.groups.items() if any(run.folder in first for run in group.members)]
+            if (beyond := choice.beyond) is None or not given:
+                continue
+            below = beyond < choice.grid[0]
+            added = [lr for lr in choice.grid if (lr < min(given) if below else lr > max(given))]
+            if len(added) < FURTHER_RATES:
+                words += [_replaced(further.words[run.folder], f"lr={beyond:g}") for run in choice.shown.members]
+    return words
+
+
+def _to_confirm(further: Further, searched: Sequence[RunConfig]) -> list[list[str]]:
+    """For each scheme that may be the best, and for the reference, the words of its best run with each fresh seed."""
+    words = []
+    for by_scheme in _choices(searched):
+        known = {scheme: choice for scheme, choice in by_scheme.items() if choice.mean is not None}
+        if not known:
+            continue
+        best = max(known.values(), key=lambda choice: choice.mean or 0.0)
+        reference = "none" if "none" in known else next(iter(known))
+        for scheme, choice in known.items():
+            if scheme == reference or not _is_behind(choice, best):
+                run = choice.shown.members[0]
+                words += [_replaced(further.words[run.folder], seed) for seed in further.confirm]
+    return words
+
+
+def _is_behind(choice: Choice, best: Choice) -> bool:
+    """By a paired t test of the validation accuracies that chose, at 5%; one seed separates nothing."""
+    from normbench.analysis.statistics import compare
+
+    ours, theirs = (one.shown.accuracies("validation_accuracy") for one in (choice, best))
+    shared = ours.index[ours.index.isin(theirs.index)]
+    p = compare(ours[shared].tolist(), theirs[shared].tolist(), 1.0)["p"]
+    return p is not None and p < LEVEL
+
+
+def _replaced(words: Sequence[str], word: str) -> list[str]:
+    key = word.partition("=")[0]
+    return [*(one for one in words if one.partition("=")[0] != key), word]
