@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from normbench.analysis.groups import OVER, Group, Groups, Setting
+from normbench.analysis.notes import interval_covers
 from normbench.analysis.reproduce import again
 from normbench.analysis.statistics import MOST, compare, holm, seeds_needed, verdict
 from normbench.analysis.tables import (
@@ -119,10 +120,11 @@ COLUMNS = (
 
 
 def how_to_read(found: pd.DataFrame, margin: float) -> str:
+    runs = [run for side in ("ours", "theirs") for group in found[side] for run in group.members]
     return (
         f"From {found['n'].sum()} pairs of runs; a run that diverged counts at chance (1 / classes), one that is "
         "missing takes its pair out. "
-        "Intervals are 95% Student t for the mean difference, one by one: new seeds on this test set, not new images. "
+        f"Intervals are 95% Student t for the mean difference, one by one: {interval_covers(runs)}. "
         f"p values are adjusted over the {found['p'].notna().sum()} comparisons of this table that can be tested "
         "(Holm). better, worse: paired t test, p < 0.05. equivalent: less than "
         f"{100 * margin:g} points apart (TOST, p < 0.05), which goes first, as such a difference does not matter. "
