@@ -10,7 +10,7 @@ tables, each row with run, what was varied, and seed). `Run` is one folder: `val
     for setting, by_scheme in groups.settings.items():  # setting: (("batch_size", 4),); what varies besides the seed
         group = by_scheme["batch"]                      # runs that differ in the seed alone
         group.runs                                      # their rows of the frame
-        group.numbers("test_accuracy")                  # a Series, seed -> number, of complete runs
+        group.numbers("test_accuracy")                  # seed -> number, of complete runs
         group.values["lr"]                              # what all of them are configured with
         for run in group.having("complete"):            # as folders: `Run`
             rows(run, "gradients", "step", "gradient")  # analysis.measured: a table with clean numbers, read once

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any
 
-import pandas as pd
-
 from normbench.analysis.batch_sizes import smallest_batch_table
-from normbench.analysis.best_lr import Choice, best_lr_table, choices, compare_at_best_lr, lr_table, pair, several
-from normbench.analysis.comparisons import LEVEL, compare_all, comparisons
+from normbench.analysis.best_lr import (
+    Choice,
+    best_lr_table,
+    choices,
+    compare_at_best_lr,
+    decisive_seeds,
+    lr_table,
+    several,
+)
+from normbench.analysis.comparisons import Comparison, comparisons
 from normbench.analysis.groups import Groups, Setting, label
-from normbench.analysis.inference_statistics import inference_table
+from normbench.analysis.inference_statistics import inference_losses, inference_table
 from normbench.analysis.leaderboard import leaderboard, leaderboard_table
-from normbench.analysis.notes import SYNTHETIC
-from normbench.analysis.statistics import estimate_accuracy
-from normbench.analysis.tables import Table, format_p, records
+from normbench.analysis.notes import SYNTHETIC, shared_draws
+from normbench.analysis.statistics import LEVEL, compare, estimate_accuracy
+from normbench.analysis.tables import Table, format_list, format_p
 from normbench.analysis.targets import time_table
 from normbench.analysis.weight_perturbation import perturbation_table
 
-NAMED = 3  # comparisons that a sentence names
-SETTINGS, SCHEMES = 3, 3  # at most so many sentences; from so many schemes on there is something to recommend
+SETTINGS, SCHEMES = 3, 3  # at most so many recommendations; from so many schemes on there is something to recommend
+CHEAPER = 0.95  # times the seconds of another scheme
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,7 @@ def tables(groups: Groups, options: Options | None = None) -> list[Table]:
     best = compare_at_best_lr(groups, reference, margin)
     found = [
         leaderboard_table(leaderboard(groups)),
-        comparisons(groups, reference, margin)[0],
+        comparisons(groups, reference, margin),
         best_lr_table(groups, best, reference, margin),
         lr_table(groups),
         smallest_batch_table(groups, best, reference, margin),
@@ -67,29 +74,35 @@ def answer(groups: Groups, options: Options | None = None) -> list[str]:
     reference, margin = check(groups, options)
     found = compare_at_best_lr(groups, reference, margin)
     how = ", each at its own best lr" if several(choices(groups)) else ""
-    by_verdict = {word: records(found[found["verdict"] == word]) for word in found["verdict"].dropna().unique()}
+    by_verdict: dict[str | None, list[Comparison]] = {}
+    for comparison in found:
+        by_verdict.setdefault(comparison["verdict"], []).append(comparison)
     unsure = by_verdict.get("inconclusive", [])
-    if not len(found):
+    if not found:
         words = [f"Nothing to compare: all runs are of {reference}."]
     elif better := sorted(by_verdict.get("better", []), key=_difference, reverse=True):
-        words = [f"Better than {reference}{how}: {_format_list([_format_measured(c) for c in better])}."]
+        words = [f"Better than {reference}{how}: {format_list([_format_measured(c) for c in better])}."]
     else:
         words = [f"No scheme is shown to be better than {reference}{how}."]
         if unsure:
             words[0] += f" Closest: {_format_measured(max(unsure, key=_difference))}: inconclusive."
+    if any(comparison["tried"] > 1 for comparison in found):
+        words[0] += " Intervals and p values allow for the lrs among which the same seeds chose."
     rest = {
-        "worse": by_verdict.get("worse", []),
-        f"equivalent within {options.margin:g} points": by_verdict.get("equivalent", []),
-        "inconclusive": unsure,
-        "undecided, as a best lr lies at the edge of those tried": by_verdict.get("undecided", []),
-        "without a pair of results": records(found[found["verdict"].isna()]),
+        "worse": "worse",
+        "equivalent": f"equivalent within {options.margin:g} points",
+        "inconclusive": "inconclusive",
+        "undecided": "undecided, as a best lr lies at the edge of those tried",
+        None: "without a pair of results",
     }
     counted = [
-        f"{len(some)} {word} ({_format_list([_format_name(c) for c in some])})" for word, some in rest.items() if some
+        f"{len(some)} {word} ({format_list([_format_name(c) for c in some])})"
+        for verdict, word in rest.items()
+        if (some := by_verdict.get(verdict))
     ]
     if counted:
         words.append(f"Of {len(found)} comparison{'s' * (len(found) > 1)}: {'; '.join(counted)}.")
-    words = [*recommendations(groups, reference, margin), *words]
+    words = [*recommendations(groups, reference), *words, *inference_losses(groups), *shared_draws(groups)]
     return [SYNTHETIC, *words] if groups.synthetic else words
 
 
@@ -110,11 +123,11 @@ def check(groups: Groups, options: Options) -> tuple[str, float]:
     return options.reference, options.margin / 100
 
 
-def _difference(comparison: Mapping[str, Any]) -> float:
+def _difference(comparison: Comparison) -> float:
     return float(comparison["difference"])
 
 
-def _format_name(comparison: Mapping[str, Any]) -> str:
+def _format_name(comparison: Comparison) -> str:
     """Such as "selu at batch size 4, 2 of 5 diverged"; of what is undecided, the lr to add."""
     setting, ours, pair = label(comparison["setting"], ""), comparison["ours"], comparison["pair"]
     statuses = set(ours.runs["status"]) - {"complete", "diverged"}
@@ -124,7 +137,7 @@ def _format_name(comparison: Mapping[str, Any]) -> str:
     return ", ".join(filter(None, [comparison["scheme"] + (f" at {setting}" if setting else ""), *why]))
 
 
-def _format_measured(comparison: Mapping[str, Any]) -> str:
+def _format_measured(comparison: Comparison) -> str:
     difference, low, high, n = (comparison[key] for key in ("difference", "low", "high", "n"))
     words = f"{_format_name(comparison)}, {100 * difference:+.2f} points"
     if low is None:
@@ -133,79 +146,151 @@ def _format_measured(comparison: Mapping[str, Any]) -> str:
     return f"{words} (95% interval {100 * low:+.2f} to {100 * high:+.2f}, {n} pairs, p {p} after Holm)"
 
 
-def _format_list(words: Sequence[str]) -> str:
-    more = len(words) - NAMED
-    return "; ".join(words[:NAMED]) + (f"; and {more} more" if more > 0 else "")
+def recommendations(groups: Groups, reference: str) -> list[str]:
+    """A few sentences for each setting but the lr, where there are few settings and enough schemes.
 
-
-def recommendations(groups: Groups, reference: str, margin: float) -> list[str]:
-    """A sentence for each setting but the lr, where there are few of them and enough schemes; each at its own best lr.
-
-    The scheme is the one of the highest mean validation accuracy, so that its test accuracy was not what chose it.
-    "Not significantly different" from it is by the paired t test over the seeds at 5% after Holm; pairs are those of
-    the table of best lrs, fresh seeds included. Nothing is recommended where no run does better than chance, or where
-    the best lr of that scheme, or of the reference, lies at the edge of those tried.
-
-    Args:
-        margin: of equivalence, as a fraction.
+    They name the schemes that can be the best, each at its own best lr (`shortlist`), and the numbers of the one with
+    the highest mean validation accuracy over the seeds that chose the lrs. Where fresh seeds give these numbers, their
+    intervals are Student's; where the same seeds chose and estimate, they hold for all schemes and lrs at once
+    (Bonferroni). After a round of fresh seeds only schemes that were in it are compared. Nothing is recommended where
+    no run does better than chance, or where the best lr of the first scheme, or of the reference, lies at the edge of
+    those tried.
     """
     chosen = choices(groups)
     if not 1 <= len(chosen) <= SETTINGS:
         return []
-    found = [_recommend(setting, by_scheme, reference, margin) for setting, by_scheme in chosen.items()]
+    found = [_recommend(setting, by_scheme, reference) for setting, by_scheme in chosen.items()]
     return [sentence for sentence in found if sentence]
 
 
-def _recommend(setting: Setting, by_scheme: Mapping[str, Choice], reference: str, margin: float) -> str:
-    with_result = {scheme: choice for scheme, choice in by_scheme.items() if len(choice.shown.accuracies())}
-    if len(with_result) < SCHEMES:
+def shortlist(compared: Mapping[str, Choice]) -> list[str]:
+    """The schemes that can be the best: the truly best one is among them with a probability of at least 95%.
+
+    Of k schemes, one is left out where a paired one-sided t test at level 0.05 / (k - 1) shows it to be below another.
+    The best one is left out only if one of its k - 1 tests errs, whatever the variances.
+
+    Source: Gupta 1965, Technometrics 7; Hsu 1996, Multiple Comparisons, chapter 4 (comparisons with the best).
+    """
+    level = LEVEL / max(1, len(compared) - 1)
+    below = set()
+    for ours, theirs in combinations(compared.values(), 2):
+        found = compare_two(ours, theirs)
+        if found["p"] is not None and found["p"] / 2 < level:
+            below.add(ours.scheme if found["difference"] < 0 else theirs.scheme)
+    return [scheme for scheme in compared if scheme not in below]
+
+
+def compare_two(ours: Choice, theirs: Choice, among: int = 1) -> dict[str, Any]:
+    """`statistics.compare` of two schemes at their best lrs, on the seeds that decide.
+
+    Args:
+        among: so many schemes and lrs, one of which `ours` is, were chosen from with the same seeds.
+    """
+    seeds, tried = decisive_seeds(ours, theirs)
+    a, b = ours.accuracies, theirs.accuracies
+    both = [seed for seed in a if seed in b and seed in seeds]
+    return compare([a[seed] for seed in both], [b[seed] for seed in both], 1.0, max(tried, among))
+
+
+def _recommend(setting: Setting, by_scheme: Mapping[str, Choice], reference: str) -> str:
+    known = {scheme: choice for scheme, choice in by_scheme.items() if choice.accuracies}
+    if len(known) < SCHEMES:
         return ""
     where = f" at {name}" if (name := label(setting, "")) else " here"
-    if all(choice.shown.at_chance == choice.shown.count("complete") for choice in with_result.values()):
+    if all(choice.shown.at_chance == choice.shown.count("complete") for choice in known.values()):
         return f"Nothing is recommended{where}: no run does better than chance."
-    best = max(with_result, key=lambda scheme: with_result[scheme].mean or 0.0)
-    ours, others = with_result[best], [choice for scheme, choice in with_result.items() if scheme != best]
-    test = estimate_accuracy(ours.shown.accuracies())
+    best = max(known.values(), key=_mean)
+    edges = [choice for choice in (best, known.get(reference)) if choice and choice.edge]
+    round_of_fresh = best.chosen and best.confirmed
+    pool = {scheme: choice for scheme, choice in known.items() if choice.confirmed or not round_of_fresh}
+    decided = {scheme: choice for scheme, choice in pool.items() if not choice.edge}
+    if edges or len(decided) < 2:
+        reasons = "; ".join(f"{choice.scheme}: {choice.edge}" for choice in known.values() if choice.edge)
+        return f"Undecided{where}: highest so far {_numbers(best, known, reference)}; {reasons}."
+    able = shortlist(decided)
+    best = max((decided[scheme] for scheme in able), key=_mean)
+    undecided = [f"{scheme}: {choice.edge}" for scheme, choice in pool.items() if choice.edge]
+    which = [" that were run on fresh seeds"] * round_of_fresh
+    which += [" whose best lr lies inside those tried"] * bool(undecided)
+    compared = f"the {len(decided)} schemes{' and'.join(which)}"
+    numbers = _numbers(best, known, reference)
+    if len(able) == 1:
+        words = [f"Recommended{where}: {numbers}. With 95% confidence it is the best of {compared}."]
+    else:
+        lost = {scheme: decided[scheme].decisive.diverged for scheme in able}
+        names = ", ".join(scheme + (f" ({lost[scheme]})" if lost[scheme] else "") for scheme in able)
+        words = [
+            f"Cannot be told apart{where}: {names} (with 95% confidence the best of {compared} is among "
+            f"them). Highest in validation accuracy: {numbers}{_cheapest(best, able, decided)}."
+        ]
+    if not round_of_fresh:
+        words.append(f"These intervals hold for all {_tried(known)} at once, as the same seeds chose among them.")
+    if left_out := [choice for choice in known.values() if choice.scheme not in pool]:
+        behind = sorted({f"{100 * (_mean(best) - _mean(choice)):.2f}" for choice in left_out}, key=float)
+        names = ", ".join(choice.scheme for choice in left_out)
+        words.append(
+            f"Not run on fresh seeds: {names} ({' to '.join(behind[:: max(1, len(behind) - 1)])} points below "
+            f"{best.scheme} in validation accuracy on the seeds that chose)."
+        )
+    if undecided:
+        words.append(f"Undecided: {'; '.join(undecided)}.")
+    return " ".join(words)
+
+
+def _numbers(ours: Choice, known: Mapping[str, Choice], reference: str) -> str:
+    """ "batch, 95.70% test accuracy (95% interval 95.31 to 96.02, 10 fresh seeds), +1.10 points (+0.80 to +1.40)
+    against none, in 1.60 times its training time".
+    """
+    fresh = ours.chosen and ours.confirmed
+    among = 1 if fresh else _among(known)
+    test = estimate_accuracy(list(ours.decisive.accuracies().values()), among)
     assert test is not None
-    edges = [c for c in (ours, with_result.get(reference)) if c and c.edge]
-    start = f"Undecided{where}: highest so far" if edges else f"Recommended{where}:"
-    words = [f"{start} {best}, {100 * test.mean:.2f}% test accuracy"]
+    words = [f"{ours.scheme}, {100 * test.mean:.2f}% test accuracy"]
     if test.low is not None and test.high is not None:
-        words.append(f" (95% interval {100 * test.low:.2f} to {100 * test.high:.2f}, {test.n} seeds)")
-    words.append(f", {ours.shown.diverged} and count at chance" if ours.shown.diverged else "")
-    if best != reference and reference in with_result:
-        [gain] = records(compare_all([pair(ours, with_result[reference])], margin))
-        words.append(f", {_gain(gain)} {reference}")
-        if cost := _cost(ours, with_result[reference]):
+        seeds = f"{test.n} {'fresh ' * fresh}seeds"
+        words.append(f" (95% interval {100 * test.low:.2f} to {100 * test.high:.2f}, {seeds})")
+    if ours.decisive.diverged:
+        words.append(f", {ours.decisive.diverged} and count at chance")
+    theirs = known.get(reference)
+    if theirs is not None and theirs is not ours:
+        pairs_are_fresh = fresh and decisive_seeds(ours, theirs)[1] == 1
+        gain = compare_two(ours, theirs, 1 if pairs_are_fresh else _among(known))
+        if gain["difference"] is None:
+            words.append(f", without a seed in common with {reference}")
+        else:
+            low, high = gain["low"], gain["high"]
+            interval = "" if low is None else f" ({100 * max(low, -1):+.2f} to {100 * min(high, 1):+.2f})"
+            words.append(f", {100 * gain['difference']:+.2f} points{interval} against {reference}")
+        if cost := _cost(ours, theirs):
             words.append(f", in {cost:.2f} times its training time")
-    compared = compare_all([pair(choice, ours) for choice in others], margin)
-    if edges:
-        reasons = dict.fromkeys(f"{choice.scheme}: {choice.edge}" for choice in edges)
-        return f"{''.join(words)}; {'; '.join(reasons)}."
-    known, undecided = compared["difference"].notna(), compared["verdict"] == "undecided"
-    alike = compared.loc[known & ~undecided & ~(pd.to_numeric(compared["p_holm"]) < LEVEL), "scheme"].tolist()
-    if alike:
-        costs = {scheme: cost for scheme in alike if (cost := _cost(by_scheme[scheme], ours))}
-        cheapest = min(costs, key=costs.__getitem__) if costs else None
-        words.append(f". Not significantly different from it: {', '.join(alike)}")
-        if cheapest is not None and costs[cheapest] < 0.95:
-            words.append(f"; the cheapest of these is {cheapest}, in {costs[cheapest]:.2f} times the time of {best}")
-    if undecided.any():
-        reasons = dict.fromkeys(f"{c.scheme}: {c.edge}" for one in compared.loc[undecided, "pair"] for c in one.edges)
-        words.append(f". Undecided: {'; '.join(reasons)}")
-    return "".join(words) + "."
+    return "".join(words)
 
 
-def _gain(comparison: Mapping[str, Any]) -> str:
-    difference, low, high = (comparison[key] for key in ("difference", "low", "high"))
-    if difference is None:
-        return "without a seed in common with"
-    interval = "" if low is None else f" ({100 * low:+.2f} to {100 * high:+.2f})"
-    return f"{100 * difference:+.2f} points{interval} against"
+def _among(known: Mapping[str, Choice]) -> int:
+    return sum(max(1, len(choice.means)) for choice in known.values())
+
+
+def _tried(known: Mapping[str, Choice]) -> str:
+    among = _among(known)
+    return f"{len(known)} schemes" if among == len(known) else f"{among} schemes and lrs"
+
+
+def _cheapest(best: Choice, able: list[str], decided: Mapping[str, Choice]) -> str:
+    costs = {scheme: cost for scheme in able if scheme != best.scheme and (cost := _cost(decided[scheme], best))}
+    cheapest = min(costs, key=costs.__getitem__, default=None)
+    if cheapest is None or costs[cheapest] > CHEAPER:
+        return ""
+    return f"; the cheapest is {cheapest}, in {costs[cheapest]:.2f} times the time of {best.scheme}"
+
+
+def _mean(choice: Choice) -> float:
+    return choice.mean or 0.0
 
 
 def _cost(ours: Choice, theirs: Choice) -> float | None:
     """Mean training seconds over those of another scheme."""
-    seconds = [choice.shown.numbers("seconds.training") for choice in (ours, theirs)]
-    means = [float(of_one[of_one > 0].mean()) for of_one in seconds]  # NaN without any
-    return means[0] / means[1] if all(mean > 0 for mean in means) else None
+    means = []
+    for choice in (ours, theirs):
+        seconds = [value for value in choice.shown.numbers("seconds.training").values() if value > 0]
+        means += [sum(seconds) / len(seconds)] if seconds else []
+    return means[0] / means[1] if len(means) == 2 else None

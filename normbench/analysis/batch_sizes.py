@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any
 
-import pandas as pd
-
+from normbench.analysis.comparisons import Comparison
 from normbench.analysis.groups import Groups, without
-from normbench.analysis.notes import interval_covers
-from normbench.analysis.tables import REMARKS, SCHEME, Column, Table, number, records, row_start, setting_columns
+from normbench.analysis.tables import REMARKS, SCHEME, Column, Table, number, row_start, setting_columns
 
 USABLE = ("usable", "unusable", "inconclusive", "undecided")
 
 
-def usable(comparison: dict[str, Any], margin: float) -> str:
+def usable(comparison: Comparison, margin: float) -> str:
     """usable: the interval of the difference lies above -margin; unusable: below; inconclusive: -margin is inside.
 
     undecided: a best lr lies at the edge of those tried.
@@ -31,7 +30,7 @@ def usable(comparison: dict[str, Any], margin: float) -> str:
     return "unusable" if fails and theirs.count("complete") else "inconclusive"
 
 
-def smallest_batch_table(groups: Groups, found: pd.DataFrame, reference: str, margin: float) -> Table:
+def smallest_batch_table(groups: Groups, found: Sequence[Comparison], reference: str, margin: float) -> Table:
     """From the comparisons of `compare_at_best_lr`, so that fewer updates at large batches count against nobody."""
     name, title = "smallest_batch", "Smallest usable batch size"
     columns = [
@@ -45,7 +44,7 @@ def smallest_batch_table(groups: Groups, found: pd.DataFrame, reference: str, ma
         note = "All runs have the same batch size. Runs at several, such as batch_size=2,8,32 after run -m, supply it."
         return Table(name, title, "", columns, [], note)
     sizes: dict[Any, dict[int, str]] = {}
-    for c in records(found):
+    for c in found:
         of_scheme = sizes.setdefault((without(c["setting"], "batch_size"), c["scheme"]), {})
         of_scheme[dict(c["setting"])["batch_size"]] = usable(c, margin)
     rows = [
@@ -53,11 +52,12 @@ def smallest_batch_table(groups: Groups, found: pd.DataFrame, reference: str, ma
         for (setting, scheme), by_size in sizes.items()
     ]
     caption = (
-        f"From {found['n'].sum()} pairs of runs, each scheme and {reference} at its own best lr for that batch size. "
+        f"From {sum(c['n'] for c in found)} pairs of runs, each scheme and {reference} at its own best lr "
+        "for that batch size. "
         f"Usable: the 95% interval of the paired difference in test accuracy lies above -{100 * margin:g} "
         "points; unusable: below it, or the scheme cannot be trained there; undecided: a best lr lies at the edge of "
         "those tried; otherwise inconclusive: more seeds would tell. Smallest usable: that size and all larger ones "
-        f"that were tried are usable. Intervals cover {interval_covers(groups.members)}."
+        "that were tried are usable. New seeds on this test set, not new images."
     )
     note = "" if rows else f"All runs are of {reference}. Runs of another scheme would supply it."
     return Table(name, title, caption if rows else "", columns, rows, note)

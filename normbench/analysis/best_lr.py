@@ -4,28 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
-import pandas as pd
-
-from normbench.analysis.comparisons import COLUMNS, FIELDS, FRESH, Pair, compare_all, how_to_read, row
+from normbench.analysis.comparisons import COLUMNS, FRESH, Comparison, Pair, compare_all, how_to_read, numbers
 from normbench.analysis.groups import OVER, Group, Groups, Setting, show, without
 from normbench.analysis.reproduce import again
 from normbench.analysis.statistics import estimate_accuracy
-from normbench.analysis.tables import (
-    REMARKS,
-    SCHEME,
-    Column,
-    Table,
-    number,
-    percent,
-    records,
-    row_start,
-    setting_columns,
-)
+from normbench.analysis.tables import REMARKS, SCHEME, Column, Table, number, percent, row_start, setting_columns
 
 STEP = 10**0.5  # between the lrs of a grid, at most
 NEAR = 0.01  # accuracy within one point of the best
@@ -63,20 +51,41 @@ class Choice:
         """Whether there was a choice."""
         return len(self.means) > 1
 
-    @property
+    @cached_property
     def mean(self) -> float | None:
         """Validation accuracy at the best lr, of the seeds that chose it: a diverged run counts at chance."""
         if self.lr is None:
             return None
-        values = self.shown.accuracies("validation_accuracy")
-        return float((values[values.index.isin(self.on)] if values.index.isin(self.on).any() else values).mean())
+        found = self.shown.accuracies("validation_accuracy")
+        values = [value for seed, value in found.items() if seed in self.on] or list(found.values())
+        return sum(values) / len(values) if values else None
+
+    @cached_property
+    def accuracies(self) -> dict[Any, float]:
+        """Seed -> test accuracy at the best lr: a diverged run counts at chance."""
+        return self.shown.accuracies()
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether fresh seeds alone give its result: three or more, or all where there was no choice."""
+        return not self.chosen or len(self.fresh) >= FRESH
+
+    @property
+    def decisive(self) -> Group:
+        """Its runs that give the result: the fresh ones where there are enough, else all at the best lr."""
+        return self.shown.with_seeds(self.fresh) if self.chosen and self.confirmed else self.shown
+
+    @property
+    def tried(self) -> int:
+        """Among how many lrs the seeds of `decisive` have chosen; 1: they have not."""
+        return 1 if self.confirmed else len(self.means)
 
     @property
     def shown(self) -> Group:
         """The group at the best lr; without one the first, so that a table says what became of its runs."""
         return next(iter(self.groups.values())) if self.lr is None else self.groups[self.lr]
 
-    @property
+    @cached_property
     def seeds(self) -> frozenset[Any]:
         return frozenset[Any]().union(*(group.seeds() for group in self.groups.values()))
 
@@ -141,9 +150,10 @@ def choose(setting: Setting, scheme: str, groups: dict[float, Group]) -> Choice:
     ranks: dict[float, tuple[float, float]] = {}
     for lr, seeds in over.items():
         deciding = seeds & on or seeds
-        group = groups[lr].with_seeds(deciding)
-        values, diverged = group.numbers("validation_accuracy").tolist(), group.count("diverged")
+        found = groups[lr].numbers("validation_accuracy")
+        values = [value for seed, value in found.items() if seed in deciding]
         mean = sum(values) / len(values) if values else None
+        diverged = len(groups[lr].seeds("diverged") & deciding)
         means[lr] = None if diverged else mean
         ranks[lr] = (diverged / len(deciding), -(mean or 0.0))
     best = min(ranks, key=ranks.__getitem__, default=None)
@@ -155,24 +165,36 @@ def choose(setting: Setting, scheme: str, groups: dict[float, Group]) -> Choice:
     return Choice(setting, scheme, groups, means, best, on, fresh)
 
 
+def decisive_seeds(ours: Choice, theirs: Choice) -> tuple[frozenset[Any], int]:
+    """The seeds on which two are compared, each at its own best lr, and among how many lrs these have chosen.
+
+    Fresh seeds alone where there are three or more pairs of such: then 1. Otherwise all but fresh seeds that one of
+    the two alone was run with.
+    """
+    if not (ours.chosen or theirs.chosen):
+        return ours.seeds | theirs.seeds, 1
+    spent = ours.spent | theirs.spent
+    if len(ours.fresh & theirs.fresh - spent) >= FRESH:
+        return (ours.fresh | theirs.fresh) - spent, 1
+    alone = (ours.fresh - theirs.seeds) | (theirs.fresh - ours.seeds)
+    return (ours.seeds | theirs.seeds) - alone, max(len(ours.means), len(theirs.means))
+
+
 def pair(ours: Choice, theirs: Choice | None) -> Pair:
-    """Both at their own best lr; on fresh seeds alone where there are three or more pairs of such."""
+    """Both at their own best lr, on the seeds that decide."""
     if theirs is None:
         return Pair(ours.setting, ours.shown, ours.shown.missing("the reference"))
     edges = [choice for choice in (ours, theirs) if choice.edge]
+    seeds, tried = decisive_seeds(ours, theirs)
+    chosen = ours.chosen or theirs.chosen
+    arms = (ours.shown.with_seeds(seeds), theirs.shown.with_seeds(seeds))
+    taken = ours.seeds | theirs.seeds if chosen else ()
     further = " && ".join(further_command(choice) for choice in edges)
-    if not (ours.chosen or theirs.chosen):
-        return Pair(ours.setting, ours.shown, theirs.shown)
-    spent, taken = ours.spent | theirs.spent, ours.seeds | theirs.seeds
-    if len(ours.fresh & theirs.fresh - spent) < FRESH:
-        return Pair(ours.setting, ours.shown, theirs.shown, False, True, taken, edges, further)
-    fresh = (ours.fresh | theirs.fresh) - spent
-    arms = (ours.shown.with_seeds(fresh), theirs.shown.with_seeds(fresh))
-    return Pair(ours.setting, *arms, True, False, taken, edges, further)
+    return Pair(ours.setting, *arms, chosen and tried == 1, tried, taken, edges, further)
 
 
 @lru_cache(maxsize=1)
-def compare_at_best_lr(groups: Groups, reference: str, margin: float) -> pd.DataFrame:
+def compare_at_best_lr(groups: Groups, reference: str, margin: float) -> list[Comparison]:
     """Each scheme against the reference, each at its own best lr. Made once and shared: don't change it."""
     found = choices(groups).values()
     pairs = [(choice, by_scheme.get(reference)) for by_scheme in found for choice in by_scheme.values()]
@@ -184,7 +206,7 @@ def several(chosen: Choices) -> bool:
     return any(len(choice.groups) > 1 for by_scheme in chosen.values() for choice in by_scheme.values())
 
 
-def best_lr_table(groups: Groups, found: pd.DataFrame, reference: str, margin: float) -> Table:
+def best_lr_table(groups: Groups, found: Sequence[Comparison], reference: str, margin: float) -> Table:
     """Test accuracy of each scheme at its own best lr, beside its comparison from `compare_at_best_lr`."""
     name, title = "own_lr", f"Against {reference}, each at its own best lr"
     columns = [
@@ -203,47 +225,46 @@ def best_lr_table(groups: Groups, found: pd.DataFrame, reference: str, margin: f
     chosen = choices(groups)
     if not several(chosen):
         return Table(name, title, "", columns, [], MISSING)
-    compared = {(c["setting"], c["scheme"]): c for c in records(found)}
+    compared = {(c["setting"], c["scheme"]): c for c in found}
     rows = []
     for setting, by_scheme in chosen.items():
         theirs = by_scheme.get(reference)
         for scheme, choice in by_scheme.items():
             c = compared.get((setting, scheme)) or _alone(choice, margin)
-            test = estimate_accuracy(c["ours"].accuracies())
-            inside = "one lr" if not choice.chosen else "no" if choice.edge else "yes"
+            tried = 1 if c["pair"].fresh else max(1, len(choice.means))
+            test = estimate_accuracy(list(c["ours"].accuracies().values()), tried)
             rows.append(
                 row_start(groups, scheme, setting)
                 | {"lr": choice.lr, "reference_lr": theirs.lr if theirs else None, "validation_mean": choice.mean}
-                | {"lr_inside": inside}
-                | {"seeds": _seeds(choice, c["ours"], c["pair"]), "test_n": test.n if test else 0}
+                | {"lr_inside": "one lr" if not choice.chosen else "no" if choice.edge else "yes"}
+                | {"seeds": _seeds(choice, c["pair"]), "test_n": test.n if test else 0}
                 | {f"test_{key}": getattr(test, key, None) for key in ("mean", "low", "high", "median", "iqm")}
-                | row(c, reference)
+                | numbers(c, reference)
             )
     caption = (
         "Each scheme at the lr with its highest mean validation accuracy (an lr at which a run diverged comes behind "
         "all others), and its test accuracy there; where the best is the smallest or the largest tried, nothing is "
-        "decided. The same seeds choose and are compared, which flatters a little, "
-        "unless three or more fresh seeds were run at the best lr alone: these then give the result by themselves. "
+        "decided. Three or more fresh seeds that were run at the best lr alone give the result by themselves. "
+        "Without them the same seeds choose and are compared, and the best of several looks better than it is: "
+        "intervals and p values then allow for the number of lrs tried (Bonferroni). "
         f"Differences: minus {reference} at the best lr of its own. {how_to_read(found, margin)}"
     )
     return Table(name, title, caption, columns, rows)
 
 
-def _alone(choice: Choice, margin: float) -> dict[str, Any]:
+def _alone(choice: Choice, margin: float) -> Comparison:
     """What stands for the comparison of the reference, which is compared with nothing."""
-    fresh = choice.chosen and len(choice.fresh) >= FRESH
-    ours = choice.shown.with_seeds(choice.fresh) if fresh else choice.shown
-    pair = Pair(choice.setting, ours, ours.missing(""), fresh)
-    counts = {"diverged_scheme": ours.count("diverged"), "margin": margin, "command": "", "remarks": ""}
-    return dict.fromkeys(FIELDS) | counts | {"ours": ours, "pair": pair}
+    ours = choice.decisive
+    [row] = compare_all([Pair(choice.setting, ours, ours.missing(""), choice.chosen and choice.confirmed)], margin)
+    return row | {"n": None, "remarks": ""}
 
 
-def _seeds(choice: Choice, ours: Group, pair: Pair) -> str:
+def _seeds(choice: Choice, pair: Pair) -> str:
     if not choice.chosen:
         return "one lr: nothing chosen" if choice.means else "none"
     if not pair.fresh:
         return "the same seeds chose the lr"
-    seeds = sorted(ours.seeds() | pair.theirs.seeds())
+    seeds = sorted(pair.ours.seeds() | pair.theirs.seeds())
     unbroken = len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1))
     return "fresh: " + (f"{seeds[0]}..{seeds[-1]}" if unbroken else ", ".join(map(str, seeds)))
 

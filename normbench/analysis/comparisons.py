@@ -1,7 +1,7 @@
 """Schemes against a reference, paired by seed: everything but the scheme is the same, the first weights included.
 
-A comparison is a row of a frame: what is compared (`setting`, `scheme`, and the groups of runs `ours` and `theirs`),
-the numbers of `statistics.compare`, adjusted p values, the verdict from them, and what would settle it.
+A comparison is a dictionary, one row of a table: what is compared (`setting`, `scheme`, and the groups of runs `ours`
+and `theirs`), the numbers of `statistics.compare`, adjusted p values, the verdict from them, and what would settle it.
 """
 
 from __future__ import annotations
@@ -11,12 +11,9 @@ from dataclasses import dataclass
 from itertools import count, islice
 from typing import Any
 
-import pandas as pd
-
 from normbench.analysis.groups import OVER, Group, Groups, Setting
-from normbench.analysis.notes import interval_covers
 from normbench.analysis.reproduce import again
-from normbench.analysis.statistics import MOST, compare, holm, seeds_needed, verdict
+from normbench.analysis.statistics import LEVEL, MOST, compare, holm, seeds_needed, verdict
 from normbench.analysis.tables import (
     REMARKS,
     SCHEME,
@@ -25,14 +22,13 @@ from normbench.analysis.tables import (
     format_p,
     number,
     points,
-    records,
     row_start,
     setting_columns,
 )
 
-LEVEL = 0.05
 FIRST = 5  # pairs to start with where there is no spread yet to plan from
 FRESH = 3  # fresh seeds from which on they replace those that chose an lr: the t interval of two is useless
+Comparison = dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +38,8 @@ class Pair:
     Args:
         setting: what both share.
         fresh: these runs alone did not choose the lr.
-        chosen: the seeds have helped to choose an lr, so that only fresh ones will count once there are some.
+        tried: among how many lrs these seeds have chosen, so that only fresh ones will count once there are some; 1:
+            they have chosen none.
         taken: seeds that would not be fresh.
         edges: of the two `best_lr.Choice` those whose lr lies at the edge of those tried, so that nothing is decided.
         further: the command to try the lr beyond.
@@ -52,36 +49,34 @@ class Pair:
     ours: Group
     theirs: Group
     fresh: bool = False
-    chosen: bool = False
+    tried: int = 1
     taken: Collection[Any] = ()
     edges: Sequence[Any] = ()
     further: str = ""
 
 
-# The columns of a table of comparisons, after what is compared. Accuracies, differences and the margin are fractions of
-# 1; p values without "holm" are not adjusted.
-FIELDS = ("n", "unpaired_scheme", "unpaired_reference", "diverged_scheme", "diverged_reference", "difference", "low",
-          "high", "sd", "correlation", "p", "p_holm", "margin", "p_equivalent", "p_equivalent_holm", "verdict",
-          "seeds_needed", "command", "remarks")  # fmt: skip
-
-
-def compare_all(pairs: Sequence[Pair], margin: float) -> pd.DataFrame:
+def compare_all(pairs: Sequence[Pair], margin: float) -> list[Comparison]:
     """Test accuracies compared seed by seed, a row for each pair; p values adjusted over all: one call is one table.
 
+    Accuracies, differences and the margin are fractions of 1; p values without "holm" are not adjusted for the number
+    of comparisons.
+
     Args:
-        margin: of equivalence, as a fraction: 0.005 is half a point.
+        margin: of equivalence: 0.005 is half a point.
     """
-    found = pd.DataFrame([_compared(pair, margin) for pair in pairs])
-    found = found.reindex(columns=["setting", "scheme", "ours", "theirs", "pair", *FIELDS]).astype(object)
-    for p in ("p", "p_equivalent"):
-        found[f"{p}_holm"] = holm(found[p])
-    levels = [_level(found["p_holm"]), _level(found["p_equivalent_holm"])]
-    rows = [row | _settled(row, margin, levels) for row in records(found)]
-    return pd.DataFrame(rows, columns=found.columns, dtype=object)
+    found = [_compared(pair, margin) for pair in pairs]
+    levels = []
+    for name in ("p", "p_equivalent"):
+        adjusted = holm([row[name] for row in found])
+        for row, p in zip(found, adjusted, strict=True):
+            row[f"{name}_holm"] = p
+        # What the next comparison to pass has to undercut: where Holm's procedure has stopped.
+        levels.append(LEVEL / max(1, sum(p is not None and p >= LEVEL for p in adjusted)))
+    return [row | _settled(row, margin, levels) for row in found]
 
 
-def comparisons(groups: Groups, reference: str, margin: float) -> tuple[Table, pd.DataFrame]:
-    """Each scheme against `reference` where everything else is the same, the lr too: the table, and what is in it."""
+def comparisons(groups: Groups, reference: str, margin: float) -> Table:
+    """Each scheme against `reference` where everything else is the same, the lr too."""
     pairs = [
         Pair(setting, group, by_scheme.get(reference) or group.missing("the reference"))
         for setting, by_scheme in groups.settings.items()
@@ -89,21 +84,22 @@ def comparisons(groups: Groups, reference: str, margin: float) -> tuple[Table, p
         if group.scheme != reference
     ]
     found = compare_all(pairs, margin)
-    rows = [row_start(groups, c["scheme"], c["setting"]) | row(c, reference) for c in records(found)]
+    rows = [row_start(groups, c["scheme"], c["setting"]) | numbers(c, reference) for c in found]
     caption = (
         f"Each scheme against {reference}, all settings equal, the lr too: test accuracy of the scheme minus that of "
         f"{reference} for the same seed. {how_to_read(found, margin)}"
     )
     columns = [SCHEME, *setting_columns(groups), *COLUMNS]
     note = "" if rows else f"Not compared: all runs are of {reference}. Runs of another scheme would supply it."
-    return Table("comparisons", f"Against {reference}, same lr", caption if rows else "", columns, rows, note), found
+    return Table("comparisons", f"Against {reference}, same lr", caption if rows else "", columns, rows, note)
 
 
-def row(comparison: dict[str, Any], reference: str) -> dict[str, Any]:
-    """What a table shows of a comparison."""
-    return {"reference": reference} | {name: comparison[name] for name in FIELDS}
+def numbers(comparison: Comparison, reference: str) -> dict[str, Any]:
+    """What a table has of a comparison, besides what is compared."""
+    return {"reference": reference} | {key: value for key, value in comparison.items() if key not in COMPARED}
 
 
+COMPARED = ("setting", "scheme", "ours", "theirs", "pair")
 COLUMNS = (
     Column("difference", "difference, points", points),
     Column("low", "95% from", points),
@@ -119,14 +115,13 @@ COLUMNS = (
 )
 
 
-def how_to_read(found: pd.DataFrame, margin: float) -> str:
-    runs = [run for side in ("ours", "theirs") for group in found[side] for run in group.members]
+def how_to_read(found: Sequence[Comparison], margin: float) -> str:
     return (
-        f"From {found['n'].sum()} pairs of runs; a run that diverged counts at chance (1 / classes), one that is "
-        "missing takes its pair out. "
-        f"Intervals are 95% Student t for the mean difference, one by one: {interval_covers(runs)}. "
-        f"p values are adjusted over the {found['p'].notna().sum()} comparisons of this table that can be tested "
-        "(Holm). better, worse: paired t test, p < 0.05. equivalent: less than "
+        f"From {sum(c['n'] for c in found)} pairs of runs; a run that diverged counts at chance (1 / classes), one "
+        "that is missing takes its pair out. "
+        "Intervals are 95% Student t for the mean difference, one by one: new seeds on this test set, not new images. "
+        f"p values are adjusted over the {sum(c['p'] is not None for c in found)} comparisons of this table that can "
+        "be tested (Holm). better, worse: paired t test, p < 0.05. equivalent: less than "
         f"{100 * margin:g} points apart (TOST, p < 0.05), which goes first, as such a difference does not matter. "
         "undecided: a best lr lies at the edge of those tried. inconclusive: none of these; the seeds are what would "
         "give a verdict with 80% power at the difference and spread seen so far. A correlation above 0 says that "
@@ -134,21 +129,22 @@ def how_to_read(found: pd.DataFrame, margin: float) -> str:
     )
 
 
-def _compared(pair: Pair, margin: float) -> dict[str, Any]:
+def _compared(pair: Pair, margin: float) -> Comparison:
     """A row without what depends on the others."""
     arms = {"scheme": pair.ours, "reference": pair.theirs}
     ours, theirs = (arm.accuracies() for arm in arms.values())
-    both = ours.index[ours.index.isin(theirs.index)]
-    found = compare(ours[both].tolist(), theirs[both].tolist(), margin)
+    both = [seed for seed in ours if seed in theirs]
+    found = compare([ours[seed] for seed in both], [theirs[seed] for seed in both], margin, pair.tried)
     if found["low"] is not None:  # no difference of accuracies is larger than 1
         found |= {"low": max(found["low"], -1.0), "high": min(found["high"], 1.0)}
     unpaired = {"unpaired_scheme": len(ours) - len(both), "unpaired_reference": len(theirs) - len(both)}
     diverged = {f"diverged_{name}": arm.count("diverged") for name, arm in arms.items()}
     what = {"setting": pair.setting, "scheme": pair.ours.scheme, "ours": pair.ours, "theirs": pair.theirs, "pair": pair}
-    return what | found | unpaired | diverged | {"margin": margin, "remarks": _remarks(pair, found)}
+    more = {"tried": pair.tried, "margin": margin, "remarks": _remarks(pair, found)}
+    return what | found | unpaired | diverged | more
 
 
-def _settled(row: dict[str, Any], margin: float, levels: Sequence[float]) -> dict[str, Any]:
+def _settled(row: Comparison, margin: float, levels: Sequence[float]) -> dict[str, Any]:
     """The verdict, and where there is none how many seeds would give one: a command, or a remark that none would."""
     pair, remarks = row["pair"], row["remarks"]
     word, needed, command = verdict(row["difference"], row["p_holm"], row["p_equivalent_holm"], LEVEL), None, ""
@@ -156,19 +152,14 @@ def _settled(row: dict[str, Any], margin: float, levels: Sequence[float]) -> dic
         word, command = "undecided", pair.further
         remarks = [*(f"{choice.scheme}: {choice.edge}" for choice in pair.edges), *remarks]
     elif word == "inconclusive" and row["n"] == 1:
-        command = _command(pair, FIRST if pair.chosen else FIRST - 1)
+        command = _command(pair, FIRST if pair.tried > 1 else FIRST - 1)
     elif word == "inconclusive" and row["sd"]:
         needed = seeds_needed(row["difference"], row["sd"], margin, *levels)
         if needed is None:
             remarks.append(f"too small a difference for seeds to settle: more than {MOST} needed at this spread")
         else:
-            command = _command(pair, max(needed, FRESH) if pair.chosen else needed - row["n"])
+            command = _command(pair, max(needed, FRESH) if pair.tried > 1 else needed - row["n"])
     return {"verdict": word, "seeds_needed": needed, "command": command, "remarks": "; ".join(remarks)}
-
-
-def _level(adjusted: pd.Series) -> float:
-    """What the next comparison to pass has to undercut: where Holm's procedure has stopped."""
-    return LEVEL / max(1, int((adjusted >= LEVEL).sum()))
 
 
 def _remarks(pair: Pair, found: dict[str, Any]) -> list[str]:
@@ -194,7 +185,7 @@ def _command(pair: Pair, missing: int) -> str:
     arms = [arm for arm in (pair.ours, pair.theirs) if arm.members]
     known = set(pair.taken).union(*(arm.seeds() for arm in arms))
     halves = set[Any]()
-    if not pair.chosen:
+    if pair.tried == 1:
         lost = set[Any]().union(*(arm.seeds("unsupported") for arm in arms))
         halves = set[Any]().union(*(arm.seeds() for arm in arms)) - lost
         halves -= set.intersection(*(arm.seeds(*OVER) for arm in arms))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,12 +46,16 @@ class Group:
         """What all of them are configured with, by option name; not the seed."""
         return self.members[0].values
 
+    @cached_property
+    def statuses(self) -> tuple[str, ...]:
+        return tuple(self.runs["status"])
+
     def having(self, *statuses: str) -> list[Run]:
         """The members of these statuses."""
-        return [run for run, status in zip(self.members, self.runs["status"], strict=True) if status in statuses]
+        return [run for run, status in zip(self.members, self.statuses, strict=True) if status in statuses]
 
     def count(self, *statuses: str) -> int:
-        return sum(status in statuses for status in self.runs["status"])
+        return sum(status in statuses for status in self.statuses)
 
     def seeds(self, *statuses: str) -> set[Any]:
         """Of the runs of these statuses; of all without any."""
@@ -58,6 +64,8 @@ class Group:
     def with_seeds(self, seeds: Collection[Any]) -> Group:
         """Those of its runs that have one of `seeds`."""
         kept = [run.seed in seeds for run in self.members]
+        if all(kept):
+            return self
         return replace(self, runs=self.runs[kept], members=tuple(compress(self.members, kept)))
 
     def missing(self, scheme: str) -> Group:
@@ -69,15 +77,16 @@ class Group:
         """How many have finished no better than a guess."""
         return sum(bool(run.summary.get("at_chance")) for run in self.having("complete"))
 
-    def accuracies(self, column: str = "test_accuracy") -> pd.Series:
+    def accuracies(self, column: str = "test_accuracy") -> dict[Any, float]:
         """Seed -> accuracy of the runs that are over: a diverged run counts at chance, 1 / classes.
 
         So that a scheme is not judged by the runs that it survived.
         """
-        values, classes = self.numbers(column, *OVER), self.numbers("dataset.classes", *OVER)
-        for seed in self.numbers("seed", "diverged"):
-            values[seed] = 1 / classes.get(seed, classes.max())
-        return values.dropna().reindex([seed for seed in self.runs["seed"] if seed in values.index]).dropna()
+        found = self.numbers(column, *OVER)
+        if diverged := self.seeds("diverged"):
+            classes = self.numbers("dataset.classes", *OVER)
+            found |= {seed: 1 / classes.get(seed, max(classes.values())) for seed in diverged if classes}
+        return {seed: found[seed] for run in self.members if (seed := run.seed) in found}
 
     @property
     def diverged(self) -> str:
@@ -85,14 +94,19 @@ class Group:
         n = self.count("diverged")
         return f"{n} of {len(self.members)} diverged" if n else ""
 
-    def numbers(self, column: str, *statuses: str) -> pd.Series:
+    def numbers(self, column: str, *statuses: str) -> dict[Any, float]:
         """Seed -> a number of the summary, of runs of these statuses (complete ones) that have it."""
-        import pandas as pd
-
         if column not in self.runs:
-            return pd.Series(dtype=float)
-        kept = [status in (statuses or ("complete",)) for status in self.runs["status"]]
-        return pd.to_numeric(self.runs[column], errors="coerce").set_axis(self.runs["seed"])[kept].dropna()
+            return {}
+        values = self.runs[column]
+        if values.dtype == object:
+            import pandas as pd
+
+            values = pd.to_numeric(values, errors="coerce")
+        wanted = statuses or ("complete",)
+        columns = zip(self.members, self.statuses, values.tolist(), strict=True)
+        found = {run.seed: float(value) for run, status, value in columns if status in wanted}
+        return {seed: value for seed, value in found.items() if not math.isnan(value)}
 
 
 @dataclass(frozen=True, eq=False)

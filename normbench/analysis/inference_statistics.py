@@ -7,15 +7,25 @@ from typing import Any
 
 import pandas as pd
 
-from normbench.analysis.groups import Group, Groups
+from normbench.analysis.best_lr import choices
+from normbench.analysis.groups import Group, Groups, label
 from normbench.analysis.measured import rows
-from normbench.analysis.notes import interval_covers
 from normbench.analysis.statistics import estimate
-from normbench.analysis.tables import REMARKS, SCHEME, Column, Table, row_start, setting_columns, without_result
+from normbench.analysis.tables import (
+    REMARKS,
+    SCHEME,
+    Column,
+    Table,
+    format_list,
+    row_start,
+    setting_columns,
+    without_result,
+)
 from normbench.runs import Run
 
 NAME, TITLE = "inference_statistics", "Statistics at inference"
 KINDS = ("ema", "averages", "precise", "batch")
+LOSS = 1.0  # points of accuracy
 PARTS = {"loss": "loss against none, points", "recovered": "recovered by precise", "lost": "lost in training"}
 
 
@@ -26,6 +36,27 @@ def accuracies(run: Run) -> dict[str, float]:
         return {}
     table = table[(table.step == table.step.max()) & table.layer.isna() & table.accuracy.notna()]
     return {kind: float(value) for kind, value in zip(table.statistics, table.accuracy, strict=True) if kind in KINDS}
+
+
+def inference_losses(groups: Groups) -> list[str]:
+    """A sentence where a scheme, at its own best lr, loses more than a point to its statistics at inference."""
+    found = []
+    for choice in (choice for by_scheme in choices(groups).values() for choice in by_scheme.values()):
+        own = choice.shown.values.get("norm.statistics", "ema")
+        measured = [accuracies(run) for run in choice.shown.having("complete")]
+        pairs = [(of_run[own], of_run["precise"]) for of_run in measured if {own, "precise"} <= set(of_run)]
+        if pairs:
+            ours, precise = (100 * sum(values) / len(values) for values in zip(*pairs, strict=True))
+            name = choice.scheme + (f" at {where}" if (where := label(choice.setting, "")) else "")
+            words = f"{name}, {precise - ours:.2f} points ({ours:.2f}% with {own}, {precise:.2f}% with precise)"
+            found += [(precise - ours, words)] if precise - ours > LOSS else []
+    if not found:
+        return []
+    worst = format_list([words for _, words in sorted(found, key=lambda each: -each[0])])
+    return [
+        f"Validation accuracy lost to the statistics at inference, the weights being the same: {worst}. "
+        "norm.statistics=precise compares training alone."
+    ]
 
 
 def inference_table(groups: Groups) -> Table:
@@ -56,7 +87,7 @@ def inference_table(groups: Groups) -> Table:
         "at the last weights; precise: exact ones, layer by layer; batch: those of mini-batches of the run's own size. "
         "Then, paired by seed with none, everything else equal, in points: the loss with ema is what precise recovers "
         "and what was lost in training, because precise has no error of statistics left. ± is half the 95% Student t "
-        f"interval over seeds, one by one: {interval_covers(groups.members, 'validation set')}."
+        "interval over seeds, one by one: new seeds on this validation set, not new images."
     )
     return Table(NAME, TITLE, caption, columns, made)
 
@@ -65,7 +96,7 @@ def _row(group: Group, found: pd.DataFrame, none: Group | None) -> dict[str, Any
     """From a row of accuracies per seed: loss = none - ema = (precise - ema) + (none - precise), what re-estimation
     recovers and what was lost in training.
     """
-    theirs = none.numbers("validation_accuracy") if none else pd.Series(dtype=float)
+    theirs = pd.Series(none.numbers("validation_accuracy") if none else {}, dtype=float)
     paired = found[found.index.isin(theirs.index)]
     split = {
         "loss": theirs[paired.index] - paired["ema"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,7 +28,7 @@ def rows(run: Run, name: str, *numbers: str) -> pd.DataFrame:
             run.tables[name] = pd.DataFrame()
     table = run.tables[name]
     if not set(numbers) <= set(table.columns):
-        return pd.DataFrame(columns=list(dict.fromkeys(("step", "layer", "tensor", *numbers))))
+        return _without_rows(numbers)
     clean = {}
     for column in numbers:
         values = table[column].to_numpy()
@@ -36,3 +37,10 @@ def rows(run: Run, name: str, *numbers: str) -> pd.DataFrame:
             clean[column] = known.where(np.isfinite(known))
     table = table.assign(**clean) if clean else table
     return table[table.step.notna()] if "step" in clean else table
+
+
+@cache
+def _without_rows(numbers: tuple[str, ...]) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame(columns=list(dict.fromkeys(("step", "layer", "tensor", *numbers))))

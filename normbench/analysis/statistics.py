@@ -7,15 +7,16 @@ tests check these functions against it.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from scipy.special import bdtr, gammaincinv, ndtr, stdtr, stdtrit
 
+LEVEL = 0.05
 MOST, POWER = 50, 0.8  # pairs that are planned at most, and the chance of a verdict that they are planned for
 COMPARED = ("difference", "low", "high", "sd", "correlation", "p", "p_equivalent")  # of pairs, besides their number n
 
@@ -42,7 +43,7 @@ class Estimate:
         return self.low <= other.high and other.low <= self.high
 
 
-def estimate(values: Sequence[float], confidence: float = 0.95) -> Estimate | None:
+def estimate(values: Sequence[float], confidence: float = 1 - LEVEL) -> Estimate | None:
     """Mean with its Student t interval, mean ± t(n - 1) * s / sqrt(n), median and IQM; None without values.
 
     Student's t rather than a bootstrap: on normal data it covers 94-95% at n = 3, 5 and 10, BCa 70, 83 and 90%.
@@ -65,9 +66,13 @@ def estimate(values: Sequence[float], confidence: float = 0.95) -> Estimate | No
     return Estimate(len(x), mean, median, iqm, mean - half, mean + half)
 
 
-def estimate_accuracy(values: Sequence[float] | pd.Series) -> Estimate | None:
-    """`estimate`, its interval cut at 0 and 1: no accuracy lies beyond."""
-    found = estimate(list(values))
+def estimate_accuracy(values: Sequence[float], tried: int = 1) -> Estimate | None:
+    """`estimate`, its interval cut at 0 and 1: no accuracy lies beyond.
+
+    Args:
+        tried: among how many such means this one was chosen with the same seeds, see `compare`.
+    """
+    found = estimate(values, 1 - LEVEL / tried)
     if found is None or found.low is None or found.high is None:
         return found
     return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
@@ -97,7 +102,7 @@ def interquartile_mean(values: Sequence[float] | np.ndarray) -> float:
     return float(x[cut : len(x) - cut].mean())
 
 
-def compare(values: Sequence[float], reference: Sequence[float], margin: float) -> dict[str, Any]:
+def compare(values: Sequence[float], reference: Sequence[float], margin: float, tried: int = 1) -> dict[str, Any]:
     """Compare two sequences whose elements belong together: values[i] and reference[i] have the same seed.
 
     Returns the columns `n`, `difference` (the mean of values - reference), `low` and `high` (its 95% interval, not
@@ -112,7 +117,12 @@ def compare(values: Sequence[float], reference: Sequence[float], margin: float) 
     evidence of p = 0, but accuracies that are counted in whole images; interval and tests are then None. The
     correlation needs three pairs (two always lie on a line) and some spread on either side.
 
-    Source: Student 1908, Biometrika 6; Schuirmann 1987, J. Pharmacokinet. Biopharm. 15.
+    Args:
+        tried: among how many candidates, such as lrs, the same seeds have chosen one of the two or both. The best of
+            several looks better than it is; so the interval has confidence 1 - 0.05 / tried and p values are
+            multiplied by it (Bonferroni): it then holds for all candidates at once, the chosen one included.
+
+    Source: Student 1908, Biometrika 6; Schuirmann 1987, J. Pharmacokinet. Biopharm. 15; Dunn 1961, JASA 56.
     Raises:
         ValueError: sequences of different lengths, values that are not finite, a margin that is not positive.
     """
@@ -131,27 +141,32 @@ def compare(values: Sequence[float], reference: Sequence[float], margin: float) 
     if n > 1 and _constant(d, max(np.abs(a).max(), np.abs(b).max())):
         found["sd"] = 0.0
     elif n > 1:
-        sd, half = float(d.std(ddof=1)), _half_width(d, 0.95)
+        sd, half = float(d.std(ddof=1)), _half_width(d, 1 - LEVEL / tried)
         error = sd / math.sqrt(n)
         one_sided = [float(stdtr(n - 1, t / error)) for t in (-mean - margin, mean - margin)]
         found |= {"low": mean - half, "high": mean + half, "sd": sd}
-        found |= {"p": 2 * float(stdtr(n - 1, -abs(mean) / error)), "p_equivalent": max(one_sided)}
+        p_values = {"p": 2 * float(stdtr(n - 1, -abs(mean) / error)), "p_equivalent": max(one_sided)}
+        found |= {name: min(1.0, tried * p) for name, p in p_values.items()}
     return found
 
 
-def holm(p_values: pd.Series) -> pd.Series:
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """p values adjusted so that among them all the chance of one false rejection at 5% stays below 5%.
 
-    The i-th smallest of m becomes max over j <= i of min(1, (m - j + 1) p_j). NaN, a test that could not be made,
-    stays NaN and does not count.
+    The i-th smallest of m becomes max over j <= i of min(1, (m - j + 1) p_j). None, a test that could not be made,
+    stays None and does not count.
 
     Source: Holm 1979, Scand. J. Statist. 6.
     """
-    known = pd.to_numeric(p_values).dropna().sort_values(kind="stable")
-    return (known * np.arange(len(known), 0, -1)).clip(upper=1).cummax().reindex(p_values.index)
+    known = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
+    adjusted: list[float | None] = [None] * len(p_values)
+    highest = 0.0
+    for rank, (p, i) in enumerate(known):
+        highest = adjusted[i] = max(highest, min(1.0, (len(known) - rank) * p))
+    return adjusted
 
 
-def verdict(difference: float | None, p: float | None, p_equivalent: float | None, level: float = 0.05) -> str | None:
+def verdict(difference: float | None, p: float | None, p_equivalent: float | None, level: float = LEVEL) -> str | None:
     """better | worse | equivalent | inconclusive, from adjusted p values; None where there is no pair.
 
     Equivalence goes first: a difference that is shown to be smaller than the margin does not matter, even where it is
@@ -191,12 +206,16 @@ def seeds_needed(difference: float, sd: float, margin: float, level: float, leve
     Either verdict counts: different (two-sided at `level`) or equivalent (TOST at `level_equivalent`). None if more
     than 50 pairs are needed.
     """
-    for n in range(2, MOST + 1):
-        if power(difference / sd, n, level) >= POWER:
-            return n
-        if power_of_equivalence(difference / sd, margin / sd, n, level_equivalent) >= POWER:
-            return n
-    return None
+
+    def enough(n: int) -> bool:
+        return (
+            power(difference / sd, n, level) >= POWER
+            or power_of_equivalence(difference / sd, margin / sd, n, level_equivalent) >= POWER
+        )
+
+    plans = range(2, MOST + 1)  # the more pairs, the more power
+    place = bisect_left(plans, True, key=enough)
+    return plans[place] if place < len(plans) else None
 
 
 @cache

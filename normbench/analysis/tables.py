@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from normbench.analysis.groups import STATUSES, Group, Groups, Setting, show
+
+NAMED = 3  # things that a sentence names
 
 
 def show_or_dash(value: Any) -> str:
@@ -71,11 +71,6 @@ class Table:
         return [line(headings), line(marks), *(line(self.texts(row)) for row in self.rows)]
 
 
-def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows of a frame as dictionaries, None where there is no value."""
-    return frame.astype(object).where(frame.notna(), None).to_dict("records")
-
-
 def _inert(value: Any) -> Any:
     """A text that a spreadsheet would take for a formula, behind an apostrophe; numbers stay numbers, such as -0.13."""
     if not isinstance(value, str) or not value.lstrip().startswith(("=", "+", "-", "@")):
@@ -119,6 +114,12 @@ REMARKS = Column("remarks", "remarks", str, numeric=False)
 def format_p(value: float | None, equals: str = "") -> str:
     """A p value: "0.012", "< 0.001"; a dash for None."""
     return "–" if value is None else "< 0.001" if value < 0.001 else f"{equals}{value:.3f}"
+
+
+def format_list(words: Sequence[str]) -> str:
+    """The first three of them, and how many more there are."""
+    more = len(words) - NAMED
+    return "; ".join(words[:NAMED]) + (f"; and {more} more" if more > 0 else "")
 
 
 def without_result(group: Group) -> list[str]:

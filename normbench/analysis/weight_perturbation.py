@@ -9,7 +9,7 @@ import pandas as pd
 
 from normbench.analysis.groups import Groups
 from normbench.analysis.measured import rows
-from normbench.analysis.tables import REMARKS, SCHEME, Column, Table, number, records, row_start, setting_columns
+from normbench.analysis.tables import REMARKS, SCHEME, Column, Table, number, row_start, setting_columns
 from normbench.runs import Run
 
 WINDOW = 20  # updates whose mean loss is compared
@@ -26,7 +26,8 @@ def perturbation_table(groups: Groups) -> Table | None:
             means = losses.apply(pd.to_numeric, errors="coerce").replace([math.inf, -math.inf], math.nan).mean()
             late = pd.Series([recovery(run) for run in perturbed], dtype=float).median()
             diverged = f"{n} diverged" if (n := group.count("diverged")) else ""
-            row = {**means, "recovery": late, "n": len(perturbed), "remarks": diverged}
+            known = {key: None if math.isnan(value) else value for key, value in {**means, "recovery": late}.items()}
+            row = {**known, "n": len(perturbed), "remarks": diverged}
             found.append(row_start(groups, group.scheme, group.setting) | row)
     if not found:
         return None
@@ -46,7 +47,7 @@ def perturbation_table(groups: Groups) -> Table | None:
         f"{WINDOW} updates whose mean training loss is no higher than that of the {WINDOW} before the change; median "
         "over seeds, a run that never gets there or diverges being later than all others."
     )
-    return Table("scale_shock", "A sudden change of scale", caption, columns, records(pd.DataFrame(found)))
+    return Table("scale_shock", "A sudden change of scale", caption, columns, found)
 
 
 def recovery(run: Run) -> float:

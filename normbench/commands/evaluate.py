@@ -160,8 +160,7 @@ def _with_statistics(trained: Trained, test: Split, given: Mapping[str, str]) ->
         if kind in why:
             raise UserError(f"norm.statistics={kind} can't be had here: {why[kind]}")
     kinds = [kind for kind in asked or able if kind not in why or (kind == "batch" and len(small) < len(sizes))]
-    of_batches = [kind for kind in kinds if kind != "batch"]
-    found = Statistics(model, of_batches, train, size, count, trained.config["seed"])
+    found = Statistics(model, [kind for kind in kinds if kind != "batch"], train, size, count)
     rows = [(kind, found.found.get(kind, {})) for kind in kinds] or [("none", {})]
     return {
         "training_images": count,

@@ -10,8 +10,6 @@ from matplotlib.lines import Line2D
 
 from normbench.analysis.best_lr import compare_at_best_lr
 from normbench.analysis.groups import label, order
-from normbench.analysis.notes import interval_covers
-from normbench.analysis.tables import records
 from normbench.plots.drawing import grid, omitted, panels, symlog_axis
 from normbench.plots.palette import Style, palette
 from normbench.plots.view import Drawn, View
@@ -24,7 +22,7 @@ def draw(view: View) -> Drawn | None:
     """A panel per setting but the lr, a row per scheme."""
     reference, margin = view.against
     reference = reference if reference in view.groups.schemes else view.groups.schemes[0]
-    compared = records(compare_at_best_lr(view.groups, reference, margin / 100))
+    compared = compare_at_best_lr(view.groups, reference, margin / 100)
     settings = list(dict.fromkeys(c["setting"] for c in compared if c["n"]))
     if not settings:
         return None
@@ -59,8 +57,9 @@ def draw(view: View) -> Drawn | None:
         f"{100 * best['difference']:+.2f} points ({best['verdict'] or 'no verdict'}). Test accuracy minus that of",
         f"{reference} with the same seed, each at its own best lr, from {len(values)} pairs: equal",
         "starting weights and equal batches. To the right is better. Bars: 95% Student t interval of the mean",
-        f"difference from three seeds on ({interval_covers(view.groups.members)}; cut where accuracy ends and at",
-        f"the edge), not corrected for the number of comparisons. Shaded: the margin of ±{margin:g} points. At the",
+        "difference from three seeds on (new seeds on this test set, not new images; cut where accuracy ends and at",
+        "the edge), corrected for the lrs tried where the same seeds chose, not for the number of comparisons.",
+        f"Shaded: the margin of ±{margin:g} points. At the",
         "right: of how many runs there is a pair, or why of none. A diverged run counts at chance.",
         f"The axis is linear up to {LINEAR:g} points, logarithmic beyond." * log,
         omitted(PANELS, len(settings), "settings"),
@@ -74,11 +73,11 @@ def draw(view: View) -> Drawn | None:
 def _row(ax: Axes, y: int, found: dict[str, Any], style: Style) -> list[float]:
     """Draw one comparison; the difference of each pair, in points."""
     ours, theirs = (found[arm].accuracies() for arm in ("ours", "theirs"))
-    differences = 100 * (ours - theirs).dropna()
-    if len(differences):
+    differences = [100 * (ours[seed] - theirs[seed]) for seed in ours if seed in theirs]
+    if differences:
         ax.plot(differences, [y + 0.18] * len(differences), ".", color=style.color, markersize=3.5, alpha=0.7)
         if len(differences) > 2 and found["low"] is not None:
-            other = 100 * float(theirs.mean())
+            other = 100 * float(np.mean(list(theirs.values())))
             ends = np.clip([100 * found["low"], 100 * found["high"]], -other, 100 - other)
             ax.plot(ends, [y, y], color=style.color, linewidth=1.2)
         ax.plot([100 * found["difference"]], [y], marker=style.marker, color=style.color)
@@ -88,4 +87,4 @@ def _row(ax: Axes, y: int, found: dict[str, Any], style: Style) -> list[float]:
         why = next((status for status in statuses if found["ours"].count(status)), "no pair")
         text = f"{len(differences)}/{members}" if len(differences) else why
         ax.text(0.99, y, text, transform=ax.get_yaxis_transform(), ha="right", va="center", fontsize=7, color="#555555")
-    return differences.tolist()
+    return differences

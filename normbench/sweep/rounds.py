@@ -113,8 +113,8 @@ def _is_behind(choice: Choice, best: Choice) -> bool:
     from normbench.analysis.statistics import compare
 
     ours, theirs = (one.shown.accuracies("validation_accuracy") for one in (choice, best))
-    shared = ours.index[ours.index.isin(theirs.index)]
-    p = compare(ours[shared].tolist(), theirs[shared].tolist(), 1.0)["p"]
+    shared = [seed for seed in ours if seed in theirs]
+    p = compare([ours[seed] for seed in shared], [theirs[seed] for seed in shared], 1.0)["p"]
     return p is not None and p < LEVEL
 
 

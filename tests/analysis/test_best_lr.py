@@ -14,7 +14,6 @@ from normbench.analysis.batch_sizes import sizes_row, smallest_batch_table, usab
 from normbench.analysis.best_lr import Choice, best_lr_table, choices, compare_at_best_lr, lr_table
 from normbench.analysis.comparisons import Pair
 from normbench.analysis.groups import Group, Groups, read
-from normbench.analysis.tables import records
 from normbench.runs import load
 
 Add = Callable[..., Path]
@@ -88,11 +87,13 @@ def test_fresh_seeds_tell_alone(groups: Groups) -> None:
 
 
 def test_where_there_are_no_fresh_seeds_it_says_so_and_asks_for_some(groups: Groups) -> None:
+    """Three lrs were tried: interval and p values hold for all of them at once."""
     row = by_name(best_lr_table(groups, compare_at_best_lr(groups, "none", 0.005), "none", 0.005))["batch", 8]
-    sd = 0.01  # differences -0.10, -0.09, -0.11
-    assert row["seeds"] == "the same seeds chose the lr"
-    assert (row["difference"], row["high"]) == pytest.approx((-0.1, -0.1 + T2 * sd / math.sqrt(3)), abs=1e-9)
-    p = 1 - math.sqrt(300 / 302)  # t = -10 sqrt(3)
+    sd, within = 0.01, 1 - 0.05 / 3  # differences -0.10, -0.09, -0.11
+    t = within * math.sqrt(2 / (1 - within**2))  # closed form for 2 degrees of freedom
+    assert (row["seeds"], row["tried"]) == ("the same seeds chose the lr", 3)
+    assert (row["difference"], row["high"]) == pytest.approx((-0.1, -0.1 + t * sd / math.sqrt(3)), abs=1e-9)
+    p = 3 * (1 - math.sqrt(300 / 302))  # t = -10 sqrt(3)
     assert (row["p"], row["p_holm"], row["verdict"]) == (pytest.approx(p), pytest.approx(2 * p), "worse")
 
 
@@ -102,7 +103,7 @@ def test_fresh_seeds_are_new_at_every_lr(study: Path, add: Add) -> None:
             add(norm="none", lr=lr, seed=seed, accuracy=0.90 + theirs + seed / 100)
             add(norm="batch", lr=lr, seed=seed, accuracy=0.90 + ours + (seed % 2) / 100)
     add(norm="none", lr=1.0, seed=9, accuracy=0.80)  # not fresh, though neither best lr has seen it
-    (found,) = records(compare_at_best_lr(read(load(study)), "none", 0.005))
+    (found,) = compare_at_best_lr(read(load(study)), "none", 0.005)
     first, second = found["command"].split(" && ")
     assert " norm=batch " in first
     assert " lr=1.0 " in first
@@ -120,7 +121,7 @@ def test_a_best_lr_at_the_edge_decides_nothing(study: Path, add: Add) -> None:
             add(norm="none", lr=lr, seed=seed, accuracy=large + (seed % 2) / 1000)
     groups = read(load(study))
     found = compare_at_best_lr(groups, "none", 0.005)
-    (row,) = records(found)
+    (row,) = found
     assert (row["verdict"], row["seeds_needed"]) == ("undecided", None)
     assert row["remarks"] == "batch: the best lr lies at the edge (0.01); add lr=0.003"
     assert row["command"] == "normbench run -m norm=batch model=mlp study=first lr=0.003 seed=0,1,2,3,4"
@@ -130,7 +131,7 @@ def test_a_best_lr_at_the_edge_decides_nothing(study: Path, add: Add) -> None:
     for seed in range(5):
         add(norm="batch", lr=0.003, seed=seed, accuracy=0.83 + seed / 1000)
         add(norm="batch", lr=0.001, seed=seed, accuracy=0.80 + seed / 1000)
-    assert compare_at_best_lr(read(load(study)), "none", 0.005).at[0, "verdict"] == "better"
+    assert compare_at_best_lr(read(load(study)), "none", 0.005)[0]["verdict"] == "better"
 
 
 @pytest.mark.parametrize(
@@ -241,7 +242,7 @@ def test_all_diverged(study: Path, add: Add) -> None:
     groups = read(load(study))
     row = by_name(lr_table(groups))["batch", 64]
     assert (row["best_lr"], row["band"], row["own_band"], row["largest_stable"]) == (0.1, None, None, None)
-    (found,) = records(compare_at_best_lr(groups, "none", 0.005))
+    (found,) = compare_at_best_lr(groups, "none", 0.005)
     assert (found["verdict"], found["n"]) == ("undecided", 1)
 
 
@@ -252,4 +253,4 @@ def test_one_lr_gives_a_note(study: Path, add: Add) -> None:
     for table in (best_lr_table(groups, compare_at_best_lr(groups, "none", 0.005), "none", 0.005), lr_table(groups)):
         assert table.rows == []
         assert "one lr only" in table.note
-    assert "same batch size" in smallest_batch_table(groups, pd.DataFrame(), "none", 0.005).note
+    assert "same batch size" in smallest_batch_table(groups, [], "none", 0.005).note

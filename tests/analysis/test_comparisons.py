@@ -38,7 +38,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory, writer: Add) -> Rows:
     add(norm="batch", batch_size=64, seed=0, accuracy=0.97)
     add(norm="layer", batch_size=64, seed=0, status="failed")
     add(norm="rms", batch_size=64, seed=7, accuracy=0.97)
-    table, _ = comparisons(read(load(study)), "none", 0.005)
+    table = comparisons(read(load(study)), "none", 0.005)
     found = {(row["scheme"], row["batch_size"]): dict(row) for row in table.rows}
     assert list(found) == [
         ("batch", 4), ("layer", 4), ("weight", 4), ("selu", 4), ("batch", 64), ("layer", 64), ("rms", 64)
@@ -96,7 +96,7 @@ def test_nothing_to_pair_is_no_verdict(rows: Rows, study: Path, add: Add) -> Non
     assert rms["remarks"] == "seed 7 of rms has no partner; seed 0 of none has no partner"
     add(norm="none", batch_size=4)
     add(norm="batch", batch_size=64)
-    (row,) = comparisons(read(load(study)), "none", 0.005)[0].rows
+    (row,) = comparisons(read(load(study)), "none", 0.005).rows
     assert (row["batch_size"], row["n"], row["remarks"]) == (64, 0, "no run of the reference here")
 
 
@@ -107,7 +107,7 @@ def test_seeds_that_can_give_no_pair_are_not_asked_for_again(study: Path, add: A
     add(norm="batch", seed=1, accuracy=0.95)
     add(norm="batch", seed=2, accuracy=0.92)
     add(norm="batch", seed=3, status="failed")
-    (row,) = comparisons(read(load(study)), "none", 0.005)[0].rows
+    (row,) = comparisons(read(load(study)), "none", 0.005).rows
     assert row["seeds_needed"] == 7  # differences 0.03 and 0.01: an effect of sqrt(2) sd has power 0.79 at 6, 0.87 at 7
     assert row["command"].endswith(" seed=3,4,5,6,7")
 
@@ -117,7 +117,7 @@ def test_a_reference_that_diverges_everywhere_makes_others_better(study: Path, a
         add(norm="none", seed=seed, status="diverged")
         add(norm="batch", seed=seed, accuracy=0.9 + seed / 100)
         add(norm="layer", seed=seed, status="diverged")
-    batch, layer = comparisons(read(load(study)), "none", 0.005)[0].rows
+    batch, layer = comparisons(read(load(study)), "none", 0.005).rows
     assert (batch["verdict"], batch["difference"]) == ("better", pytest.approx(0.815))
     assert (layer["verdict"], layer["difference"]) == ("inconclusive", 0)
 
@@ -127,7 +127,7 @@ def test_equivalent_within_a_wide_margin(study: Path, add: Add) -> None:
         add(norm="none", seed=seed, accuracy=accuracy)
         add(norm="batch", seed=seed, accuracy=accuracy + more)
     groups = read(load(study))
-    assert [comparisons(groups, "none", margin)[0].rows[0]["verdict"] for margin in (0.0025, 0.005)] == [
+    assert [comparisons(groups, "none", margin).rows[0]["verdict"] for margin in (0.0025, 0.005)] == [
         "inconclusive", "equivalent"
     ]  # fmt: skip
 
@@ -137,7 +137,7 @@ def test_schemes_that_differ_in_more_than_a_name_take_two_commands(study: Path, 
         add(norm="none", seed=seed, accuracy=accuracy)
         add(norm="group", seed=seed, accuracy=0.91 + seed / 50 + seed / 200, options={"norm.groups": 2})
         add(norm="group", seed=seed, accuracy=0.91, options={"norm.groups": 4})
-    command = comparisons(read(load(study)), "none", 0.005)[0].rows[0]["command"]
+    command = comparisons(read(load(study)), "none", 0.005).rows[0]["command"]
     first, second = command.split(" && ")
     assert first.startswith("normbench run -m norm=group model=mlp norm.groups=2 study=first seed=2")
     assert second.startswith("normbench run -m norm=none model=mlp study=first seed=2")
