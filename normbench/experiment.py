@@ -92,9 +92,10 @@ def build(config: Mapping[str, Any]) -> Parts:
 
 def load_dataset(config: Mapping[str, Any], parts: Parts) -> Dataset:
     """The run's data, on its device. Raises ConfigError where they can't be had or the splits make no sense."""
-    key = json.dumps([config["dataset"], config["data_dir"], config["device"]])
+    dataset = config["dataset"] | {"draw_seed": draw_seed(config)}
+    key = json.dumps([dataset, config["data_dir"], config["device"]])
     if key not in _datasets or data_may_change(config):
-        options = {key: value for key, value in config["dataset"].items() if key in COMMON["dataset"]}
+        options = {key: value for key, value in dataset.items() if key in COMMON["dataset"]}
         folder, source = _data_dir(config), load_source(config, parts)
         if key not in _datasets or _datasets[key].checksum != source.checksum:
             try:
@@ -104,6 +105,18 @@ def load_dataset(config: Mapping[str, Any], parts: Parts) -> Dataset:
         if len(_datasets) > KEPT:
             del _datasets[next(iter(_datasets))]
     return _datasets[key]
+
+
+def draw_seed(config: Mapping[str, Any]) -> int:
+    """What draws the run's subset of the training images, and its wrong labels: its seed, unless the data set says.
+
+    So runs of one seed share the draw, and an interval over seeds covers it. 0 where nothing is drawn: then the data
+    are the same for all seeds.
+    """
+    dataset = config["dataset"]
+    if dataset.get("train_fraction", 1) == 1 and not dataset.get("label_noise"):
+        return 0
+    return config["seed"] if dataset.get("draw_seed") is None else dataset["draw_seed"]
 
 
 def load_source(config: Mapping[str, Any], parts: Parts) -> Source:
@@ -297,7 +310,8 @@ def _train(ready: Prepared, folder: RunFolder, on_progress: OnProgress, stop: St
     log = Log(folder, total, per_update, len(dataset.train) // per_update, config["log_every"])
 
     def evaluate(examples: Examples) -> tuple[float, float]:
-        return evaluate_with_kind(model, parts.scheme.statistics, dataset.train, examples, config["batch_size"])
+        kind, size = parts.scheme.statistics, config["batch_size"]
+        return evaluate_with_kind(model, kind, dataset.train, examples, size, config["seed"])
 
     instruments = Instruments(parts.instruments, config, model, dataset, optimizer, update, log)
     evaluations = frozenset(evenly_spaced(total, config["evaluations"] + 1))

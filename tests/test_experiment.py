@@ -20,9 +20,11 @@ from scipy import stats
 
 from normbench.config.options import choices
 from normbench.config.run_config import RunConfig
+from normbench.data import Dataset
 from normbench.errors import ConfigError, Stopped, Unsupported
-from normbench.experiment import at_chance, execute
+from normbench.experiment import at_chance, execute, prepare_run
 from normbench.runs import Run
+from normbench.sweep.plan import make_plan
 
 TIMES = ("train_seconds", "training_ms", "evaluating_ms", "measuring_ms")
 SMALL = ["dataset.size=8", "dataset.examples=600", "dataset.validation=100", "batch_size=8"]
@@ -81,7 +83,8 @@ def test_a_run_that_was_stopped_twice_equals_an_undisturbed_one_to_the_last_bit(
     model_name: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    words = [*size_words(model_name), *FEW, "norm=batch", "max_steps=12", "model.dropout=0.2"]
+    words = [*size_words(model_name), *FEW, "norm=batch", "max_steps=12", "model.dropout=0.2", "seed=3"]
+    words += ["dataset.train_fraction=0.5", "dataset.label_noise=0.2"]
     words += ["instruments=standard" if model_name == "mlp" else "instruments=quick"]
     whole, cell = execute(small(*words, to="a")), small(*words, to="b")
     for stop_at in (3, 8):
@@ -135,6 +138,32 @@ def _saved(cell: RunConfig) -> int:
         return (cell.folder / "checkpoint").stat().st_mtime_ns
     except FileNotFoundError:
         return 0
+
+
+def test_the_subset_and_the_wrong_labels_are_drawn_by_the_seed_and_the_same_for_every_scheme(
+    small: Callable[..., RunConfig],
+) -> None:
+    def data_of(*words: str) -> Dataset:
+        return prepare_run(small("max_steps=9", "instruments=none", *words)).dataset
+
+    def draw(*words: str) -> tuple[list[int], list[int]]:
+        train = data_of("dataset.train_fraction=0.3", "dataset.label_noise=0.2", *words).train
+        wrong = train.batch(torch.arange(len(train)))[1] != data_of().train.labels[train.index]
+        assert wrong.sum() == 30
+        return train.index.tolist(), train.index[wrong].tolist()
+
+    # a plan of many seeds prepares one of them
+    seeds = [small("max_steps=9", "instruments=none", "dataset.train_fraction=0.3", f"seed={s}") for s in range(3)]
+    assert {item.steps for item in make_plan(seeds).items} == {9}
+    first, again, third = (draw("norm=none", f"seed={seed}") for seed in (0, 0, 2))
+    assert first == again
+    assert first == draw("norm=batch", "seed=0")
+    assert all(len(set(a) & set(b)) < 0.6 * len(a) for a, b in zip(first, third, strict=True))
+    assert third == draw("seed=0", "dataset.draw_seed=2") == draw("seed=1", "dataset.draw_seed=2")
+    held_out = {tuple(data_of(f"seed={s}", "dataset.train_fraction=0.3").validation.index.tolist()) for s in range(3)}
+    assert len(held_out) == 1
+    # nothing is drawn of all images with their own labels
+    assert data_of("seed=0") is data_of("seed=5") is data_of("seed=5", "dataset.draw_seed=7")
 
 
 def test_what_a_run_writes(small: Callable[..., RunConfig]) -> None:

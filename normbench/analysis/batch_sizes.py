@@ -8,6 +8,7 @@ from typing import Any
 
 from normbench.analysis.comparisons import Comparison
 from normbench.analysis.groups import Groups, without
+from normbench.analysis.notes import interval_covers
 from normbench.analysis.tables import REMARKS, SCHEME, Column, Table, number, row_start, setting_columns
 
 USABLE = ("usable", "unusable", "inconclusive", "undecided")
@@ -57,7 +58,7 @@ def smallest_batch_table(groups: Groups, found: Sequence[Comparison], reference:
         f"Usable: the 95% interval of the paired difference in test accuracy lies above -{100 * margin:g} "
         "points; unusable: below it, or the scheme cannot be trained there; undecided: a best lr lies at the edge of "
         "those tried; otherwise inconclusive: more seeds would tell. Smallest usable: that size and all larger ones "
-        "that were tried are usable. New seeds on this test set, not new images."
+        f"that were tried are usable. Intervals cover {interval_covers(groups.members)}."
     )
     note = "" if rows else f"All runs are of {reference}. Runs of another scheme would supply it."
     return Table(name, title, caption if rows else "", columns, rows, note)

@@ -12,6 +12,7 @@ from itertools import count, islice
 from typing import Any
 
 from normbench.analysis.groups import OVER, Group, Groups, Setting
+from normbench.analysis.notes import interval_covers
 from normbench.analysis.reproduce import again
 from normbench.analysis.statistics import LEVEL, MOST, compare, holm, seeds_needed, verdict
 from normbench.analysis.tables import (
@@ -116,10 +117,11 @@ COLUMNS = (
 
 
 def how_to_read(found: Sequence[Comparison], margin: float) -> str:
+    runs = [run for comparison in found for side in ("ours", "theirs") for run in comparison[side].members]
     return (
         f"From {sum(c['n'] for c in found)} pairs of runs; a run that diverged counts at chance (1 / classes), one "
         "that is missing takes its pair out. "
-        "Intervals are 95% Student t for the mean difference, one by one: new seeds on this test set, not new images. "
+        f"Intervals are 95% Student t for the mean difference, one by one: {interval_covers(runs)}. "
         f"p values are adjusted over the {sum(c['p'] is not None for c in found)} comparisons of this table that can "
         "be tested (Holm). better, worse: paired t test, p < 0.05. equivalent: less than "
         f"{100 * margin:g} points apart (TOST, p < 0.05), which goes first, as such a difference does not matter. "

@@ -10,6 +10,7 @@ import pandas as pd
 from normbench.analysis.best_lr import choices
 from normbench.analysis.groups import Group, Groups, label
 from normbench.analysis.measured import rows
+from normbench.analysis.notes import interval_covers
 from normbench.analysis.statistics import estimate
 from normbench.analysis.tables import (
     REMARKS,
@@ -87,7 +88,7 @@ def inference_table(groups: Groups) -> Table:
         "at the last weights; precise: exact ones, layer by layer; batch: those of mini-batches of the run's own size. "
         "Then, paired by seed with none, everything else equal, in points: the loss with ema is what precise recovers "
         "and what was lost in training, because precise has no error of statistics left. ± is half the 95% Student t "
-        "interval over seeds, one by one: new seeds on this validation set, not new images."
+        f"interval over seeds, one by one: {interval_covers(groups.members, 'validation set')}."
     )
     return Table(NAME, TITLE, caption, columns, made)
 

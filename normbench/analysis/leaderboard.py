@@ -11,7 +11,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from normbench.analysis.groups import MAIN, STATUSES, Group, Groups, Setting, is_synthetic, label, show
-from normbench.analysis.notes import SYNTHETIC, constants, differences, heading, parameters
+from normbench.analysis.notes import SYNTHETIC, constants, differences, heading, interval_covers, parameters
 from normbench.analysis.statistics import Estimate, estimate, estimate_accuracy
 from normbench.analysis.tables import REMARKS, SCHEME, Column, Table, escape, line, number, setting_columns
 from normbench.analysis.tables import percent as percent_of
@@ -157,9 +157,7 @@ def synopsis(rows: Sequence[Row]) -> str:
 def notes(groups: Groups, rows: Sequence[Row]) -> list[str]:
     """What a reader has to know beside the numbers; shown with every form of the table."""
     words = [SYNTHETIC] if groups.synthetic else []
-    words.append(
-        "± is half the 95% Student t interval of the mean over n seeds: new seeds on this test set, not new images."
-    )
+    words.append(f"± is half the 95% Student t interval of the mean over n seeds: {interval_covers(groups.members)}.")
     if any(row.test and row.test.n == 1 for row in rows):
         words.append("n = 1: one seed gives no interval.")
     if any(row.test and row.test.n < len(row.group.members) for row in rows):
@@ -195,9 +193,9 @@ def leaderboard_table(board: Leaderboard) -> Table:
     caption = (
         f"From {len(groups.members)} runs, one row per scheme and setting, best mean first within a setting. "
         "Means over the n seeds with a result, a diverged run counting at chance, with the 95% Student t interval of "
-        "the test accuracy (cut at 0 and 100%): new seeds on this "
-        "test set, not new images. IQM: interquartile mean, without the lowest and highest quarter (floor(n / 4) runs "
-        "at either end). What became of the other runs is counted beside; at chance counts runs that finished."
+        f"the test accuracy (cut at 0 and 100%): {interval_covers(groups.members)}. "
+        "IQM: interquartile mean, without the lowest and highest quarter (floor(n / 4) runs at either end). "
+        "What became of the other runs is counted beside; at chance counts runs that finished."
     )
     columns = [
         SCHEME,

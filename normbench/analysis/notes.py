@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from normbench.analysis.groups import MAIN, Groups, Setting, is_synthetic, label, show
+from normbench.runs import Run
 
 SYNTHETIC = "SYNTHETIC DATA (made from random numbers, for trying the bench): says nothing about real images."
 
@@ -30,6 +31,23 @@ def heading(groups: Groups, setting: Setting) -> str:
     return label(setting) + (" (synthetic data)" if synthetic else "")
 
 
+def interval_covers(runs: Iterable[Run], images: str = "test set") -> str:
+    """What an interval over the seeds of these runs covers, and what it doesn't.
+
+    Args:
+        images: that accuracies are measured on.
+    """
+    usual = {"dataset.train_fraction": (1, "training subset"), "dataset.label_noise": (0, "wrong labels")}
+    draws = []
+    for values in (run.values for run in runs):
+        of_run = {word for key, (none, word) in usual.items() if values.get(key, none) != none}
+        draws.append(of_run if values.get("dataset.draw_seed") is None else set())
+    if not all(draws) or not draws:
+        return f"new seeds on this {images}, not new images"
+    words = " and ".join(sorted(set.union(*draws)))
+    return f"new seeds, each with its own {words}, on this {images}, not a new {images}"
+
+
 def differences(groups: Groups) -> list[str]:
     """What differs between runs that are compared, besides the scheme: sentences; none where nothing does."""
     return [*_updates(groups), *_parameters(groups), *_origins(groups)]
@@ -41,7 +59,7 @@ def shared_draws(groups: Groups) -> list[str]:
     for run in groups.members:
         values = {key.removeprefix("dataset."): value for key, value in run.values.items() if key[:8] == "dataset."}
         drawn = values.get("train_fraction", 1) != 1 or values.get("label_noise", 0)
-        found.append(drawn and values.get("draw_seed", 0) is not None)
+        found.append(drawn and values.get("draw_seed") is not None)
     if not any(found):
         return []
     return [

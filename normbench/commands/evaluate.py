@@ -160,7 +160,8 @@ def _with_statistics(trained: Trained, test: Split, given: Mapping[str, str]) ->
         if kind in why:
             raise UserError(f"norm.statistics={kind} can't be had here: {why[kind]}")
     kinds = [kind for kind in asked or able if kind not in why or (kind == "batch" and len(small) < len(sizes))]
-    found = Statistics(model, [kind for kind in kinds if kind != "batch"], train, size, count)
+    of_batches = [kind for kind in kinds if kind != "batch"]
+    found = Statistics(model, of_batches, train, size, count, trained.config["seed"])
     rows = [(kind, found.found.get(kind, {})) for kind in kinds] or [("none", {})]
     return {
         "training_images": count,

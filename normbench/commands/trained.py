@@ -77,7 +77,7 @@ def load_trained(
         raise UserError(f"{folder}/model.pt does not fit the run's network: {reason}") from error
     model, kind = model.to(config["device"]).eval(), parts.scheme.statistics
     if own_statistics:
-        load_kind(model, kind, dataset.train, made["batch_size"])
+        load_kind(model, kind, dataset.train, made["batch_size"], made["seed"])
     return Trained(run, dataset, model, config["device"], config, kind)
 
 

@@ -53,8 +53,8 @@ Axes = dict[str, list[str]]  # option -> words that give it a value; in a sweep 
 COMMON = {
     "norm": {"name", "placement", "statistics", "init_images"},
     "model": {"name", "init", "init_std", "init_scale"},
-    "dataset": {"name", "validation", "split_seed", "train_fraction", "scale", "augment", "whiten", "binarize",
-                "label_noise"},
+    "dataset": {"name", "validation", "split_seed", "draw_seed", "train_fraction", "scale", "augment", "whiten",
+                "binarize", "label_noise"},
 }  # fmt: skip
 # All of Hydra's own options that there are here.
 HYDRA = re.compile(r"hydra[./](launcher|sweeper)(\..+)?")

@@ -165,6 +165,7 @@ OPTIONS: dict[str, Option] = {
     "model.normalize_output": flag,
     "dataset.validation": whole(1),
     "dataset.split_seed": whole(0),
+    "dataset.draw_seed": whole(0, null=True),
     "dataset.train_fraction": number("above 0 and at most 1", lambda value: 0 < value <= 1),
     "dataset.scale": one_of("standard", "unit", "raw"),
     "dataset.augment": one_of("none", "flip_crop", "translate"),

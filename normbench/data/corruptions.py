@@ -43,7 +43,8 @@ def corrupt(images: Tensor, name: str, severity: int, positions: Tensor) -> Tens
     """`images` with one of CORRUPTIONS; severity 0 leaves them alone.
 
     Args:
-        positions: which image each is (int64 [B]): its noise depends on that, and not on the images beside it.
+        positions: which image each is (int64 [B]): its noise depends on that, and not on the images beside it, nor on
+            a seed. A corrupted test set is one set of images for all runs, as the test set itself is.
 
     Shape: uint8 [B, C, H, W]
 

@@ -91,6 +91,7 @@ def prepare(
     name: str,
     validation: int = 5000,
     split_seed: int = 0,
+    draw_seed: int = 0,
     train_fraction: float = 1.0,
     scale: str = "standard",
     augment: str = "none",
@@ -104,13 +105,13 @@ def prepare(
 
     Args:
         validation: images cut from the training images, class-balanced, unless the source has its own.
-        train_fraction: share in (0, 1] of the remaining training images that is kept, class-balanced.
+        train_fraction: share in (0, 1] of the remaining training images that is kept, class-balanced, by draw_seed.
         scale: standard (mean 0, std 1 per channel of the train split) | unit (0..1) | raw (0..255)
         augment: of the train split: none | flip_crop (mirrored with p = 1/2, cut from a frame of 4 black pixels) |
             translate (moved by up to 2 pixels, black where nothing is left). Before binarize, scale and whiten.
         whiten: none | zca, fitted on the train split without augmentation. After scale.
         binarize: grey levels above 127 become 1, others 0. Before scale, for which `unit` and `raw` are then the same.
-        label_noise: share in [0, 1) of the train split's labels replaced by another class, by split_seed.
+        label_noise: share in [0, 1) of the train split's labels replaced by another class, by draw_seed.
         data_dir: where the whitening matrix is kept; None is the usual place.
 
     Raises: DataError for values out of range or that leave a class without training images.
@@ -118,7 +119,7 @@ def prepare(
     classes = len(source.classes)
     train_rows, validation_rows = cut(
         source.train_labels, classes, validation=0 if source.validation_images is not None else validation,
-        split_seed=split_seed, train_fraction=train_fraction,
+        split_seed=split_seed, train_fraction=train_fraction, draw_seed=draw_seed,
     )  # fmt: skip
     shift, factor = _shift_and_scale(source.train_images, train_rows, scale, binarize)
     shifts, factors = (torch.tensor(values, device=device).view(-1, 1, 1) for values in (shift, factor))
@@ -129,7 +130,7 @@ def prepare(
     train_labels = source.train_labels
     if label_noise:
         train_labels = train_labels.copy()
-        train_labels[train_rows] = mislabel(train_labels[train_rows], classes, label_noise, split_seed)
+        train_labels[train_rows] = mislabel(train_labels[train_rows], classes, label_noise, draw_seed)
     images, labels, index = (_tensor(array, device) for array in (source.train_images, train_labels, train_rows))
     train = Split(images, labels, index, shifts, factors, AUGMENTATIONS[augment], binarize, whitening)
     if source.validation_images is not None and source.validation_labels is not None:

@@ -1,4 +1,7 @@
-"""Which image belongs to which split: a function of the labels and `split_seed` alone."""
+"""Which image belongs to which split, and which labels are wrong: functions of the labels and two seeds.
+
+`split_seed` parts training from validation images; `draw_seed` draws from the training images.
+"""
 
 from collections.abc import Sequence
 
@@ -24,12 +27,13 @@ def stratified_order(labels: np.ndarray, seed: int | Sequence[int]) -> np.ndarra
 
 
 def cut(
-    labels: np.ndarray, classes: int, *, validation: int, split_seed: int, train_fraction: float
+    labels: np.ndarray, classes: int, *, validation: int, split_seed: int, train_fraction: float, draw_seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Cut the training images into train and validation: the rows of each, class-balanced.
 
-    Validation is the beginning of the stratified order, train the beginning of the rest: neither depends on the
-    other's size beyond that, and a smaller `train_fraction` gives a subset of a larger one.
+    Validation is the beginning of the stratified order. Train is the rest, or with a `train_fraction` below 1 images
+    of the rest that `draw_seed` draws: how many of each class does not depend on the draw, and a smaller fraction
+    gives a subset of a larger one.
 
     Args:
         validation: how many; 0 for a data set with validation images of its own.
@@ -52,24 +56,34 @@ def cut(
             f"that it is cut from: got {validation}. "
             + (f"Type e.g. dataset.validation={fitting}" if fitting else "Such a dataset needs more images per class.")
         )
-    train = train_rows(validation)
     if not has_all_classes(validation):
-        missing = classes - len(np.unique(labels[train]))
+        missing = classes - len(np.unique(labels[train_rows(validation)]))
         raise DataError(
             f"every class needs a training image: train_fraction={train_fraction} of {total - validation:,} "
             f"leaves {missing} of {classes} classes without one. Use a larger dataset.train_fraction, or a smaller "
             "dataset.validation."
         )
-    return train, order[:validation]
+    rest = order[validation:]
+    if train_fraction < 1:
+        rest = _shuffled_within_classes(rest, labels, draw_seed)
+    return rest[: round(train_fraction * len(rest))], order[:validation]
 
 
-def mislabel(labels: np.ndarray, classes: int, share: float, split_seed: int) -> np.ndarray:
+def _shuffled_within_classes(rows: np.ndarray, labels: np.ndarray, draw_seed: int) -> np.ndarray:
+    """The same rows, those of each class in random order, so that the classes stay in their places."""
+    shuffled = rows[np.argsort(np.random.PCG64((draw_seed, 3)).random_raw(len(rows)), kind="stable")]
+    found = np.empty_like(rows)
+    found[np.argsort(labels[rows], kind="stable")] = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    return found
+
+
+def mislabel(labels: np.ndarray, classes: int, share: float, draw_seed: int) -> np.ndarray:
     """The labels, `share` of them replaced by another class: the same share of each class, all others equally likely.
 
     Those of a smaller share are among those of a larger one, with the same replacements.
     """
-    changed = stratified_order(labels, (split_seed, 1))[: round(share * len(labels))]
-    steps = np.random.PCG64((split_seed, 2)).random_raw(len(labels)) % np.uint64(max(1, classes - 1))
+    changed = stratified_order(labels, (draw_seed, 1))[: round(share * len(labels))]
+    steps = np.random.PCG64((draw_seed, 2)).random_raw(len(labels)) % np.uint64(max(1, classes - 1))
     wrong = labels.copy()
     wrong[changed] = (labels[changed] + 1 + steps[changed].astype(np.int64)) % classes
     return wrong

@@ -10,6 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from normbench import seeding
 from normbench.data import CORRUPTIONS, Corrupted, Split, check_corruption
 from normbench.instruments.distances import NUMBERS, Values, distances
 from normbench.instruments.instrument import Instrument, Row
@@ -36,7 +37,8 @@ class TrainTestShift(Instrument):
 
         training      its own, the running averages
         re-estimated  exact ones of n unlabelled images with the same corruption, `images`; no image that they are of
-                      is among those that accuracy is measured on. Of schemes with running statistics only
+                      is among those that accuracy is measured on; the run's seed draws them. Of schemes with
+                      running statistics only
 
     Rows of layers, for its own statistics and for those of the greatest n, have the numbers; `tensor` is that of
     `shift`, or "input": what the block before passes on (its last tensor), for the first block the pixels. Rows of
@@ -105,14 +107,15 @@ def compare(
 
     Args:
         probe: which tensors, and of how many images.
-        held_out: what is corrupted. Its last images, as many as the greatest of `counts`, are those for statistics.
-        seed: the run's, by which its training images are drawn.
+        held_out: what is corrupted. Accuracy is of its first images; those for statistics are drawn from the others.
+        seed: the run's, by which these and the training images are drawn.
     """
     device = probe.images.device
     counts = [n for n in counts if n <= len(held_out) // 2]
     most = max(counts, default=0)
-    cut = len(held_out) - most
-    measured, spare = torch.arange(min(examples, cut), device=device), torch.arange(cut, len(held_out), device=device)
+    measured = torch.arange(min(examples, len(held_out) - most), device=device)
+    order = torch.randperm(len(held_out) - len(measured), generator=seeding.generator(seed, "re-estimated"))
+    spare = len(measured) + order[:most].to(device)
     shown = min(len(probe.images), len(measured), len(train))
     before = values_of(model, probe.of(*sample_batches(train, shown, shown, device, seed)[0]))
     for name, severity in conditions:

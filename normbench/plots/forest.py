@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 
 from normbench.analysis.best_lr import compare_at_best_lr
 from normbench.analysis.groups import label, order
+from normbench.analysis.notes import interval_covers
 from normbench.plots.drawing import grid, omitted, panels, symlog_axis
 from normbench.plots.palette import Style, palette
 from normbench.plots.view import Drawn, View
@@ -57,7 +58,7 @@ def draw(view: View) -> Drawn | None:
         f"{100 * best['difference']:+.2f} points ({best['verdict'] or 'no verdict'}). Test accuracy minus that of",
         f"{reference} with the same seed, each at its own best lr, from {len(values)} pairs: equal",
         "starting weights and equal batches. To the right is better. Bars: 95% Student t interval of the mean",
-        "difference from three seeds on (new seeds on this test set, not new images; cut where accuracy ends and at",
+        f"difference from three seeds on ({interval_covers(view.groups.members)}; cut where accuracy ends and at",
         "the edge), corrected for the lrs tried where the same seeds chose, not for the number of comparisons.",
         f"Shaded: the margin of ±{margin:g} points. At the",
         "right: of how many runs there is a pair, or why of none. A diverged run counts at chance.",

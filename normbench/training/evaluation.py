@@ -79,30 +79,33 @@ def _positions(examples: Examples, count: int, batch_size: int, device: torch.de
     return order.split(batch_size)
 
 
-def training_images(model: nn.Module, train: Examples, count: int = IMAGES) -> Batches:
-    """`count` training images, or all there are, where `model` is and as precise."""
+def training_images(model: nn.Module, train: Examples, seed: int, count: int = IMAGES) -> Batches:
+    """`count` training images drawn by the run's `seed`, or all there are, where `model` is and as precise."""
     weight = next(model.parameters())
-    return lambda size: Sample(train, count, size, weight.device, weight.dtype)
+    return lambda size: Sample(train, count, size, weight.device, weight.dtype, seed)
 
 
 # ---- loss and accuracy
 
 
 def evaluate_with_kind(
-    model: nn.Module, kind: str, train: Examples, examples: Examples, batch_size: int
+    model: nn.Module, kind: str, train: Examples, examples: Examples, batch_size: int, seed: int
 ) -> tuple[float, float]:
-    """As `evaluate`, with the statistics of this kind. `model` is left as it was."""
+    """As `evaluate`, with the statistics of this kind, from training images drawn by the run's `seed`.
+
+    `model` is left as it was.
+    """
     if kind == "ema" or not statistics_of(model):
         return evaluate(model, examples)
-    found = statistics_for(model, kind, training_images(model, train), batch_size)
+    found = statistics_for(model, kind, training_images(model, train, seed), batch_size)
     result = evaluate_with(model, kind, found, examples, min(batch_size, len(examples)) if kind == "batch" else 200)
     return result.loss, result.accuracy
 
 
-def load_kind(model: nn.Module, kind: str, train: Examples, batch_size: int) -> None:
+def load_kind(model: nn.Module, kind: str, train: Examples, batch_size: int, seed: int) -> None:
     """Let `model` work with the statistics of this kind from here on, as the run has evaluated it; not with "batch"."""
     if kind != "ema":
-        load_statistics(model, statistics_for(model, kind, training_images(model, train), batch_size))
+        load_statistics(model, statistics_for(model, kind, training_images(model, train, seed), batch_size))
 
 
 @dataclass(frozen=True)
@@ -192,10 +195,13 @@ class Statistics:
         kinds: those that are wanted.
         batch_size: of training.
         count: how many training images.
+        seed: the run's, by which they are drawn.
     """
 
-    def __init__(self, model: nn.Module, kinds: Sequence[str], train: Examples, batch_size: int, count: int) -> None:
-        self.model, images = model, training_images(model, train, count)
+    def __init__(
+        self, model: nn.Module, kinds: Sequence[str], train: Examples, batch_size: int, count: int, seed: int
+    ) -> None:
+        self.model, images = model, training_images(model, train, seed, count)
         self.found: dict[str, Found] = {}
         self._groups: list[tuple[float, Found]] = []
         for kind in kinds:
@@ -205,8 +211,8 @@ class Statistics:
             else:
                 self.found[kind] = statistics_for(model, kind, images, batch_size)
         exactly = deepcopy(model).double()
-        fit = images_in_one_pass(exactly, training_images(exactly, train, 1)(1)[0][0])
-        exact_images = training_images(exactly, train, count)(fit)[0]
+        fit = images_in_one_pass(exactly, training_images(exactly, train, seed, 1)(1)[0][0])
+        exact_images = training_images(exactly, train, seed, count)(fit)[0]
         self.exact, self.exact_images = exact_statistics(exactly, exact_images), len(exact_images)
 
     def errors(self) -> Iterator[NormError]:

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from normbench.analysis.groups import label, read, show
+from normbench.analysis.notes import interval_covers
 from normbench.runs import SCHEMA_VERSION, load
 
 Add = Callable[..., Path]
@@ -28,6 +29,19 @@ def test_seeds_share_a_cell_and_settings_split_them(study: Path, add: Add) -> No
     assert groups.constant["model"] == "mlp"
     assert groups.constant["lr"] == 0.001
     assert not {"seed", "study", "norm", "batch_size", "max_steps"} & set(groups.constant)
+
+
+def test_an_interval_covers_what_every_run_draws_by_its_seed(study: Path, add: Add) -> None:
+    subset = {"dataset.train_fraction": 0.02}
+    add(norm="none", options=subset)
+    covers = "new seeds, each with its own training subset, on this test set, not a new test set"
+    assert interval_covers(read(load(study)).members) == covers
+    add(norm="none", options=subset | {"dataset.label_noise": 0.4})
+    covers = "new seeds, each with its own training subset and wrong labels, on this validation set, not a new valid"
+    assert interval_covers(read(load(study)).members, "validation set").startswith(covers)
+    add(norm="batch", options=subset | {"dataset.draw_seed": 7})
+    for runs in (read(load(study)).members, []):
+        assert interval_covers(runs) == "new seeds on this test set, not new images"
 
 
 def test_options_of_a_norm_name_the_scheme(study: Path, add: Add) -> None:

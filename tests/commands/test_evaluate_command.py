@@ -143,6 +143,20 @@ def test_only_what_is_named_changes(capsys: pytest.CaptureFixture[str], run: Tra
     assert evaluated("dataset.scale=unit")["loss"] != whole["loss"]
 
 
+def test_the_training_images_are_those_that_the_run_drew(capsys: pytest.CaptureFixture[str], run: Train) -> None:
+    """Its seed is in its config.yaml: the subset, by which test images are standardised, and the wrong labels."""
+    words = ["norm=batch", "dataset.train_fraction=0.3", "dataset.label_noise=0.2", "norm.statistics=averages"]
+    folder, other = (run(*words, f"seed={seed}") for seed in (3, 4))
+    [found] = said(capsys, folder, "norm.statistics=averages")["evaluations"]
+    assert found["loss"] == pytest.approx(Run(folder).summary["test_loss"], rel=1e-6)
+    one, two = (load_trained(each).dataset for each in (folder, other))
+    assert sorted(one.train.index) != sorted(two.train.index)
+    assert one.test.shift != two.test.shift
+    wrong = [data.train.labels != load_trained(run("norm=batch")).dataset.train.labels for data in (one, two)]
+    assert [each.sum() for each in wrong] == [30, 30]
+    assert not torch.equal(*wrong)
+
+
 def image_tree(root: Path, images: torch.Tensor, labels: torch.Tensor, classes: tuple[str, ...]) -> list[str]:
     """Files of these grey images, each class half for training; the words that name them as a data set."""
     for i, (image, label) in enumerate(zip(images, labels, strict=True)):

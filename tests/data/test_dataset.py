@@ -114,6 +114,9 @@ def test_label_noise_is_nested_balanced_and_uniform():
     assert steps[0] == 0
     assert 35 <= steps[1] <= 73  # of 108, by chance: four standard deviations
     assert torch.equal(everything(noisy(0.2).train)[1], small)
+    other = everything(noisy(0.2, draw_seed=1).train)[1] != true
+    assert other.sum() == changed.sum()
+    assert (other & changed).sum() < 30  # of 54: draw_seed says which
     one, other = (mislabel(true.numpy(), 3, 0.2, seed) for seed in (0, 1))
     assert (one != true.numpy()).tolist() == changed.tolist()
     assert np.mean((other != true.numpy())[changed]) < 0.5, "another seed, other images"

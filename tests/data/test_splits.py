@@ -29,18 +29,40 @@ def test_every_beginning_holds_the_classes_in_proportion(sizes, seed):
 def test_splits_are_disjoint_and_complete_and_nested(sizes, seed, data):
     labels, classes = labels_of(sizes), len(sizes)
     validation = data.draw(st.integers(classes, max(classes, len(labels) // 3)))
-    fractions = sorted(data.draw(st.lists(st.floats(0.7, 1.0), min_size=2, max_size=2)))
-    (small, v1), (large, v2), (full, v3) = (
-        cut(labels, classes, validation=validation, split_seed=seed, train_fraction=f) for f in (*fractions, 1.0)
-    )
-    assert np.array_equal(v1, v2)
-    assert np.array_equal(v2, v3)
-    assert len(v1) == validation
-    assert sorted([*full, *v3]) == list(range(len(labels)))
-    # a smaller fraction is the beginning of a larger: nested, and the order is that of split_seed alone
+    below_1 = st.floats(0.7, 1.0, exclude_max=True)
+    fractions = sorted(data.draw(st.lists(below_1, min_size=2, max_size=2)))
+
+    def split(fraction, draw_seed):
+        return cut(
+            labels, classes, validation=validation, split_seed=seed, train_fraction=fraction, draw_seed=draw_seed
+        )
+
+    one, other = data.draw(st.lists(seeds, min_size=2, max_size=2, unique=True))
+    (small, v1), (large, v2), (full, v3) = (split(fraction, one) for fraction in (*fractions, 1.0))
+    order = stratified_order(labels, seed)  # with all training images nothing is drawn
+    assert np.array_equal(full, order[validation:])
+    assert all(np.array_equal(v, order[:validation]) for v in (v1, v2, v3))
+    # a smaller fraction is the beginning of a larger
     assert np.array_equal(small, large[: len(small)])
-    assert np.array_equal(large, full[: len(large)])
+    assert len(np.unique(large)) == len(large)
+    assert set(large) <= set(full)
     assert len(small) == round(fractions[0] * len(full))
+    # another draw has as many images of each class, so that no draw is refused where another isn't
+    redrawn, held_out = split(fractions[0], other)
+    assert np.array_equal(held_out, v1)
+    assert labels[redrawn].tolist() == labels[small].tolist() == labels[full[: len(small)]].tolist()
+
+
+def test_another_draw_seed_draws_other_images_each_as_often():
+    labels = np.repeat(np.arange(3), (30, 60, 90))
+    options = {"validation": 30, "split_seed": 0, "train_fraction": 0.2}
+    draws = [cut(labels, 3, **options, draw_seed=seed)[0] for seed in range(500)]
+    assert len({tuple(sorted(rows)) for rows in draws}) == 500
+    held_out = cut(labels, 3, **options, draw_seed=0)[1]
+    counts = np.delete(np.bincount(np.concatenate(draws), minlength=180), held_out)
+    # of 500 draws, each has 30 of 150 images: 100 times, with a standard deviation of 9 by chance
+    assert abs(counts - 100).max() < 40
+    assert counts.std() < 12
 
 
 def test_order_is_the_same_on_every_platform():
@@ -57,7 +79,7 @@ def test_order_is_the_same_on_every_platform():
     ],
 )
 def test_refuses(change, says):
-    options = {"validation": 100, "split_seed": 0, "train_fraction": 1.0, **change}
+    options = {"validation": 100, "split_seed": 0, "train_fraction": 1.0, "draw_seed": 0, **change}
     with pytest.raises(DataError, match=says) as refusal:
         cut(np.repeat(np.arange(10), 100), 10, **options)
     assert "dataset." in str(refusal.value)  # what to type
@@ -66,7 +88,7 @@ def test_refuses(change, says):
 
 @pytest.mark.parametrize("sizes", [[5] * 8, [1, 9, 9], [2, 2], [2] * 40])
 def test_what_a_refusal_suggests_is_accepted(sizes):
-    options = {"split_seed": 0, "train_fraction": 1.0}
+    options = {"split_seed": 0, "train_fraction": 1.0, "draw_seed": 0}
     with pytest.raises(DataError) as refusal:
         cut(labels_of(sizes), len(sizes), validation=5000, **options)
     words, _, number = str(refusal.value).partition("dataset.validation=")

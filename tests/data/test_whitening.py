@@ -58,11 +58,13 @@ def test_is_fitted_once_for_each_choice(tmp_path, monkeypatch, messages):
     matrix = first.whitening.clone()  # the first is the mapped file itself
     with monkeypatch.context() as patched:
         patched.setattr(np.linalg, "eigh", None)
-        again = data(tmp_path, scale="raw", label_noise=0.1, augment="translate").train
+        again = data(tmp_path, scale="raw", label_noise=0.1, augment="translate", draw_seed=5).train
         assert [record.message for record in messages.records] == ["Fitting the whitening matrix of x, 40 x 40, once"]
         for change in ({"scale": "unit"}, {"binarize": True}, {"split_seed": 1}, {"train_fraction": 0.9}):
             with pytest.raises(TypeError, match="not callable"):
                 data(tmp_path, **{"scale": "raw", **change})
+    one, other = (data(tmp_path / "drawn", train_fraction=0.5, draw_seed=seed).train for seed in (0, 1))
+    assert not torch.equal(one.whitening, other.whitening), "each draw has one of its own"
     assert torch.equal(matrix, again.whitening)
     assert torch.equal(first.shift, again.shift)
     (path,) = (tmp_path / "normbench" / "zca").glob("*/matrix.npy")

@@ -18,7 +18,7 @@ from normbench.data import canonical, prepare
 from normbench.experiment import execute
 from normbench.instruments import Instrument, MemoryTime, Statistics, TrainTestShift
 from normbench.norms import average_statistics, exact_statistics
-from normbench.training.evaluation import Sample, sample_batches
+from normbench.training.evaluation import Sample, evaluate_with_kind, sample_batches, training_images
 from normbench.training.loop import Step
 
 RNG = np.random.default_rng(0)
@@ -150,6 +150,15 @@ def test_samples_of_the_training_images_are_drawn_by_the_runs_seed(network_of):
             assert str(run.measure(instrument, 10)) == rows[seed] or instrument.remembers, instrument.name
         sampling = instrument.name in ("batch_noise", "fit", "statistics", "train_test_shift")
         assert (rows[0] != rows[1]) == sampling or instrument.name == "shift", instrument.name
+
+
+@pytest.mark.parametrize("kind", ["averages", "precise"])
+def test_what_a_run_is_evaluated_with_is_of_images_drawn_by_its_seed(network_of, kind, monkeypatch):
+    model, data = network_of("batch", "mlp"), made_up(400)
+    monkeypatch.setattr(training_images, "__defaults__", (80,))  # of 400
+    losses = [evaluate_with_kind(model, kind, data, made_up(50, seed=1), 8, seed)[0] for seed in (0, 0, 1, 2)]
+    assert losses[0] == losses[1]
+    assert len(set(losses)) == 3
 
 
 def test_averages_of_batches_vary_between_seeds_as_the_samples_do(network_of):
