@@ -7,13 +7,13 @@ import hashlib
 import math
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from normbench.analysis.selection import format_filter
-from normbench.claims.metrics import AnyMetric, Calculation, Correlate, Filter, Metric, Strict
+from normbench.claims.metrics import AnyMetric, Calculation, Filter, Strict
 from normbench.config.options import config_dir, description
 from normbench.errors import UserError
 
@@ -28,7 +28,7 @@ class Check(Strict):
     """One number per seed, and what the claim expects of it.
 
     Args:
-        of: the runs that it is about; an option with several values is averaged (`mean_over`) or correlated over.
+        of: the runs that it is about.
         against: the runs that they are compared with, seed by seed; None: they are compared with the number `than`.
             What it leaves out is as in `of`, but for options of a group of which it chooses another.
         expect: higher | lower | equal.
@@ -45,7 +45,6 @@ class Check(Strict):
     against: Filter | None = None
     than: float = 0.0
     scale: Literal["difference", "ratio"] = "difference"
-    mean_over: tuple[str, ...] = ()
     any_lr: bool = False
     answers: tuple[Literal["as_stated", "restated"], ...] = ()
     say: str = ""
@@ -60,8 +59,6 @@ class Check(Strict):
             raise ValueError("a check names the runs with `of`, and the number of a calculation does not")
         if self.against and "than" in self.model_fields_set:
             raise ValueError("a check compares `of` either with the runs `against` or with the number `than`")
-        if self.mean_over and isinstance(self.metric, Correlate):
-            raise ValueError("a correlation is over one option already: leave out mean_over")
         if self.ratio and not self.against and not self.than > 0:
             raise ValueError("with scale: ratio, `than` is a number above 0")
         if own := self.against:
@@ -79,9 +76,9 @@ class Check(Strict):
         return self.metric.value if isinstance(self.metric, Calculation) else ""
 
     @property
-    def over(self) -> set[str]:
-        """The options of which all values take part."""
-        return {self.metric.over} if isinstance(self.metric, Correlate) else set(self.mean_over)
+    def filters(self) -> tuple[Filter, ...]:
+        """The runs of one side, or of both."""
+        return tuple(filter(None, (self.of, self.against)))
 
     @property
     def words(self) -> str:
@@ -97,11 +94,26 @@ class Check(Strict):
         margin = math.log(self.margin) if self.ratio else self.margin
         return {"higher": (margin,), "lower": (-margin,), "equal": (-margin, margin)}[self.expect]
 
+    @property
+    def expected(self) -> str:
+        """Such as "-0.005 or less"; factors where the check is of quotients."""
+        times = " times" if self.ratio and self.against else ""
+        direction = {"higher": " or more", "lower": " or less", "equal": ""}[self.expect]
+        return " to ".join(self.text(self.shown(limit)) for limit in self.limits) + times + direction
+
     def shown(self, effect: float) -> float:
         """An effect as the reader sees it: a factor, a difference, or the metric itself where `than` is compared."""
         if self.ratio:
-            return math.exp(min(effect, 700.0)) * (1.0 if self.against else self.than)
+            factor = math.exp(effect) if effect < 700 else math.inf
+            return factor if self.against else factor * self.than
         return effect if self.against else effect + self.than
+
+    def text(self, value: float) -> str:
+        """Three digits, or whole numbers, differences with their sign: +0.0123, 9,300, 1e-17."""
+        if math.isinf(value):
+            return "∞" if value > 0 else "-∞"
+        sign = "+" if self.against and not self.ratio else ""
+        return f"{value or 0.0:{sign},.0f}" if abs(value) >= 1000 else f"{value or 0.0:{sign}.3g}"
 
 
 class Claim(Strict):
@@ -121,12 +133,11 @@ class Claim(Strict):
     @model_validator(mode="after")
     def _meant(self) -> Claim:
         for check in self.checks:
-            if unknown := set(check.answers) - set(self.statements):
-                raise ValueError(f"answers are of {', '.join(self.statements)}: got {unknown.pop()}")
             check.answers = check.answers or tuple(self.statements)  # type: ignore[arg-type]
-        for key in self.statements:
-            if not any(key in check.answers for check in self.checks):
-                raise ValueError(f"no check answers {key}. Add it to the answers of one, or leave `answers` out")
+        if (answered := {key for check in self.checks for key in check.answers}) != set(self.statements):
+            raise ValueError(
+                f"the checks answer {', '.join(sorted(answered))}, and it has {', '.join(self.statements)}"
+            )
         if (of_runs := any(not check.calculation for check in self.checks)) != bool(self.study):
             raise ValueError(
                 "checks of runs need study: NAME" if of_runs else "a claim of calculations alone has no study"
@@ -149,15 +160,14 @@ class Claim(Strict):
 
 
 @cache
-def claims(folder: Path | None = None) -> tuple[Claim, ...]:
+def claims() -> tuple[Claim, ...]:
     """Every claim in the teaching order. Raises ClaimError."""
-    files = sorted((folder or config_dir() / "claims").glob("*.yaml"))
-    return tuple(sorted((read(path) for path in files), key=lambda claim: (claim.order, claim.id)))
+    return tuple(sorted(map(read, (config_dir() / "claims").glob("*.yaml")), key=lambda claim: (claim.order, claim.id)))
 
 
-def find(ids: list[str], folder: Path | None = None) -> list[Claim]:
+def find(ids: list[str]) -> list[Claim]:
     """The claims of these names, all if none is named, in the teaching order. Raises ClaimError."""
-    known = {claim.id: claim for claim in claims(folder)}
+    known = {claim.id: claim for claim in claims()}
     for name in ids:
         if name not in known:
             near = difflib.get_close_matches(name, known, 3) or list(known)
@@ -174,24 +184,9 @@ def read(path: Path) -> Claim:
             raise ValueError(f"a claim is written key: value: got {given}")
         own = {"id": path.stem, "title": description(path), "digest": hashlib.sha256(data).hexdigest()[:12]}
         return Claim.model_validate(given | own)
-    except (ValueError, TypeError, yaml.YAMLError) as error:
-        why = _explain(error) if isinstance(error, ValidationError) else str(error)
-        raise ClaimError(f"claim {path.stem}: {' '.join(why.split())} (in {path})") from error
-
-
-def _explain(error: ValidationError) -> str:
-    """The first thing that is wrong: where, the rule, what came, and the nearest key that there is."""
-    first = error.errors()[0]
-    place: list[Any] = [part for part in first["loc"] if part != "value"]
-    where = ", ".join(f"check {p + 1}" if isinstance(p, int) and place[i - 1] == "checks" else str(p)
-                      for i, p in enumerate(place) if p != "checks")  # fmt: skip
-    words = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        name = str(place[-1])
-        models: list[type[Strict]] = [Claim, Check, *Metric.__subclasses__()]
-        known = {key for model in models for key in model.model_fields}
-        near = difflib.get_close_matches(name, known, 1)
-        words = f"there is no such key.{f' Did you mean {near[0]}?' if near else ''}"
-    elif first["type"] != "missing" and "got " not in words and not isinstance(first["input"], dict):
-        words += f": got {first['input']}"
-    return f"{where}: {words}" if where else words
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = " ".join(map(str, first["loc"]))
+        raise ClaimError(f"claim {path.stem}: {where}: {first['msg']} (in {path})") from error
+    except (ValueError, yaml.YAMLError) as error:
+        raise ClaimError(f"claim {path.stem}: {' '.join(str(error).split())} (in {path})") from error

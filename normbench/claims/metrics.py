@@ -1,49 +1,22 @@
-"""The numbers of a run that claims are about: how a claim file writes them, how they are said, how they are read."""
+"""The numbers of runs that claims compare: how a claim file writes them, how they read, and a value for each seed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, field_validator
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat
 
-from normbench.analysis.groups import show
+from normbench.analysis.groups import OVER, Group, show
 from normbench.analysis.measured import rows
 from normbench.analysis.selection import format_filter, has
-from normbench.analysis.targets import MEASURES, reached
+from normbench.analysis.targets import reached
 from normbench.runs import Run
-from normbench.runs.read import flat
 
-NEVER, NEITHER = "never gets there: a lower bound", "neither gets there"
-
-
-@dataclass(frozen=True)
-class Number:
-    """A number of a run, or of a pair of runs.
-
-    Args:
-        value: None where there is none.
-        note: why there is none, or what a reader has to know of it.
-        bound: 1: the true value may be greater; -1: smaller; 0: this is it.
-    """
-
-    value: float | None
-    note: str = ""
-    bound: int = 0
-
-
-def apart(a: Number, b: Number, ratio: bool = False) -> Number:
-    """a - b, or a / b. Nothing can be said of two numbers of which either may be greater than it seems."""
-    if a.value is None or b.value is None:
-        return Number(None, a.note or b.note)
-    bounds = {a.bound, -b.bound} - {0}
-    if len(bounds) > 1:
-        return Number(None, NEITHER)
-    if ratio and not (a.value > 0 and b.value > 0):
-        return Number(None, "no ratio of numbers that are not above 0")
-    note = "; ".join(dict.fromkeys(filter(None, (a.note, b.note))))
-    return Number(a.value / b.value if ratio else a.value - b.value, note, sum(bounds))
+FEWEST = 3  # schemes to correlate
 
 
 def as_filter(given: Any) -> Any:
@@ -64,140 +37,92 @@ class Strict(BaseModel):
 
 
 class Metric(Strict):
-    """A number of a run. A file writes {KIND: VALUE, ...}, or the name of a number of the summary alone."""
+    """A number of each run. A file writes {KIND: VALUE, ...}, or the name of a column of the study's frame alone."""
 
-    any_status: ClassVar[bool] = False  # knows what to say of a run that has diverged or is unsupported
-    text: ClassVar[str] = ""  # as a reader would say it; in braces its own fields
+    text: ClassVar[str]  # as a reader would say it; in braces its own fields
     value: Any
 
     @property
     def words(self) -> str:
         return self.text.format(**dict(self))
 
-    def of(self, run: Run) -> Number:
-        """What it is for one run. Only metrics of training speed and success know runs that are not complete."""
-        return self.read(run) if self.any_status or run.status == "complete" else Number(None, run.status)
+    def of(self, group: Group) -> pd.Series:
+        """Seed -> the number, of the runs that have it; infinite where a run never gets there."""
+        return pd.Series({run.seed: self.read(run) for run in group.having("complete")}, dtype=float).dropna()
 
-    def read(self, run: Run) -> Number:
+    def read(self, run: Run) -> float:
+        """Of a complete run; NaN where there is none."""
         raise NotImplementedError
 
 
-def _as_metric(given: Any) -> Any:
-    """{"table": "shift", "column": "w1"} -> {"kind": "table", "value": "shift", "column": "w1"}."""
-    if isinstance(given, str):
-        return {"kind": "summary", "value": given}
-    if isinstance(given, Mapping) and "kind" not in given:
-        kind = next((key for key in given if key in KINDS), None)
-        if kind is None:
-            raise ValueError(f"a metric is a number of summary.json or one of {', '.join(KINDS)}: got {given!r}")
-        return {"kind": kind, "value": given[kind], **{key: value for key, value in given.items() if key != kind}}
-    return given
+class OfFrame(Metric):
+    """A column of `Study.all_columns`, such as a number of the summary."""
 
-
-class Summary(Metric):
-    kind: Literal["summary"]
+    text = "{value}"
     value: str
 
-    @property
-    def words(self) -> str:
-        return self.value.replace("_", " ").replace(".", " ")
-
-    def read(self, run: Run) -> Number:
-        value = flat(run.summary).get(self.value)
-        return Number(float(value)) if isinstance(value, int | float) else Number(None, f"no {self.value}")
+    def of(self, group: Group) -> pd.Series:
+        return group.numbers(self.value)
 
 
-class Reached(Metric):
-    """The way to a validation accuracy. A run that never gets there counts at its last step, one that diverged at the
-    last of its budget, at its own pace: not at that where it diverged, which may come early.
-    """
+class StepsTo(Metric):
+    """The way to a validation accuracy: infinitely long for a run that never gets there, or diverges before."""
 
-    any_status = True
-    kind: Literal["steps_to", "samples_to", "seconds_to"]
-    value: float
+    text = "updates to {value:.0%} validation accuracy"
+    measure: ClassVar[str] = "steps"
+    value: float = Field(gt=0, lt=1)
 
-    @field_validator("value")
-    @classmethod
-    def _share(cls, value: float) -> float:
-        if not 0 < value < 1:
-            raise ValueError(f"takes an accuracy between 0 and 1: got {value:g}. 95% is 0.95")
-        return value
+    def of(self, group: Group) -> pd.Series:
+        found = {run.seed: reached(run, self.value) for run in group.having(*OVER)}
+        return pd.Series({seed: at[self.measure] if at else math.inf for seed, at in found.items()}, dtype=float)
 
-    @property
-    def words(self) -> str:
-        unit = {"steps_to": "updates", "samples_to": "images", "seconds_to": "seconds of training"}[self.kind]
-        return f"{unit} to {100 * self.value:g}% validation accuracy"
 
-    def read(self, run: Run) -> Number:
-        measure = self.kind.removesuffix("_to")
-        if run.status not in ("complete", "diverged"):
-            return Number(None, run.status)
-        found = reached(run, self.value)
-        if found is not None:
-            return Number(found[measure])
-        summary = flat(run.summary)
-        steps = float(summary.get("steps") or 0)
-        last = summary.get("seconds.training") if measure == "seconds" else summary.get(measure)
-        if not steps or last is None or measure not in MEASURES:
-            return Number(None, f"no {measure}")
-        unfinished = max(1.0, float(run.record.get("total_steps") or 0) / steps)
-        return Number(float(last) * unfinished, f"{run.status} and " * (run.status == "diverged") + NEVER, 1)
+class SecondsTo(StepsTo):
+    text, measure = "seconds of training to {value:.0%} validation accuracy", "seconds"
 
 
 class Trained(Metric):
-    any_status = True
-    text = "trained (1) or not (0)"
-    kind: Literal["trained"]
+    text = "trained (1) or not (0: diverged, unsupported, at chance)"
     value: Literal[True]
 
-    def read(self, run: Run) -> Number:
-        if run.status not in ("complete", "diverged", "unsupported"):
-            return Number(None, run.status)
-        if run.status == "complete" and run.summary.get("at_chance", False) is None:
-            return Number(None, "too few test images to tell from chance")
-        why = "at chance" if run.summary.get("at_chance") else "" if run.status == "complete" else run.status
-        return Number(float(not why), why and f"{why}: counts as 0")
+    def of(self, group: Group) -> pd.Series:
+        return pd.concat([super().of(group), pd.Series(0.0, list(group.seeds("diverged", "unsupported")))])
+
+    def read(self, run: Run) -> float:
+        at_chance = run.summary.get("at_chance", False)
+        return math.nan if at_chance is None else float(not at_chance)  # None: too few test images to tell
 
 
 class Accuracy(Metric):
-    any_status = True
     text = "{value} accuracy (diverged: chance)"
-    kind: Literal["accuracy"]
     value: Literal["test", "validation"]
 
-    def read(self, run: Run) -> Number:
-        classes = (run.summary.get("dataset") or {}).get("classes")
-        if run.status == "diverged" and classes:
-            return Number(1 / classes, "diverged: counts at chance")
-        value = run.summary.get(f"{self.value}_accuracy")
-        return Number(None, run.status) if run.status != "complete" or value is None else Number(float(value))
+    def of(self, group: Group) -> pd.Series:
+        return group.accuracies(f"{self.value}_accuracy")
 
 
 class Gap(Metric):
     """Validation minus training loss where the training loss first reaches a value, interpolated between snapshots."""
 
     text = "validation minus training loss where the training loss is {value:g}"
-    kind: Literal["gap_at"]
     value: PositiveFloat
 
-    def read(self, run: Run) -> Number:
-        table = rows(run, "fit", "step", "train_loss", "validation_loss")
-        table = table.dropna(subset=["train_loss", "validation_loss"]).sort_values("step") if len(table) else table
-        loss = table["train_loss"].to_numpy() if len(table) else []
-        first = next((place for place, value in enumerate(loss) if value <= self.value), None)
-        if first is None:
-            return Number(None, f"training loss never at {self.value:g}" if len(loss) else "no table fit")
-        gap = (table["validation_loss"] - table["train_loss"]).to_numpy()
-        if first == 0:
-            return Number(float(gap[0]))
-        share = (loss[first - 1] - self.value) / (loss[first - 1] - loss[first])
-        return Number(float(gap[first - 1] + share * (gap[first] - gap[first - 1])))
+    def read(self, run: Run) -> float:
+        losses = ["train_loss", "validation_loss"]
+        table = rows(run, "fit", "step", *losses).dropna(subset=losses).sort_values("step")
+        loss, gap = (
+            table["train_loss"].to_numpy(float),
+            (table["validation_loss"] - table["train_loss"]).to_numpy(float),
+        )
+        if not (loss <= self.value).any():
+            return math.nan
+        i = int((loss <= self.value).argmax())
+        return float(np.interp(self.value, loss[[i, i - 1]], gap[[i, i - 1]]) if i else gap[0])
 
 
 class OfTable(Metric):
     """A number of an instrument's table: `over` makes one of the rows of a snapshot, `at` one of the snapshots."""
 
-    kind: Literal["table"]
     value: str
     column: str
     where: Filter = Field(default_factory=dict)
@@ -206,77 +131,80 @@ class OfTable(Metric):
 
     @property
     def words(self) -> str:
-        how = f"{self.at} snapshot, {self.over}"
-        named = ", ".join(filter(None, (self.value, format_filter(self.where), how)))
+        named = ", ".join(filter(None, (self.value, format_filter(self.where), f"{self.at} snapshot", self.over)))
         return f"{self.column.replace('_', ' ')} ({named})"
 
-    def read(self, run: Run) -> Number:
+    def read(self, run: Run) -> float:
         found = rows(run, self.value, "step", self.column)
         for key, values in self.where.items():
             if key not in found:
-                return Number(None, f"no {key} in {self.value}")
-            wanted = [
-                value for value in found[key].unique() if has({key: None if value != value else value}, {key: values})
-            ]
-            found = found[found[key].isin(wanted)]  # NaN, an empty cell of the table, is null
-        found = found[found[self.column].notna()]
-        if not len(found):
-            return Number(None, f"no such rows of {self.value}")
-        by_step = found.groupby("step")[self.column].agg(self.over)  # in order of step
-        return Number(float(by_step.agg(self.at) if self.at in ("max", "mean") else by_step.iloc[-(self.at == "last")]))
+                return math.nan
+            there = found[key].unique()  # NaN, an empty cell of the table, is null
+            found = found[found[key].isin([v for v in there if has({key: None if v != v else v}, {key: values})])]
+        by_step = found.dropna(subset=[self.column]).groupby("step")[self.column].agg(self.over)  # in order of step
+        ends = {"first": by_step[:1], "last": by_step[-1:]}
+        return float(ends.get(self.at, by_step).agg("max" if self.at == "max" else "mean"))
 
 
-class Two(Metric):
-    any_status = True
-    kind: Literal["minus", "ratio"]
-    value: tuple[OfRun, OfRun]
+class Minus(Metric):
+    text = "({value[0].words}) minus ({value[1].words})"
+    value: tuple[AnyMetric, AnyMetric]
 
-    @property
-    def words(self) -> str:
-        a, b = self.value
-        return f"({a.words}) {'minus' if self.kind == 'minus' else 'over'} ({b.words})"
+    def of(self, group: Group) -> pd.Series:
+        a, b = (part.of(group) for part in self.value)
+        return (a - b).dropna()
 
-    def read(self, run: Run) -> Number:
-        a, b = self.value
-        return apart(a.of(run), b.of(run), self.kind == "ratio")
+
+class Ratio(Minus):
+    text = "({value[0].words}) over ({value[1].words})"
+
+    def of(self, group: Group) -> pd.Series:
+        a, b = (positive(part.of(group)) for part in self.value)
+        return (a / b).dropna()
 
 
 class Correlate(Metric):
-    """Spearman's rank correlation of two metrics over the values of an option: a number of many runs."""
+    """Spearman's rank correlation of two metrics over schemes; a run that never gets there is behind all others."""
 
-    kind: Literal["correlate"]
-    value: tuple[OfRun, OfRun]
-    over: str = "norm"
+    text = "rank correlation over schemes: {value[0].words} with {value[1].words}"
+    value: tuple[AnyMetric, AnyMetric]
 
-    @property
-    def words(self) -> str:
-        a, b = self.value
-        return f"rank correlation over {self.over}: {a.words} with {b.words}"
+    def over(self, groups: Sequence[Group]) -> pd.Series:
+        """Seed -> the correlation, where three schemes or more have both numbers and neither is the same for all."""
+        # seed x scheme
+        a, b = (pd.concat([x.of(group) for group in groups], axis=1, ignore_index=True) for x in self.value)
+        known = a.notna() & b.notna()
+        a, b = (x.where(known).rank(axis=1) for x in (a, b))  # equal values share their mean rank
+        return a.corrwith(b, axis=1)[known.sum(axis=1) >= FEWEST].dropna()
 
 
 class Calculation(Metric):
     """A number that is calculated on the spot, without any run."""
 
-    kind: Literal["calculation"]
+    text = "{value}: {number}"
     value: str
     number: str
 
-    @property
-    def words(self) -> str:
-        return f"{self.value}: {self.number}".replace("_", " ")
+
+def positive(values: pd.Series) -> pd.Series:
+    """What has a ratio, and a logarithm; NaN for the others."""
+    return values.where(values > 0)
 
 
-KINDS = ("steps_to", "samples_to", "seconds_to", "trained", "accuracy", "gap_at", "minus", "ratio", "table",
-         "correlate", "calculation")  # fmt: skip
-OfRun = Annotated[
-    Summary | Reached | Trained | Accuracy | Gap | OfTable | Two,
-    Field(discriminator="kind"),
-    BeforeValidator(_as_metric),
-]
-AnyMetric = Annotated[
-    Summary | Reached | Trained | Accuracy | Gap | OfTable | Two | Correlate | Calculation,
-    Field(discriminator="kind"),
-    BeforeValidator(_as_metric),
-]
-for model in (Two, Correlate):  # which are made of OfRun
+def as_metric(given: Any) -> Metric:
+    """{"table": "shift", "column": "w1"} -> OfTable(value="shift", column="w1")."""
+    if isinstance(given, str):
+        return OfFrame(value=given)
+    kind = next((key for key in given if key in KINDS), None) if isinstance(given, Mapping) else None
+    if kind is None:
+        raise ValueError(f"a metric is a column of the study's frame or one of {', '.join(KINDS)}: got {given!r}")
+    return KINDS[kind].model_validate({("value" if key == kind else key): value for key, value in given.items()})
+
+
+AnyMetric = Annotated[Metric, BeforeValidator(as_metric)]
+KINDS: dict[str, type[Metric]] = {
+    "steps_to": StepsTo, "seconds_to": SecondsTo, "trained": Trained, "accuracy": Accuracy, "gap_at": Gap,
+    "minus": Minus, "ratio": Ratio, "table": OfTable, "correlate": Correlate, "calculation": Calculation,
+}  # fmt: skip
+for model in (Minus, Ratio, Correlate):  # which are made of others
     model.model_rebuild()

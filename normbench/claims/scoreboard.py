@@ -1,139 +1,161 @@
-"""How claims stand: every statement with its verdict so far, listed, and as files in results/claims/report."""
+"""Claims as tables: those of a study, checked; and how all of them stand, in files in results/claims/report."""
 
 from __future__ import annotations
 
 import csv
 import json
 import re
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from normbench.analysis.tables import Column, Table, number, read_rows
-from normbench.claims import tables
+from normbench.analysis.tables import Column, Table, read_rows
 from normbench.claims.claim import STATEMENTS, Claim
-from normbench.claims.verdicts import MARKS, Calculated, judge
+from normbench.claims.verdicts import MARKS, Calculated, Judged, judge
 from normbench.config.options import config_dir
 from normbench.files import read_bytes, write_atomically
 
+HOW = (
+    "Statements, checks and margins are those of `configs/claims`. They are answered in the setting that stands beside "
+    "them, and in no other. Each check is one number per seed, with a Student t interval of 95% for all checks of the "
+    "claim together (Bonferroni: 1 - 0.05/k for k). supported: all of the interval is where the claim wants it, by the "
+    "margin or more; contradicted: none of it is; inconclusive: neither; undecided: a best lr lies at the edge of "
+    "those tried. A statement needs all of its checks, and one that is contradicted contradicts it."
+)
+CHECKS = (
+    "From the pairs of runs that n counts, same seed on both sides; what became of the others is said beside. An "
+    "interval that ends at ∞, or at a factor of 0, is open: some run never gets there."
+)
 OUT_OF_DATE = "out of date"  # the claim's file has changed since the report was built
-RECORD = "record.json"  # {"calculations": {name: {"numbers", "seconds", "machine"}}, "studies": {name: {...}}}
-NAME, TITLE = "scoreboard", "Claims and what our runs say"
+RECORD = "record.json"  # {"calculations": {name: {"numbers": {...}}}}
+ANSWER = ("verdict", "setting", "checks", "check", "measured", "expected")  # what a study's report has found
+
+
+def statements(found: Sequence[Judged]) -> Table:
+    """A row for each statement: its setting, its verdict and how that came about, and the first of its checks."""
+    rows = [
+        {
+            "claim": judged.claim.id, "statement": STATEMENTS[key], "sentence": sentence, "setting": judged.setting,
+            "verdict": judged.verdict(key), "checks": judged.counted(key), "check": first.check.words,
+            "measured": first.measured, "expected": first.check.expected, "figure": judged.claim.figure,
+            "source": judged.claim.source, "digest": judged.claim.digest,
+        }
+        for judged in found
+        for key, sentence in judged.claim.statements.items()
+        for first in judged.of(key)[:1]
+    ]  # fmt: skip
+    return Table("claims", "Claims", HOW, _columns(
+        claim="claim", statement="", sentence="statement", setting="in", verdict="verdict", checks="checks",
+        check="first check", measured="number", expected="expected", figure="figure", source="source",
+    ), rows)  # fmt: skip
+
+
+def checks(found: Sequence[Judged]) -> Table:
+    """A row for each check, with every number."""
+    rows = [
+        {
+            "claim": judged.claim.id, "answers": ", ".join(STATEMENTS[key] for key in check.answers),
+            "check": check.words, "measured": answer.measured, "expected": check.expected,
+            "verdict": answer.verdict, "number": answer.number, "low": answer.low, "high": answer.high,
+            "n": answer.n, "exact": answer.exact, "level": judged.claim.level, "expect": check.expect,
+            "margin": check.margin, "ratio": check.ratio,
+            "seeds": " ".join(f"{seed}:{value:.6g}" for seed, value in answer.values.items()),
+            "remarks": answer.remarks,
+        }
+        for judged in found
+        for answer in judged.answers
+        for check in [answer.check]
+    ]  # fmt: skip
+    return Table("claim_checks", "Claims, check by check", CHECKS, _columns(
+        claim="claim", answers="answers", check="check", measured="number (interval)", expected="expected",
+        verdict="verdict", remarks="runs",
+    ), rows)  # fmt: skip
+
+
+def _columns(**headings: str) -> list[Column]:
+    return [Column(key, words, str, numeric=False) for key, words in headings.items()]
 
 
 def folder(results: Path) -> Path:
     return results / "claims" / "report"
 
 
-def record(results: Path) -> dict[str, dict[str, Any]]:
-    """What `normbench claims --run` has calculated and timed so far; nothing where the file is missing or damaged."""
+def calculated(results: Path) -> Calculated:
+    """The numbers of calculations that were made so far; none where the file is missing or damaged."""
     try:
-        known = json.loads(read_bytes(folder(results) / RECORD))
-        return {part: dict(known.get(part, {})) for part in ("calculations", "studies")}
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
-        return {"calculations": {}, "studies": {}}
+        made = json.loads(read_bytes(folder(results) / RECORD))["calculations"]
+        return {name: dict(calculation["numbers"]) for name, calculation in made.items()}
+    except (OSError, ValueError, TypeError, AttributeError, LookupError, RecursionError):
+        return {}
 
 
-def write_record(results: Path, known: Mapping[str, Any]) -> None:
+def write_calculated(results: Path, known: Calculated) -> None:
     """Raises OSError."""
     folder(results).mkdir(parents=True, exist_ok=True)
-    write_atomically(folder(results) / RECORD, (json.dumps(known, indent=1) + "\n").encode())
+    record = {"calculations": {name: {"numbers": numbers} for name, numbers in known.items()}}
+    write_atomically(folder(results) / RECORD, (json.dumps(record, indent=1) + "\n").encode())
 
 
-def calculated(results: Path) -> Calculated:
-    """The numbers of calculations that were made so far."""
-    return {name: dict(made.get("numbers") or {}) for name, made in record(results)["calculations"].items()}
+def minutes(study: str) -> str:
+    """What the experiment's file says that it takes, "15"; "" where it does not; "< 1" for calculations alone."""
+    with suppress(OSError):
+        head = (config_dir() / "experiment" / f"{study}.yaml").read_text(encoding="utf-8").splitlines()[:4]
+        found = re.search(r"([\d.]+) min", " ".join(line for line in head if line.startswith("#")))
+        return found[1] if found else ""
+    return "" if study else "< 1"
 
 
-def command(claim: Claim) -> str:
-    return f"normbench run experiment={claim.study}" if claim.study else f"normbench claims --run {claim.id}"
-
-
-def minutes(claim: Claim) -> str:
-    """What the experiment's file says that it takes, "15"; "" where it does not."""
-    if not claim.study:
-        return "< 1"
-    path = config_dir() / "experiment" / f"{claim.study}.yaml"
-    said = (
-        [line for line in path.read_text(encoding="utf-8").splitlines()[:4] if line.startswith("#")]
-        if path.is_file()
-        else []
-    )
-    found = re.search(r"([\d.]+) min", " ".join(said))
-    return found[1] if found else ""
-
-
-def status_of(claims: Iterable[Claim], results: Path) -> list[dict[str, Any]]:
+def status_of(claims: Sequence[Claim], results: Path) -> list[dict[str, Any]]:
     """A row for each statement: its verdict so far ("" for none), and the check that leads it."""
-    known, read = record(results), {}
-    rows: list[dict[str, Any]] = []
+    answers: dict[tuple[str, str, str], Mapping[str, str]] = {}
+    for study in {claim.study for claim in claims}:
+        report = results / study / "report" if study else folder(results)
+        with suppress(OSError, ValueError, csv.Error):
+            made = read_rows(report / "tables" / "claims.csv")
+            answers |= {(study, row["claim"], row["statement"]): row for row in made}
+    rows = []
     for claim in claims:
-        if claim.study not in read:
-            where = (results / claim.study / "report" if claim.study else folder(results)) / "tables"
-            read[claim.study] = (_read(where / "claims.csv"), _read(where / "claim_checks.csv"))
-        answers, checks = read[claim.study]
-        parts = [known["studies"].get(claim.study), *(known["calculations"].get(name) for name in claim.calculations)]
-        made = [part for part in parts if isinstance(part, dict)]
+        study, figure = claim.study, claim.figure
         for key, sentence in claim.statements.items():
-            name = STATEMENTS[key]
-            answer = _first(answers, claim.id, "statement", name)
-            leading = _first(checks, claim.id, "answers", name)
-            fresh = answer.get("digest") == claim.digest
+            answer = answers.get((study, claim.id, STATEMENTS[key]), {})
+            if answer and answer.get("digest") != claim.digest:
+                answer = {"verdict": OUT_OF_DATE}
             rows.append({
-                "claim": claim.id, "statement": name, "sentence": sentence,
-                "verdict": answer.get("verdict", "") if fresh else OUT_OF_DATE if answer else "",
-                "checks": answer.get("checks", "") if fresh else "",
-                **{part: leading.get(part, "") if fresh else "" for part in ("check", "measured", "expected")},
-                "command": command(claim), "minutes": minutes(claim),
-                "wall_seconds": sum(float(part.get("seconds", 0)) for part in made) if made else None,
-                "machine": next((str(part["machine"]) for part in made if part.get("machine")), ""),
-                "figure": f"results/{claim.study}/report/figures/{claim.figure}.png" if claim.figure else "",
-                "source": claim.source,
+                "claim": claim.id, "statement": STATEMENTS[key], "sentence": sentence,
+                **{part: answer.get(part, "") for part in ANSWER},
+                "command": f"normbench run experiment={study}" if study else f"normbench claims --run {claim.id}",
+                "minutes": minutes(study), "source": claim.source,
+                "figure": f"results/{study}/report/figures/{figure}.png" if figure else "",
             })  # fmt: skip
     return rows
 
 
-def _first(rows: Sequence[Mapping[str, str]], claim: str, column: str, name: str) -> Mapping[str, str]:
-    found = (row for row in rows if row.get("claim") == claim and name in (row.get(column) or "").split(", "))
-    return next(found, {})
-
-
-def _read(path: Path) -> list[dict[str, str]]:
-    try:
-        return read_rows(path)
-    except (OSError, ValueError, csv.Error):
-        return []
-
-
 def write(claims: Sequence[Claim], results: Path) -> None:
     """Write the scoreboard, and the answers of claims of calculations alone beside it. Raises OSError."""
-    here = folder(results)
+    here, known = folder(results), calculated(results)
     here.mkdir(parents=True, exist_ok=True)
-    alone = [judge(claim, None, calculated(results)) for claim in claims if not claim.study]
-    if alone:
+    if alone := [judge(claim, None, known) for claim in claims if not claim.study]:
         (here / "tables").mkdir(exist_ok=True)
-        for made in (tables.statements(alone), tables.checks(alone)):
+        for made in (statements(alone), checks(alone)):
             write_atomically(here / "tables" / f"{made.name}.csv", made.to_csv().encode())
-    rows = status_of(claims, results)
-    shown = table(rows)
-    write_atomically(here / f"{NAME}.csv", shown.to_csv().encode())
-    write_atomically(here / f"{NAME}.md", shown.to_markdown().encode())
+    shown = table(status_of(claims, results))
+    write_atomically(here / f"{shown.name}.csv", shown.to_csv().encode())
+    write_atomically(here / f"{shown.name}.md", shown.to_markdown().encode())
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    found = Counter(row["verdict"] or "not run" for row in rows)
-    counts = [f"{found[word]} {word}" for word in (*MARKS, OUT_OF_DATE, "not run") if found[word]]
-    machines = dict.fromkeys(row["machine"] for row in rows if row["machine"])
+def table(rows: Sequence[dict[str, Any]]) -> Table:
+    """The scoreboard."""
+    verdicts = [row["verdict"] or "not run" for row in rows]
+    counts = [f"{n} {word}" for word in (*MARKS, OUT_OF_DATE, "not run") if (n := verdicts.count(word))]
     caption = (
-        f"{len(rows)} statements: {', '.join(counts)}. Beside each the first of its checks: number, interval, and what "
-        "the claim expects; the report of its study has them all. Minutes: wall time of its study with its report, all "
-        f"calls together. Machine: {'; '.join(machines) or 'not known'}."
+        f"{len(rows)} statements: {', '.join(counts)}. Beside each the setting that it was tested in, and the first of "
+        "its checks: number, interval, and what the claim expects; the report of its study has them all. Minutes: of "
+        "the study, on two cores."
     )
-    headings = {"claim": "claim", "statement": "", "sentence": "statement", "verdict": "verdict", "checks": "checks",
-                "check": "first check", "measured": "number", "expected": "expected", "wall_seconds": "min",
-                "command": "command", "figure": "figure", "source": "source"}  # fmt: skip
-    special = {"verdict": lambda value: value or "not run", "command": "`{}`".format}
-    columns = [Column(key, words, special.get(key, str), numeric=False) for key, words in headings.items()]
-    columns[8] = Column("wall_seconds", "min", number("{:.1f}", 1 / 60))
-    return Table(NAME, TITLE, caption, columns, rows)
+    shown = [row | {"verdict": verdict} for row, verdict in zip(rows, verdicts, strict=True)]
+    return Table("scoreboard", "Claims and what our runs say", caption, _columns(
+        claim="claim", statement="", sentence="statement", setting="in", verdict="verdict", checks="checks",
+        check="first check", measured="number", expected="expected", minutes="min", command="command", figure="figure",
+        source="source",
+    ), shown)  # fmt: skip

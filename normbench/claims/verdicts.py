@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import statistics
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from normbench.analysis.best_lr import Choice, choose
-from normbench.analysis.groups import Groups, show
+from normbench.analysis.groups import STATUSES, Group, Groups, Setting, label, show, without
 from normbench.analysis.selection import format_filter, has
 from normbench.analysis.statistics import estimate, median_interval
 from normbench.claims.claim import Check, Claim
-from normbench.claims.metrics import NEITHER, Calculation, Correlate, Filter, Number, apart
+from normbench.claims.metrics import Calculation, Correlate, Filter, Metric, positive
 
 SUPPORTED, CONTRADICTED, UNDECIDED, INCONCLUSIVE = "supported", "contradicted", "undecided", "inconclusive"
 # Okabe and Ito's colours, distinct under every common colour blindness; the marks say the same without them.
 MARKS = {SUPPORTED: ("✓", "#0072B2"), CONTRADICTED: ("✗", "#D55E00"), UNDECIDED: ("…", "#CC79A7")}
 MARKS |= {INCONCLUSIVE: ("?", "#7F7F7F")}
 ENOUGH = 3  # pairs without any spread, from which on the number itself decides
-FEWEST = 3  # to correlate
 Calculated = Mapping[str, Mapping[str, float | list[float]]]  # by calculation, its numbers; lists: measured again
 
 
@@ -36,6 +38,7 @@ class Answer:
 
     Args:
         values: by seed.
+        number: their mean; with an interval of the median the median, None where that is infinite.
         exact: without spread, or calculated once: there is no interval, the number itself decides.
         remarks: runs without a number, and what kind of numbers the others have.
     """
@@ -53,13 +56,25 @@ class Answer:
     def n(self) -> int:
         return len(self.values)
 
+    @property
+    def measured(self) -> str:
+        """Such as "-0.57 (-0.61 to -0.53, n = 5)"."""
+        if not self.n:
+            return "no number"
+        text = "open" if self.number is None else self.check.text(self.number)
+        if self.exact:
+            return f"{text} (exact{f', n = {self.n}' * (self.n > 1)})"
+        ends = [self.check.text(end) for end in (self.low, self.high) if end is not None]
+        return f"{text} ({' to '.join(ends) or 'no interval'}, n = {self.n})"
+
 
 @dataclass(frozen=True)
 class Judged:
-    """A claim with the answer of each of its checks."""
+    """A claim with the answer of each of its checks; `setting`: of the runs that they are from."""
 
     claim: Claim
     answers: tuple[Answer, ...]
+    setting: str = ""
 
     def of(self, statement: str) -> list[Answer]:
         return [answer for answer in self.answers if statement in answer.check.answers]
@@ -67,10 +82,30 @@ class Judged:
     def verdict(self, statement: str) -> str:
         return combined([answer.verdict for answer in self.of(statement)])
 
+    def counted(self, statement: str) -> str:
+        """How a verdict came about: "1 supported, 1 inconclusive"."""
+        verdicts = Counter(answer.verdict for answer in self.of(statement))
+        return ", ".join(f"{verdicts[word]} {word}" for word in MARKS if word in verdicts)
+
 
 def judge(claim: Claim, groups: Groups | None, calculated: Calculated) -> Judged:
     """Answer every check of a claim. `groups`: the runs of its study; None: there are none."""
-    return Judged(claim, tuple(_answer(claim, check, groups, calculated) for check in claim.checks))
+    answers = tuple(_answer(claim, check, groups, calculated) for check in claim.checks)
+    return Judged(claim, answers, "" if groups is None else setting_of(claim, groups))
+
+
+def setting_of(claim: Claim, groups: Groups) -> str:
+    """What the runs behind a claim share, in a line: "mlp, mnist, sgd, batch size 64, 312 updates, ..."."""
+    typed = [word.partition("=")[0].lstrip("+") for word in groups.members[0].words]
+    keys = dict.fromkeys(("model", "dataset", "optimizer", "batch_size", "lr", *typed))
+    shared = tuple((key, groups.constant[key]) for key in keys if key in groups.constant and key != "max_steps")
+    words = [label(shared)]
+    if updates := sorted({n for run in groups.members if (n := run.record.get("total_steps")) is not None}):
+        words.append(" to ".join(f"{n:,}" for n in dict.fromkeys((updates[0], updates[-1]))) + " updates")
+    if "lr" in groups.varying and any(check.of and "lr" not in check.of and not check.any_lr for check in claim.checks):
+        lrs = sorted({float(group.values["lr"]) for group in groups.groups})
+        words.append(f"each at its own best lr of {', '.join(map(show, lrs))}")
+    return ", ".join(words)
 
 
 def verdict(expect: str, limits: Sequence[float], low: float, high: float) -> str:
@@ -98,147 +133,121 @@ def combined(verdicts: Collection[str]) -> str:
 
 
 def _answer(claim: Claim, check: Check, groups: Groups | None, calculated: Calculated) -> Answer:
-    if isinstance(check.metric, Calculation):
-        value = calculated.get(check.calculation, {}).get(check.metric.number)
-        if value is None:
-            return Answer(check, remarks=f"not calculated yet: normbench claims --run {claim.id}")
-        values = value if isinstance(value, list) else [value]
-        found = {i: apart(Number(each), Number(check.than), check.ratio) for i, each in enumerate(values)}
-        return decide(check, found, [], claim.level)
-    if groups is None:
-        return Answer(check, remarks=f"no runs yet: normbench run experiment={claim.study}")
+    """`decide`; where that breaks, such as at a damaged table, the answer says so and the report goes on."""
     try:
-        return decide(check, *effects(groups, check), claim.level)
+        if isinstance(check.metric, Calculation):
+            found = calculated.get(check.calculation, {}).get(check.metric.number)
+            if found is None:
+                raise NoAnswer(f"not calculated yet: normbench claims --run {claim.id}")
+            return decide(check, claim.level, Side(pd.Series(found, dtype=float)))
+        if groups is None:
+            raise NoAnswer(f"no runs yet: normbench run experiment={claim.study}")
+        return decide(check, claim.level, *(Side.of(groups, check.metric, only) for only in check.filters))
     except NoAnswer as error:
         return Answer(check, remarks=str(error))
+    except Exception as error:
+        logging.getLogger(__name__).exception("claim %s could not be answered", claim.id)
+        return Answer(check, remarks=f"could not be answered: {type(error).__name__}: {error}")
 
 
-def decide(check: Check, found: Mapping[Any, Number], remarks: list[str], level: float) -> Answer:
-    """The verdict from one number per seed, by its Student t interval or, where it is exact, by the number itself.
-
-    Where a run never gets there its number is a bound, and the interval is that of the median (`median_interval`).
-    """
-    known = {seed: each for seed, each in found.items() if each.value is not None}
-    sizes = {seed: math.log(each.value or 0.0) if check.ratio else each.value or 0.0 for seed, each in known.items()}
-    values = {seed: check.shown(size) for seed, size in sizes.items()}
-    estimated, bounds = estimate(list(sizes.values()), level), {each.bound for each in known.values()} - {0}
-    if estimated is None:
-        return Answer(check, remarks="; ".join(remarks))
-    middle, low, high = estimated.mean, estimated.low, estimated.high
-    same = max(sizes.values()) - min(sizes.values()) <= 1e-12 * (1 + abs(middle))
-    exact = not bounds and ((same and estimated.n >= ENOUGH) or (bool(check.calculation) and estimated.n == 1))
-    if bounds:
-        open_ended = [each.bound * math.inf if each.bound else sizes[seed] for seed, each in known.items()]
-        middle, interval = estimated.median, median_interval(open_ended, level)
-        low, high = interval or (None, None)
-        words = "interval of the median, whatever the distribution" if interval else (
-            f"some never get there: an interval takes {math.ceil(1 - math.log2(1 - level))} seeds"
-        )  # fmt: skip
-        remarks = [*remarks, words]
-    elif exact:
-        low = high = middle
-    elif same:
-        low = None
-    if low is None or high is None:
-        return Answer(check, values=values, number=check.shown(middle), remarks="; ".join(remarks))
-    if isinstance(check.metric, Correlate) and not check.against:  # of which there is none beyond 1
-        low, high = max(low, -1.0 - check.than), min(high, 1.0 - check.than)
-    word = verdict(check.expect, check.limits, low, high)
-    if any(EDGE in words for words in remarks) and not check.any_lr:
-        word = UNDECIDED
-    ends = [check.shown(end) if math.isfinite(end) else end for end in (low, high)]
-    return Answer(check, word, values, check.shown(middle), ends[0], ends[1], exact, "; ".join(remarks))
-
-
-EDGE = "the best lr lies at the edge"  # how `Choice.edge` begins
-
-
-def effects(groups: Groups, check: Check) -> tuple[dict[Any, Number], list[str]]:
-    """A number for each seed, `of` against `against` or the number `than`; and what a reader has to know of the runs.
-
-    Raises: NoAnswer.
-    """
-    ours, remarks = _numbers(groups, check, check.of)
-    if check.against is None:
-        found = {seed: apart(value, Number(check.than), check.ratio) for seed, value in ours.items()}
-    else:
-        theirs, more = _numbers(groups, check, check.against)
-        remarks += more
-        found = {seed: apart(ours[seed], theirs[seed], check.ratio) for seed in ours if seed in theirs}
-        if alone := set(ours) ^ set(theirs):
-            remarks.append(f"no partner for seed {', '.join(sorted(map(str, alone)))}")
-    lost = Counter(each.note for each in found.values() if each.value is None)
-    named = " ".join(remarks)
-    return found, remarks + [f"{n} {note}: no pair" for note, n in lost.items() if note not in named]
-
-
-def _numbers(groups: Groups, check: Check, only: Filter) -> tuple[dict[Any, Number], list[str]]:
-    """One side: a number for each seed, and what became of runs that are not simply complete."""
-    metric = check.metric
-    parts = metric.value if isinstance(metric, Correlate) else (metric,)
-    found_choices = chosen(groups, only, check.over)
-    notes: Counter[str] = Counter()
-    found: dict[Any, Number] = {}
-    for seed in dict.fromkeys(run.seed for choice in found_choices for run in choice.shown.members):
-        members = [next((run for run in choice.shown.members if run.seed == seed), None) for choice in found_choices]
-        values = [[part.of(run) if run else Number(None, "missing") for run in members] for part in parts]
-        notes.update(note for of_run in zip(*values, strict=True) for note in {v.note for v in of_run} if note)
-        found[seed] = _correlation(*values) if isinstance(metric, Correlate) else _mean(values[0])
-    words = [f"{n} of {len(found) * len(found_choices)} {note}" for note, n in notes.items()]
-    if "lr" in groups.varying and not {"lr"} & {*only, *check.over}:
-        several = isinstance(metric, Correlate)
-        words.append("lr " + ", ".join(dict.fromkeys(
-            f"{choice.scheme} " * several + show(choice.lr) + (f" ({choice.edge})" if choice.edge else "")
-            for choice in found_choices
-        )))  # fmt: skip
-    return found, [f"{format_filter(only)}: {', '.join(words)}"] if words else []
-
-
-def chosen(groups: Groups, only: Filter, over: Collection[str] = ()) -> list[Choice]:
-    """What a filter leaves: the runs that differ in the seed alone, or those for each value of the options `over`.
-
-    Where the filter leaves several lrs, each has that with the highest validation accuracy; lrs that diverge are last.
+@dataclass(frozen=True, eq=False)
+class Side:
+    """What a check compares, or one side of it.
 
     Args:
-        over: "norm" stands for the schemes, with their options.
-
-    Raises: NoAnswer: none, or several that differ in another option.
+        values: by seed; infinite where a run never gets there.
+        remarks: what became of runs that are not simply complete, and which lr they have.
+        at_edge: the best lr lies at the edge of those tried.
     """
-    by_lr: dict[tuple[Any, ...], dict[float, Any]] = defaultdict(dict)
-    best = not {"lr"} & {*only, *over}
+
+    values: pd.Series
+    remarks: str = ""
+    at_edge: bool = False
+
+    @classmethod
+    def of(cls, groups: Groups, metric: Metric, only: Filter) -> Side:
+        """Of the runs that a filter leaves. Raises NoAnswer."""
+        several, best = isinstance(metric, Correlate), "lr" in groups.varying and "lr" not in only
+        found, words = chosen(groups, only, several), []
+        shown = [choice.shown for choice in found]
+        for choice in found:
+            parts = metric.value if several else (metric,)
+            notes = dict.fromkeys(note for part in parts for note in _notes(choice.shown, part.of(choice.shown)))
+            lr = [f"lr {show(choice.lr)}" + (f" ({choice.edge})" if choice.edge else "")] if best else []
+            words += [f"{choice.scheme} " * several + note for note in (*notes, *lr)]
+        return cls(
+            metric.over(shown) if isinstance(metric, Correlate) else metric.of(shown[0]),
+            f"{format_filter(only)}: {', '.join(words)}" if words else "",
+            best and any(choice.edge for choice in found),
+        )
+
+
+def _notes(group: Group, values: pd.Series) -> list[str]:
+    """What became of runs that are not simply complete, or have no number."""
+    notes = {status: group.count(status) for status in STATUSES[1:]}
+    notes["without the number"] = len(group.seeds("complete") - set(values.index))
+    notes["never gets there"] = int(np.isinf(values).sum())
+    return [f"{n} of {len(group.members)} {note}" for note, n in notes.items() if n]
+
+
+def chosen(groups: Groups, only: Filter, several: bool = False) -> list[Choice]:
+    """The runs that a filter leaves: those of one scheme in one setting, which differ in the seed alone.
+
+    Where it leaves several lrs, a scheme has that with the highest validation accuracy; lrs that diverge are last.
+
+    Args:
+        several: schemes, each with a choice of its own.
+
+    Raises: NoAnswer: none, or they differ in another option.
+    """
+    by_lr: dict[tuple[Setting, str], dict[float, Group]] = defaultdict(dict)
     for group in groups.groups:
         if has(group.values, only):
-            rest = [item for item in group.setting if not (best and item[0] == "lr")]
-            by_lr[group.scheme, *rest][float(group.values.get("lr") or 0.0)] = group
+            by_lr[without(group.setting, "lr"), group.scheme][float(group.values.get("lr") or 0.0)] = group
     if not by_lr:
         raise NoAnswer(f"no run has {format_filter(only)}")
-    firsts = [next(iter(found.values())).values for found in by_lr.values()]
-    inside = [key for key in firsts[0] if key.startswith("norm.") and key.count(".") == 1]
-    for key in ("norm", *inside, *groups.varying):
-        values = dict.fromkeys(show(first.get(key)) for first in firsts)
-        wanted = key in over or (best and key == "lr") or ("norm" in over and key.partition(".")[0] == "norm")
-        if len(values) > 1 and not wanted:
-            there = ", ".join(values)
-            raise NoAnswer(f"{format_filter(only)} leaves {key} open: {there}. Name one, or average (mean_over)")
-    return [choose(key[1:], key[0], found) for key, found in by_lr.items()]
+    if len({setting for setting, _ in by_lr} if several else by_lr) > 1:
+        there = "; ".join(f"{scheme} ({label(setting)})" for setting, scheme in by_lr)
+        raise NoAnswer(f"{format_filter(only)} leaves more than the lr and the seed open: {there}")
+    return [choose(setting, scheme, found) for (setting, scheme), found in by_lr.items()]
 
 
-def _mean(numbers: Sequence[Number]) -> Number:
-    """Over the groups of a seed; without one of them there is none."""
-    if lost := [each for each in numbers if each.value is None]:
-        return lost[0]
-    bounds = {each.bound for each in numbers} - {0}
-    if len(bounds) > 1:
-        return Number(None, NEITHER)
-    return Number(sum(each.value or 0.0 for each in numbers) / len(numbers), bound=sum(bounds))
+def decide(check: Check, level: float, ours: Side, theirs: Side | None = None) -> Answer:
+    """The verdict from one effect per seed, by its Student t interval or, where it is exact, by the number itself.
 
-
-def _correlation(a: Sequence[Number], b: Sequence[Number]) -> Number:
-    """Spearman's, of ranks; equal values share their mean rank; a run that never gets there is behind all."""
-    pairs = pd.DataFrame([[x.value for x in a], [y.value for y in b]], dtype=float).T.dropna()
-    if len(pairs) < FEWEST:
-        return Number(None, f"only {len(pairs)} to correlate")
-    if (pairs.nunique() == 1).any():
-        return Number(None, "no spread to correlate")
-    ranks = pairs.rank()
-    return Number(float(ranks[0].corr(ranks[1])))
+    Where a run never gets there its number is infinite, and the interval is that of the median (`median_interval`).
+    """
+    a, b = ours.values, pd.Series(check.than, ours.values.index) if theirs is None else theirs.values
+    found = (np.log(positive(a)) - np.log(positive(b)) if check.ratio else a - b).dropna()
+    remarks = [words for words in (ours.remarks, theirs.remarks if theirs else "") if words]
+    if alone := a.index.symmetric_difference(b.index).tolist():
+        remarks.append(f"no pair for seed {', '.join(map(str, alone))}")
+    if lost := len(a.index.intersection(b.index)) - len(found):
+        remarks.append(f"{lost} pairs without a {check.scale}")
+    sizes, exact, interval = found.tolist(), False, None
+    if not sizes:
+        return Answer(check, remarks="; ".join(remarks))
+    if any(map(math.isinf, sizes)):
+        middle, interval = statistics.median(sizes), median_interval(sizes, level)
+        fewest = math.ceil(1 - math.log2(1 - level))
+        remarks.append("interval of the median, whatever the distribution" if interval else
+                       f"some never get there: an interval takes {fewest} seeds")  # fmt: skip
+    elif (estimated := estimate(sizes, level)) is not None:
+        middle = estimated.mean
+        same = max(sizes) - min(sizes) <= 1e-12 * (1 + abs(middle))
+        exact = same and (len(sizes) >= ENOUGH or (bool(check.calculation) and len(sizes) == 1))
+        if exact:
+            interval = (middle, middle)
+        elif not same and estimated.low is not None and estimated.high is not None:
+            interval = (estimated.low, estimated.high)
+    values = {seed: check.shown(size) for seed, size in found.items()}
+    number = check.shown(middle) if math.isfinite(middle) else None
+    answer = Answer(check, values=values, number=number, exact=exact, remarks="; ".join(remarks))
+    if interval is None:
+        return answer
+    low, high = interval
+    if isinstance(check.metric, Correlate) and theirs is None:  # of which there is none beyond 1
+        low, high = max(low, -1.0 - check.than), min(high, 1.0 - check.than)
+    at_edge = not check.any_lr and (ours.at_edge or (theirs is not None and theirs.at_edge))
+    word = UNDECIDED if at_edge else verdict(check.expect, check.limits, low, high)
+    return replace(answer, verdict=word, low=check.shown(low), high=check.shown(high))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,44 +40,26 @@ def run(options: argparse.Namespace) -> int:
         scoreboard.write(claims(), results)
     except OSError as error:
         raise UserError(f"{scoreboard.folder(results)} can't be written: {error}.") from error
-    _print(scoreboard.status_of(found, results), "measured", "expected", "wall_seconds")
+    _print(scoreboard.status_of(found, results), "measured", "expected")
     print(f"scoreboard: {scoreboard.folder(results) / 'scoreboard.md'}")
     return int(failed)
 
 
 def _make(found: Sequence[Claim], results: Path, words: list[str]) -> bool:
     """Calculate first, for the reports of studies show that too; then study by study. Returns whether a run failed."""
-    from normbench.claims.scoreboard import record, write_record
+    from normbench.claims.scoreboard import calculated, write_calculated
     from normbench.commands.run import run_words
-    from normbench.runs import Study
 
-    known, failed = record(results), False
     for name in dict.fromkeys(name for claim in found for name in claim.calculations):
-        from normbench.training.provenance import provenance
         from normbench.verify.calculations import calculate
 
         print(f"calculating {name}", flush=True)
-        begin, numbers = time.perf_counter(), calculate(name)
-        seconds = round(time.perf_counter() - begin, 1)
-        known["calculations"][name] = {"numbers": numbers, "seconds": seconds, "machine": _machine(provenance())}
-        write_record(results, known)
+        write_calculated(results, {**calculated(results), name: calculate(name)})
+    failed = False
     for study in dict.fromkeys(claim.study for claim in found if claim.study):
         print(f"\nnormbench run experiment={study} {' '.join(words)}".rstrip(), flush=True)
-        before = known["studies"].get(study, {}).get("seconds", 0.0) if any(Study(results / study)) else 0.0
-        begin = time.perf_counter()
         failed |= run_words([f"experiment={study}", *words]) != 0
-        seconds = round(before + time.perf_counter() - begin, 1)
-        machine = next((_machine(run.record) for run in Study(results / study)), "")
-        known["studies"][study] = {"seconds": seconds, "machine": machine, "words": words}
-        write_record(results, known)
     return failed
-
-
-def _machine(made: Mapping[str, Any]) -> str:
-    """In words, from what `provenance` has recorded."""
-    machine, versions = made.get("machine") or {}, made.get("versions") or {}
-    parts = [machine.get("gpu"), machine.get("cpu"), f"{machine.get('cores')} cores", f"torch {versions.get('torch')}"]
-    return ", ".join(str(part) for part in parts if part)
 
 
 def _print(statements: Sequence[Mapping[str, Any]], *columns: str) -> None:
@@ -90,8 +71,8 @@ def _print(statements: Sequence[Mapping[str, Any]], *columns: str) -> None:
     rows, last = [], ""
     for found in statements:
         mark, color = MARKS.get(found["verdict"], ("", "default"))
-        shared = ("claim", "command", "minutes", "wall_seconds") if found["claim"] == last else ()
-        texts = {key: "" if found[key] is None or key in shared else str(found[key]) for key in ("claim", *columns)}
+        shared = ("claim", "command", "minutes") if found["claim"] == last else ()
+        texts = {key: "" if key in shared else found[key] for key in ("claim", *columns)}
         verdict = Text(f"{mark} {found['verdict'] or 'not run'}", style=color)
         others = (texts[column] for column in columns)
         rows.append((texts["claim"], found["statement"], verdict, found["sentence"], *others))

@@ -10,52 +10,50 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from normbench.claims.metrics import NEVER, AnyMetric, Number
-from normbench.runs import Run
+from normbench.analysis.groups import read
+from normbench.claims.metrics import AnyMetric
+from normbench.runs import load
 from tests.study_files import Row, measure
 
 Add = Callable[..., Path]
 
 
-def of(run: Path, metric: Any) -> Number:
-    return TypeAdapter(AnyMetric).validate_python(metric).of(Run(run))
+def of(study: Path, metric: Any) -> list[float]:
+    """Of the runs of a study, which differ in the seed alone, in order of the seed."""
+    [group] = read(load(study)).groups
+    return TypeAdapter(AnyMetric).validate_python(metric).of(group).sort_index().tolist()
 
 
-def test_numbers_of_the_summary(add: Add) -> None:
-    run = add(accuracy=0.9)
-    assert of(run, "test_accuracy") == Number(0.9)
-    assert of(run, "seconds.training") == Number(10.0)
-    assert of(run, "measured.shift.hidden1") == Number(0.5)
-    assert of(run, "test_acuracy") == Number(None, "no test_acuracy")
-    for status in ("diverged", "unsupported", "failed", "interrupted"):
-        assert of(add(status=status, seed=1, lr=len(status)), "test_accuracy") == Number(None, status)
+def test_numbers_of_the_frame(study: Path, add: Add) -> None:
+    for seed, status in enumerate(("complete", "diverged", "unsupported", "failed", "interrupted")):
+        add(accuracy=0.9, seed=seed, status=status)
+    assert of(study, "test_accuracy") == [0.9]  # of complete runs alone
+    assert of(study, "seconds.training") == [10.0]
+    assert of(study, "measured.shift.hidden1") == [0.5]
+    assert of(study, "test_acuracy") == []
 
 
-def test_the_way_to_an_accuracy(add: Add) -> None:
-    """An evaluation every 10 updates, 1,000 images and second of training; 100 updates in 10 s are the budget."""
-    run = add(curve=(0.1, 0.8, 0.95, 0.9))
-    assert of(run, {"steps_to": 0.9}).value == pytest.approx(10 + 10 * 2 / 3)  # on a straight line from 0.8 to 0.95
-    assert of(run, {"samples_to": 0.8}).value == pytest.approx(1000)
-    assert of(run, {"seconds_to": 0.95}).value == pytest.approx(2)
-    assert of(run, {"steps_to": 0.99}) == Number(100, NEVER, 1)
-    assert of(run, {"seconds_to": 0.99}) == Number(10, NEVER, 1)
-    early = add(status="diverged", seed=1, curve=(0.1,), summary={"steps": 20, "samples": 1280})
-    assert of(early, {"steps_to": 0.9}).value == 20
-    record = early / "config.yaml"
-    record.write_text(record.read_text() + "total_steps: 100\n")
-    assert of(early, {"steps_to": 0.9}) == Number(100, f"diverged and {NEVER}", 1)
-    assert of(early, {"samples_to": 0.9}).value == 6400
-    assert of(early, {"seconds_to": 0.9}).value == 50  # at its own pace
-    assert of(add(status="unsupported", seed=2), {"steps_to": 0.9}) == Number(None, "unsupported")
+def test_the_way_to_an_accuracy(study: Path, add: Add) -> None:
+    """An evaluation every 10 updates and second of training; infinitely long where a run never gets there."""
+    add(seed=0, curve=(0.1, 0.8, 0.95, 0.9))
+    add(seed=1, status="diverged", curve=(0.1,))
+    add(seed=2, status="diverged", curve=(0.1, 0.95))  # had been there before
+    add(seed=3, status="unsupported")
+    assert of(study, {"steps_to": 0.9}) == pytest.approx([10 + 10 * 2 / 3, math.inf, 10 * 0.8 / 0.85])
+    assert of(study, {"seconds_to": 0.95}) == pytest.approx([2, math.inf, 1])
+    assert of(study, {"steps_to": 0.99}) == [math.inf] * 3
 
 
-def test_success_and_accuracy_count_diverged_runs(add: Add) -> None:
-    runs = [add(seed=0), add(seed=1, summary={"at_chance": True}), add(seed=2, status="diverged"),
-            add(seed=3, status="unsupported"), add(seed=4, status="failed")]  # fmt: skip
-    assert [of(run, {"trained": True}).value for run in runs] == [1, 0, 0, 0, None]
-    assert [of(run, {"accuracy": "test"}).value for run in runs] == [0.9, 0.9, 0.1, None, None]
-    assert of(runs[2], {"accuracy": "validation"}).note == "diverged: counts at chance"
-    assert of(runs[1], {"trained": True}).note == "at chance: counts as 0"
+def test_success_and_accuracy_count_diverged_runs(study: Path, add: Add) -> None:
+    add(seed=0)
+    add(seed=1, summary={"at_chance": True})
+    add(seed=2, status="diverged")
+    add(seed=3, status="unsupported")
+    add(seed=4, status="failed")
+    add(seed=5, summary={"at_chance": None})  # too few test images to tell
+    assert of(study, {"trained": True}) == [1, 0, 0, 0]
+    assert of(study, {"accuracy": "test"}) == [0.9, 0.9, 0.1, 0.9]
+    assert of(study, {"accuracy": "validation"}) == pytest.approx([0.89, 0.89, 0.1, 0.89])
 
 
 ROWS: list[Row] = [
@@ -87,32 +85,29 @@ ALL = {"since": "start", "unit": None}
         ({"where": {"depth": 2}}, None),
     ],
 )
-def test_tables(add: Add, words: dict[str, Any], value: float | None) -> None:
-    run = measure(add(), "moves", ROWS)
-    assert of(run, {"table": "moves", "column": "w1", **words}).value == value
+def test_tables(study: Path, add: Add, words: dict[str, Any], value: float | None) -> None:
+    measure(add(), "moves", ROWS)
+    assert of(study, {"table": "moves", "column": "w1", **words}) == ([] if value is None else [value])
 
 
-def test_a_table_that_is_not_there(add: Add) -> None:
-    assert of(add(), {"table": "moves", "column": "w1"}) == Number(None, "no such rows of moves")
-    assert of(add(seed=1, status="diverged"), {"table": "moves", "column": "w1"}) == Number(None, "diverged")
+def test_a_table_that_is_not_there(study: Path, add: Add) -> None:
+    add()
+    assert of(study, {"table": "moves", "column": "w1"}) == []
+    assert of(study, {"gap_at": 0.1}) == []
 
 
-def test_two_numbers_of_a_run(add: Add) -> None:
-    run = add(accuracy=0.9, curve=(0.1, 0.8))
-    assert of(run, {"minus": ["test_accuracy", "train_loss"]}).value == pytest.approx(0.8)
-    assert of(run, {"ratio": ["seconds.training", "steps"]}).value == pytest.approx(0.1)
-    assert of(run, {"ratio": ["seconds.training", {"steps_to": 0.95}]}) == Number(0.1, NEVER, -1)
-    assert of(run, {"minus": [{"steps_to": 0.9}, {"steps_to": 0.95}]}) == Number(None, "neither gets there")
-    assert of(run, {"minus": ["test_accuracy", "nothing"]}) == Number(None, "no nothing")
-    assert of(run, {"ratio": ["test_accuracy", "seed"]}).value is None
+def test_two_numbers_of_a_run(study: Path, add: Add) -> None:
+    add(accuracy=0.9, curve=(0.1, 0.8))
+    assert of(study, {"minus": ["test_accuracy", "train_loss"]}) == pytest.approx([0.8])
+    assert of(study, {"ratio": ["seconds.training", "steps"]}) == pytest.approx([0.1])
+    assert of(study, {"ratio": ["seconds.training", {"steps_to": 0.95}]}) == [0]
+    assert of(study, {"minus": [{"steps_to": 0.9}, {"steps_to": 0.95}]}) == []  # neither gets there
+    assert of(study, {"minus": ["test_accuracy", "nothing"]}) == []
+    assert of(study, {"ratio": ["test_accuracy", "seed"]}) == []  # of 0 there is none
 
 
-def test_the_gap_at_a_training_loss(add: Add) -> None:
+def test_the_gap_at_a_training_loss(study: Path, add: Add) -> None:
     losses = [(0, 2.3, 2.3), (10, 0.3, 0.4), (20, 0.1, 0.5), (30, 0.05, 0.7)]
-    run = measure(add(), "fit", [{"step": s, "train_loss": t, "validation_loss": v} for s, t, v in losses])
-    assert of(run, {"gap_at": 0.1}).value == pytest.approx(0.4)
-    assert of(run, {"gap_at": 0.2}).value == pytest.approx(0.1 + 0.5 * 0.3)
-    assert of(run, {"gap_at": 3}).value == 0
-    assert of(run, {"gap_at": 0.01}) == Number(None, "training loss never at 0.01")
-    assert of(add(seed=1), {"gap_at": 0.1}) == Number(None, "no table fit")
-    assert math.isfinite(of(run, {"minus": [{"gap_at": 0.1}, "test_loss"]}).value or math.nan)
+    measure(add(), "fit", [{"step": s, "train_loss": t, "validation_loss": v} for s, t, v in losses])
+    gaps = {0.1: [0.4], 0.2: [0.1 + 0.5 * 0.3], 3: [0.0], 0.01: []}
+    assert {at: of(study, {"gap_at": at}) for at in gaps} == {at: pytest.approx(gap) for at, gap in gaps.items()}

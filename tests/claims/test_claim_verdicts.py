@@ -128,10 +128,10 @@ def test_runs_without_a_number_make_no_pair_and_are_told(add: Add, answer: Calla
     add(norm="batch", seed=4, status="failed")
     found = answer()
     assert found.n == 3
-    assert found.remarks == "norm=batch: 1 of 5 diverged, 1 of 5 failed; no partner for seed 4"
+    assert found.remarks == "norm=batch: 1 of 5 diverged, 1 of 5 failed; no pair for seed 3"
     counted = answer(metric={"accuracy": "test"})
     assert (counted.n, counted.values[3]) == (4, pytest.approx(0.1 - 0.93))
-    assert "1 of 5 diverged: counts at chance" in counted.remarks
+    assert "1 of 5 diverged" in counted.remarks
     assert (answer(metric="nothing").n, answer(metric="nothing").verdict) == (0, I)
 
 
@@ -162,24 +162,23 @@ def test_an_option_left_open(add: Add, answer: Callable[..., Answer]) -> None:
     for size in (2, 4):
         three(add, "none", 0.90, 0.92, 0.91, batch_size=size)
         three(add, "batch", 0.90 + size / 100, 0.92 + size / 100, 0.91 + size / 200, batch_size=size)
-    assert answer().remarks == "norm=batch leaves batch_size open: 2, 4. Name one, or average (mean_over)"
-    assert answer(of={"batch_size": 2}).remarks.startswith("batch_size=2 leaves norm open: none, batch")
+    words = "leaves more than the lr and the seed open"
+    assert answer().remarks == f"norm=batch {words}: batch (batch size 2); batch (batch size 4)"
+    assert answer(of={"batch_size": 2}).remarks.startswith(f"batch_size=2 {words}: none (batch size 2); batch")
     assert answer(of={"norm": "rms"}).remarks == "no run has norm=rms"
-    mean = answer(mean_over=["batch_size"])
-    assert (mean.n, mean.number) == (3, pytest.approx((0.03 + 0.03 + 0.015) / 3))
 
 
 def test_options_of_a_scheme(add: Add, answer: Callable[..., Answer]) -> None:
     for place, gain in (("before", 0.0), ("after", 0.01)):
         three(add, "batch", 0.90 + gain, 0.92 + gain, 0.91 + gain, options={"norm.placement": place})
     three(add, "none", 0.9, 0.9, 0.9)
-    assert "norm=batch leaves norm.placement open: after, before" in answer().remarks
+    assert "norm=batch leaves more than the lr and the seed open: batch placement=after" in answer().remarks
     after = {"norm": "batch", "norm.placement": "after"}
     assert answer(of=after, against={"norm.placement": "before"}).number == pytest.approx(0.01)
     assert answer(of=after).n == 3  # none has no such option
 
 
-def test_a_run_that_never_gets_there_has_no_number_only_a_bound(
+def test_a_run_that_never_gets_there_has_an_infinite_number(
     add: Add, answer: Callable[..., Answer], judged: Callable[..., Judged], check: Check
 ) -> None:
     """`none` never gets there in one seed of eight: Student's interval has no end; that of the median has."""
@@ -188,14 +187,17 @@ def test_a_run_that_never_gets_there_has_no_number_only_a_bound(
         add(norm="batch", seed=seed, curve=(0.1, 0.9))
     steps: dict[str, Any] = {"metric": {"steps_to": 0.9}, "scale": "ratio"}
     found = answer(**steps, expect="lower", margin=1.1)
-    assert dict(found.values) == pytest.approx({0: 0.1} | {seed: 1 / (1 + seed) for seed in range(1, 8)})
-    assert (found.low, found.high, found.verdict) == (-math.inf, pytest.approx(1 / 2), S)
-    assert "norm=none: 1 of 8 never gets there: a lower bound; interval of the median" in found.remarks
+    assert dict(found.values) == pytest.approx({0: 0} | {seed: 1 / (1 + seed) for seed in range(1, 8)})
+    assert (found.low, found.high, found.verdict) == (0, pytest.approx(1 / 2), S)
+    assert "norm=none: 1 of 8 never gets there; interval of the median" in found.remarks
+    assert found.measured == "0.183 (0 to 0.5, n = 8)"
     assert answer(**steps, expect="lower", margin=100).verdict == I  # and not contradicted
     assert answer(**steps, expect="higher", margin=1).verdict == C
     never = answer(metric={"steps_to": 0.99}, expect="equal", margin=5)
-    assert (never.n, never.verdict) == (0, I)
-    assert "8 neither gets there: no pair" in never.remarks
+    assert (never.n, never.verdict, never.measured) == (0, I, "no number")
+    assert "8 pairs without a difference" in never.remarks
+    some = answer(metric={"steps_to": 0.9}, against=None, expect="lower", of={"norm": "none"})
+    assert some.measured == "55 (20 to ∞, n = 8)"
     few = judged(*[check(**steps, expect="lower", margin=1.1)] * 10).answers[0]  # each at 99.5%
     assert (few.n, few.low, few.verdict) == (8, None, I)
     assert few.remarks.endswith("some never get there: an interval takes 9 seeds")
@@ -203,21 +205,19 @@ def test_a_run_that_never_gets_there_has_no_number_only_a_bound(
 
 def test_a_correlation_over_schemes(add: Add, answer: Callable[..., Answer]) -> None:
     shifts = {"none": (3, 3, 4), "batch": (1, 2, 3), "layer": (2, 1, 2), "rms": (4, 4, 1)}
+    costs = {"none": 3, "batch": 1, "layer": 2, "rms": 4}
     for norm, values in shifts.items():
         for seed, shift in enumerate(values):
-            add(
-                norm=norm,
-                seed=seed,
-                summary={"shift": shift, "cost": {"none": 3, "batch": 1, "layer": 2, "rms": 4}[norm]},
-            )
+            curve = (0.1,) * costs[norm] + ((0.9,) if norm != "rms" else ())  # which never gets there: behind all
+            add(norm=norm, seed=seed, summary={"shift": shift}, curve=curve)
     words: dict[str, Any] = {"of": {"dataset": "mnist"}, "against": None, "margin": 0}
-    found = answer(metric={"correlate": ["shift", "cost"], "over": "norm"}, **words)
+    found = answer(metric={"correlate": ["shift", {"steps_to": 0.5}]}, **words)
     assert dict(found.values) == pytest.approx({0: 1, 1: 0.8, 2: -0.4})  # 1 - 6 sum(d^2) / (n^3 - n)
     assert found.high is None or found.high <= 1
-    flat = answer(metric={"correlate": ["shift", "steps"]}, **words)
-    assert (flat.n, flat.remarks) == (0, "3 no spread to correlate: no pair")
-    few = answer(metric={"correlate": ["shift", "cost"]}, **{**words, "of": {"norm": ["none", "batch"]}})
-    assert "3 only 2 to correlate: no pair" in few.remarks
+    assert "rms 3 of 3 never gets there" in found.remarks
+    assert answer(metric={"correlate": ["shift", "steps"]}, **words).n == 0  # no spread
+    two = {**words, "of": {"norm": ["none", "batch"]}}
+    assert answer(metric={"correlate": ["shift", "train_loss"]}, **two).n == 0  # too few
 
 
 def test_calculations_decide_by_their_number(claim_of: Callable[..., Claim], check: Check) -> None:
@@ -239,3 +239,14 @@ def test_calculations_decide_by_their_number(claim_of: Callable[..., Claim], che
 
 def test_no_runs_yet(claim_of: Callable[..., Claim]) -> None:
     assert judge(claim_of(), None, {}).answers[0].remarks == "no runs yet: normbench run experiment=first"
+
+
+def test_the_setting_that_a_claim_was_tested_in(add: Add, judged: Callable[..., Judged], check: Check) -> None:
+    """What all runs share, not what they are usually like; and whether an lr was chosen."""
+    for lr in (0.1, 0.3):
+        for norm in ("none", "batch"):
+            path = add(norm=norm, lr=lr, max_steps=300, options={"dataset.train_fraction": 0.02}) / "config.yaml"
+            path.write_text(path.read_text() + "total_steps: 300\n")
+    usual = "mlp, mnist, adam, batch size 64, train fraction 0.02, 300 updates"
+    assert judged(check()).setting == f"{usual}, each at its own best lr of 0.1, 0.3"
+    assert judged(check(of={"norm": "batch", "lr": 0.1})).setting == usual
