@@ -65,7 +65,7 @@ def claims() -> str:
     for row in rows:
         cells = [
             row["claim"],
-            f"{row['sentence']} ({row['statement']})",
+            f"{row['sentence']} ({'; '.join(filter(None, (row['statement'], row.get('setting'))))})",
             row["verdict"],
             f"{row['check']}: {row['measured']}",
         ]

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from normbench.analysis.best_lr import Choice, choose
+from normbench.analysis.comparisons import FRESH
 from normbench.analysis.groups import STATUSES, Group, Groups, Setting, label, show, without
 from normbench.analysis.selection import format_filter, has
 from normbench.analysis.statistics import estimate, median_interval
@@ -142,7 +143,11 @@ def _answer(claim: Claim, check: Check, groups: Groups | None, calculated: Calcu
             return decide(check, claim.level, Side(pd.Series(found, dtype=float)))
         if groups is None:
             raise NoAnswer(f"no runs yet: normbench run experiment={claim.study}")
-        return decide(check, claim.level, *(Side.of(groups, check.metric, only) for only in check.filters))
+        several = isinstance(check.metric, Correlate)
+        choices = [chosen(groups, only, several) for only in check.filters]
+        seeds = counting([choice for of_side in choices for choice in of_side])
+        sides = [Side.of(check.metric, *side, seeds) for side in zip(choices, check.filters, strict=True)]
+        return decide(check, claim.level, *sides)
     except NoAnswer as error:
         return Answer(check, remarks=str(error))
     except Exception as error:
@@ -165,21 +170,27 @@ class Side:
     at_edge: bool = False
 
     @classmethod
-    def of(cls, groups: Groups, metric: Metric, only: Filter) -> Side:
-        """Of the runs that a filter leaves. Raises NoAnswer."""
-        several, best = isinstance(metric, Correlate), "lr" in groups.varying and "lr" not in only
-        found, words = chosen(groups, only, several), []
-        shown = [choice.shown for choice in found]
-        for choice in found:
-            parts = metric.value if several else (metric,)
-            notes = dict.fromkeys(note for part in parts for note in _notes(choice.shown, part.of(choice.shown)))
-            lr = [f"lr {show(choice.lr)}" + (f" ({choice.edge})" if choice.edge else "")] if best else []
-            words += [f"{choice.scheme} " * several + note for note in (*notes, *lr)]
+    def of(cls, metric: Metric, choices: Sequence[Choice], only: Filter, seeds: frozenset[Any]) -> Side:
+        """Of these seeds, at the lr that was chosen for each scheme."""
+        shown, words = [choice.shown.with_seeds(seeds) for choice in choices], []
+        parts = metric.value if isinstance(metric, Correlate) else (metric,)
+        for choice, group in zip(choices, shown, strict=True):
+            notes = dict.fromkeys(note for part in parts for note in _notes(group, part.of(group)))
+            lr = [f"lr {show(choice.lr)}" + (f" ({choice.edge})" if choice.edge else "")] if choice.chosen else []
+            words += [f"{choice.scheme} " * (len(choices) > 1) + note for note in (*notes, *lr)]
         return cls(
             metric.over(shown) if isinstance(metric, Correlate) else metric.of(shown[0]),
             f"{format_filter(only)}: {', '.join(words)}" if words else "",
-            best and any(choice.edge for choice in found),
+            any(choice.edge for choice in choices),
         )
+
+
+def counting(choices: Sequence[Choice]) -> frozenset[Any]:
+    """The seeds that count: those that chose no lr where there are three or more of them on every side, else all."""
+    spent = frozenset[Any]().union(*(choice.spent for choice in choices))
+    fresh = frozenset.intersection(*(choice.fresh for choice in choices)) - spent
+    every = frozenset[Any]().union(*(choice.seeds for choice in choices))
+    return fresh if spent and len(fresh) >= FRESH else every
 
 
 def _notes(group: Group, values: pd.Series) -> list[str]:

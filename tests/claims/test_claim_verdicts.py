@@ -158,6 +158,19 @@ def test_each_side_has_its_own_best_lr(add: Add, answer: Callable[..., Answer]) 
     assert (answer().verdict, answer().remarks) == (S, "norm=batch: lr 1; norm=none: lr 0.1")
 
 
+def test_fresh_seeds_count_alone_once_there_are_three_on_both_sides(add: Add, answer: Callable[..., Answer]) -> None:
+    for norm, gain in (("none", 0.0), ("batch", 0.05)):
+        for lr, lost in ((0.01, 0.3), (0.1, 0.0), (1.0, 0.3)):
+            three(add, norm, 0.90 + gain - lost, 0.92 + gain - lost, 0.91 + gain - lost, lr=lr)
+        for seed in (100, 101):
+            add(norm=norm, seed=seed, lr=0.1, accuracy=0.9)
+    assert set(answer().values) == {0, 1, 2, 100, 101}
+    for norm in ("none", "batch"):
+        add(norm=norm, seed=102, lr=0.1, accuracy=0.9)
+    assert dict(answer().values) == pytest.approx({100: 0, 101: 0, 102: 0})  # and not the 0.05 that chose
+    assert len(answer(of={"norm": "batch", "lr": 0.1}).values) == 6  # no lr was chosen
+
+
 def test_an_option_left_open(add: Add, answer: Callable[..., Answer]) -> None:
     for size in (2, 4):
         three(add, "none", 0.90, 0.92, 0.91, batch_size=size)
