@@ -62,7 +62,7 @@ class OfFrame(Metric):
     value: str
 
     def of(self, group: Group) -> pd.Series:
-        return group.numbers(self.value)
+        return pd.Series(group.numbers(self.value), dtype=float)
 
 
 class StepsTo(Metric):
@@ -98,7 +98,7 @@ class Accuracy(Metric):
     value: Literal["test", "validation"]
 
     def of(self, group: Group) -> pd.Series:
-        return group.accuracies(f"{self.value}_accuracy")
+        return pd.Series(group.accuracies(f"{self.value}_accuracy"), dtype=float)
 
 
 class Gap(Metric):

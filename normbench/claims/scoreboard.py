@@ -58,7 +58,7 @@ def checks(found: Sequence[Judged]) -> Table:
             "claim": judged.claim.id, "answers": ", ".join(STATEMENTS[key] for key in check.answers),
             "check": check.words, "measured": answer.measured, "expected": check.expected,
             "verdict": answer.verdict, "number": answer.number, "low": answer.low, "high": answer.high,
-            "n": answer.n, "exact": answer.exact, "level": judged.claim.level, "expect": check.expect,
+            "n": answer.n, "level": judged.claim.level, "expect": check.expect,
             "margin": check.margin, "ratio": check.ratio,
             "seeds": " ".join(f"{seed}:{value:.6g}" for seed, value in answer.values.items()),
             "remarks": answer.remarks,

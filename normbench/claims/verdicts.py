@@ -7,7 +7,7 @@ import math
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,7 @@ class Answer:
     Args:
         values: by seed.
         number: their mean; with an interval of the median the median, None where that is infinite.
-        exact: without spread, or calculated once: there is no interval, the number itself decides.
+        low, high: the interval; both are the number where there is no spread, or it was calculated once.
         remarks: runs without a number, and what kind of numbers the others have.
     """
 
@@ -50,7 +50,6 @@ class Answer:
     number: float | None = None
     low: float | None = None
     high: float | None = None
-    exact: bool = False
     remarks: str = ""
 
     @property
@@ -62,11 +61,11 @@ class Answer:
         """Such as "-0.57 (-0.61 to -0.53, n = 5)"."""
         if not self.n:
             return "no number"
-        text = "open" if self.number is None else self.check.text(self.number)
-        if self.exact:
-            return f"{text} (exact{f', n = {self.n}' * (self.n > 1)})"
-        ends = [self.check.text(end) for end in (self.low, self.high) if end is not None]
-        return f"{text} ({' to '.join(ends) or 'no interval'}, n = {self.n})"
+        text, low, high = (
+            "open" if end is None else self.check.text(end) for end in (self.number, self.low, self.high)
+        )
+        interval = "no interval" if self.low is None else "exact" if self.low == self.high else f"{low} to {high}"
+        return f"{text} ({interval}, n = {self.n})"
 
 
 @dataclass(frozen=True)
@@ -97,15 +96,20 @@ def judge(claim: Claim, groups: Groups | None, calculated: Calculated) -> Judged
 
 def setting_of(claim: Claim, groups: Groups) -> str:
     """What the runs behind a claim share, in a line: "mlp, mnist, sgd, batch size 64, 312 updates, ..."."""
-    typed = [word.partition("=")[0].lstrip("+") for word in groups.members[0].words]
+    filters = [only for check in claim.checks for only in check.filters]
+    used = [group for group in groups.groups if any(has(group.values, only) for only in filters)]
+    members = [run for group in used for run in group.members]
+    typed = [word.partition("=")[0].lstrip("+") for run in members for word in run.words]
     keys = dict.fromkeys(("model", "dataset", "optimizer", "batch_size", "lr", *typed))
     shared = tuple((key, groups.constant[key]) for key in keys if key in groups.constant and key != "max_steps")
+    updates = sorted({n for run in members if (n := run.record.get("total_steps")) is not None})
     words = [label(shared)]
-    if updates := sorted({n for run in groups.members if (n := run.record.get("total_steps")) is not None}):
+    if updates:
         words.append(" to ".join(f"{n:,}" for n in dict.fromkeys((updates[0], updates[-1]))) + " updates")
-    if "lr" in groups.varying and any(check.of and "lr" not in check.of and not check.any_lr for check in claim.checks):
-        lrs = sorted({float(group.values["lr"]) for group in groups.groups})
-        words.append(f"each at its own best lr of {', '.join(map(show, lrs))}")
+    if "lr" in groups.varying and any("lr" not in only for only in filters):
+        words.append(
+            f"each at its own best lr of {', '.join(map(show, sorted({run.config['lr'] for run in members})))}"
+        )
     return ", ".join(words)
 
 
@@ -235,30 +239,28 @@ def decide(check: Check, level: float, ours: Side, theirs: Side | None = None) -
         remarks.append(f"no pair for seed {', '.join(map(str, alone))}")
     if lost := len(a.index.intersection(b.index)) - len(found):
         remarks.append(f"{lost} pairs without a {check.scale}")
-    sizes, exact, interval = found.tolist(), False, None
-    if not sizes:
-        return Answer(check, remarks="; ".join(remarks))
+    sizes = found.tolist()
+    low: float | None
+    high: float | None
     if any(map(math.isinf, sizes)):
-        middle, interval = statistics.median(sizes), median_interval(sizes, level)
+        middle = statistics.median(sizes)
+        low, high = median_interval(sizes, level) or (None, None)
         fewest = math.ceil(1 - math.log2(1 - level))
-        remarks.append("interval of the median, whatever the distribution" if interval else
-                       f"some never get there: an interval takes {fewest} seeds")  # fmt: skip
-    elif (estimated := estimate(sizes, level)) is not None:
-        middle = estimated.mean
-        same = max(sizes) - min(sizes) <= 1e-12 * (1 + abs(middle))
-        exact = same and (len(sizes) >= ENOUGH or (bool(check.calculation) and len(sizes) == 1))
-        if exact:
-            interval = (middle, middle)
-        elif not same and estimated.low is not None and estimated.high is not None:
-            interval = (estimated.low, estimated.high)
+        remarks.append(f"some never get there: an interval takes {fewest} seeds" if low is None else
+                       "interval of the median, whatever the distribution")  # fmt: skip
+    elif estimated := estimate(sizes, level):
+        middle, low, high = estimated.mean, estimated.low, estimated.high
+        if max(sizes) - min(sizes) <= 1e-12 * (1 + abs(middle)):
+            low = high = middle if len(sizes) >= ENOUGH or check.calculation else None
+    else:
+        return Answer(check, remarks="; ".join(remarks))
+    word = INCONCLUSIVE
+    if low is not None and high is not None:
+        if isinstance(check.metric, Correlate) and theirs is None:  # of which there is none beyond 1
+            low, high = max(low, -1.0 - check.than), min(high, 1.0 - check.than)
+        at_edge = not check.any_lr and (ours.at_edge or (theirs is not None and theirs.at_edge))
+        word = UNDECIDED if at_edge else verdict(check.expect, check.limits, low, high)
+        low, high = check.shown(low), check.shown(high)
     values = {seed: check.shown(size) for seed, size in found.items()}
     number = check.shown(middle) if math.isfinite(middle) else None
-    answer = Answer(check, values=values, number=number, exact=exact, remarks="; ".join(remarks))
-    if interval is None:
-        return answer
-    low, high = interval
-    if isinstance(check.metric, Correlate) and theirs is None:  # of which there is none beyond 1
-        low, high = max(low, -1.0 - check.than), min(high, 1.0 - check.than)
-    at_edge = not check.any_lr and (ours.at_edge or (theirs is not None and theirs.at_edge))
-    word = UNDECIDED if at_edge else verdict(check.expect, check.limits, low, high)
-    return replace(answer, verdict=word, low=check.shown(low), high=check.shown(high))
+    return Answer(check, word, values, number, low, high, "; ".join(remarks))

@@ -118,7 +118,7 @@ def test_without_spread_the_number_decides_from_three_pairs_on(add: Add, answer:
     add(norm="none", seed=2, accuracy=0.95)
     add(norm="batch", seed=2, accuracy=0.97)
     found = answer(margin=0.02)
-    assert (found.verdict, found.exact, found.low) == (S, True, pytest.approx(0.02))
+    assert (found.verdict, found.low, found.high) == (S, pytest.approx(0.02), found.low)
 
 
 def test_runs_without_a_number_make_no_pair_and_are_told(add: Add, answer: Callable[..., Answer]) -> None:
@@ -244,7 +244,7 @@ def test_calculations_decide_by_their_number(claim_of: Callable[..., Claim], che
     claim = claim_of(check(**one), check(**{**one, "expect": "higher", "than": 1}), study=None)
     assert (claim.study, claim.calculations) == ("", ["c"])
     found = judge(claim, None, {"c": {"a": 1e-12}})
-    assert [(a.verdict, a.exact, a.n) for a in found.answers] == [(S, True, 1), (C, True, 1)]
+    assert [(a.verdict, a.low == a.high, a.n) for a in found.answers] == [(S, True, 1), (C, True, 1)]
     assert found.answers[1].number == pytest.approx(1e-12)  # as it is, not minus 1
     assert found.verdict("as_stated") == C
     assert judge(claim, None, {}).answers[0].remarks == "not calculated yet: normbench claims --run helps"
