@@ -16,7 +16,6 @@ from normbench.runs import Run, Study, is_finished
 
 if TYPE_CHECKING:
     from normbench.analysis.best_lr import Choice
-    from normbench.analysis.groups import Groups
 
 FURTHER_RATES = 4  # at most, on either side of the grid
 LEVEL = 0.05
@@ -65,16 +64,13 @@ def _are_over(run_configs: Iterable[RunConfig]) -> bool:
     return all(is_finished(one.folder, one.identity) for one in run_configs)
 
 
-def _groups(run_configs: Sequence[RunConfig]) -> Groups:
+def _choices(run_configs: Sequence[RunConfig]) -> list[Mapping[str, Choice]]:
+    """The best lr of each scheme, a mapping per setting; none where a run can't be read: then nothing follows."""
+    from normbench.analysis.best_lr import choices
     from normbench.analysis.groups import read
 
-    return read(Study(run_configs[0].folder.parent, tuple(Run(one.folder) for one in run_configs)))
-
-
-def _choices(run_configs: Sequence[RunConfig]) -> list[Mapping[str, Choice]]:
-    from normbench.analysis.best_lr import choices
-
-    return list(choices(_groups(run_configs)).values())
+    study = Study(run_configs[0].folder.parent, tuple(Run(one.folder) for one in run_configs))
+    return [] if study.unreadable else list(choices(read(study)).values())
 
 
 def _beyond_the_edge(further: Further, grid: Sequence[RunConfig], searched: Sequence[RunConfig]) -> list[list[str]]:
