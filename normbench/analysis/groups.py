@@ -50,6 +50,11 @@ class Group:
     def statuses(self) -> tuple[str, ...]:
         return tuple(self.runs["status"])
 
+    @cached_property
+    def each_seed(self) -> tuple[Any, ...]:
+        """The seed of each of `members`."""
+        return tuple(run.seed for run in self.members)
+
     def having(self, *statuses: str) -> list[Run]:
         """The members of these statuses."""
         return [run for run, status in zip(self.members, self.statuses, strict=True) if status in statuses]
@@ -59,11 +64,12 @@ class Group:
 
     def seeds(self, *statuses: str) -> set[Any]:
         """Of the runs of these statuses; of all without any."""
-        return {run.seed for run in (self.having(*statuses) if statuses else self.members)}
+        columns = zip(self.each_seed, self.statuses, strict=True)
+        return {seed for seed, status in columns if status in statuses or not statuses}
 
     def with_seeds(self, seeds: Collection[Any]) -> Group:
         """Those of its runs that have one of `seeds`."""
-        kept = [run.seed in seeds for run in self.members]
+        kept = [seed in seeds for seed in self.each_seed]
         if all(kept):
             return self
         return replace(self, runs=self.runs[kept], members=tuple(compress(self.members, kept)))
@@ -86,7 +92,7 @@ class Group:
         if diverged := self.seeds("diverged"):
             classes = self.numbers("dataset.classes", *OVER)
             found |= {seed: 1 / classes.get(seed, max(classes.values())) for seed in diverged if classes}
-        return {seed: found[seed] for run in self.members if (seed := run.seed) in found}
+        return {seed: found[seed] for seed in self.each_seed if seed in found}
 
     @property
     def diverged(self) -> str:
@@ -104,8 +110,8 @@ class Group:
 
             values = pd.to_numeric(values, errors="coerce")
         wanted = statuses or ("complete",)
-        columns = zip(self.members, self.statuses, values.tolist(), strict=True)
-        found = {run.seed: float(value) for run, status, value in columns if status in wanted}
+        columns = zip(self.each_seed, self.statuses, values.tolist(), strict=True)
+        found = {seed: float(value) for seed, status, value in columns if status in wanted}
         return {seed: value for seed, value in found.items() if not math.isnan(value)}
 
 

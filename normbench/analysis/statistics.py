@@ -137,7 +137,8 @@ def compare(values: Sequence[float], reference: Sequence[float], margin: float, 
         return found
     found["difference"] = mean = float(d.mean())
     if n > 2 and not _constant(a) and not _constant(b):
-        found["correlation"] = float(np.corrcoef(a, b)[0, 1])
+        of_a, of_b = a - a.mean(), b - b.mean()
+        found["correlation"] = float(of_a @ of_b / math.sqrt((of_a @ of_a) * (of_b @ of_b)))
     if n > 1 and _constant(d, max(np.abs(a).max(), np.abs(b).max())):
         found["sd"] = 0.0
     elif n > 1:

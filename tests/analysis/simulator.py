@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -153,20 +154,18 @@ def to_confirm(groups: Groups) -> list[Cell]:
 
 def as_groups(cells: Mapping[Cell, list[Any]], scenario: Scenario) -> Groups:
     """What `analysis.read` makes of these runs, without its detour over files and columns, which is slow."""
-    records, members = [], []
+    members, columns = [], defaultdict[str, list[Any]](list)
     for (scheme, lr), runs in cells.items():
         for seed, found in runs:
             run = _run(scheme, lr, seed, scenario.draw_sd > 0)
             test, validation = found or (None, None)
-            status = "complete" if found else "diverged"
-            run.__dict__["summary"] = {
-                "status": status, "steps": 100, "samples": 6400, "at_chance": False, "test_accuracy": test,
-                "validation_accuracy": validation, "dataset": {"classes": CLASSES},
-            }  # fmt: skip
-            records.append((run.name, scheme, seed, status, test, validation, CLASSES))
+            result = {"status": "complete" if found else "diverged", "test_accuracy": test}
+            result["validation_accuracy"] = validation
+            run.__dict__["summary"] = result | {"steps": 100, "samples": 6400, "dataset": {"classes": CLASSES}}
+            for key, value in {"run": run.name, "seed": seed, "dataset.classes": CLASSES, **result}.items():
+                columns[key].append(value)
             members.append(run)
-    columns = ["run", "scheme", "seed", "status", "test_accuracy", "validation_accuracy", "dataset.classes"]
-    frame = pd.DataFrame(records, columns=columns)
+    frame = pd.DataFrame(columns)
     frame.index = pd.Index(frame.pop("run"), name=None)
     varying = ("lr",) if len({lr for _, lr in cells}) > 1 else ()
     schemes = order(scheme for scheme, _ in cells)
