@@ -2,43 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from normbench.analysis.groups import MAIN, STATUSES, Group, Groups, Setting, is_synthetic, label, show
+from normbench.analysis.groups import MAIN, STATUSES, Group, Groups, Setting, is_synthetic, label
+from normbench.analysis.inference_statistics import accuracies
 from normbench.analysis.notes import SYNTHETIC, constants, differences, heading, interval_covers, parameters
 from normbench.analysis.statistics import Estimate, estimate, estimate_accuracy
-from normbench.analysis.tables import REMARKS, SCHEME, Column, Table, escape, line, number, setting_columns
-from normbench.analysis.tables import percent as percent_of
+from normbench.analysis.tables import REMARKS, SCHEME, Column, Table, escape, number, percent, setting_columns
 
 LONG = 120  # characters of a reason
-HEADINGS = ("norm", "test accuracy %", "n", "validation %", "train loss", "parameters", "training s", "remarks")
-
+Row = dict[str, Any]  # of `Leaderboard.table`: every number, and the texts of `SHORT`
+ESTIMATES = ("test_accuracy", "validation_accuracy", "precise", "train_loss", "training_seconds")
+PRECISE = Column("precise_text", "validation % with precise", str, "precise_mean")
+SHORT = (
+    Column("scheme", "norm", numeric=False),
+    Column("test_accuracy_text", "test accuracy %", str, "test_accuracy_mean"),
+    Column("n_text", "n", str, "test_accuracy_n"),
+    Column("validation_accuracy_text", "validation %", str, "validation_accuracy_mean"),
+    PRECISE,
+    Column("train_loss_mean", "train loss", number("{:.4f}")),
+    Column("parameters", "parameters", number("{:,}")),
+    Column("training_seconds_mean", "training s", number("{:.1f}")),
+    REMARKS,
+)
 # Columns that a narrow terminal goes without, in this order. The files have them all.
-_EXPENDABLE = ("parameters", "training s", "train loss", "validation %")
-
-_ESTIMATES = {"test_accuracy": "test", "validation_accuracy": "validation", "train_loss": "train_loss"}
-_ESTIMATES |= {"training_seconds": "seconds"}  # prefix of the columns -> name in Row
-
-
-@dataclass(frozen=True, eq=False)
-class Row:
-    """One group. A diverged run counts at chance in its accuracies and is in no other mean; `counts` has all others."""
-
-    group: Group
-    rank: int | None  # by mean test accuracy within the setting; None without any
-    test: Estimate | None
-    validation: Estimate | None
-    train_loss: Estimate | None
-    seconds: Estimate | None
-    parameters: int | None
-    counts: dict[str, int]  # each status, and `at_chance`, which are complete as well
-    remarks: str
+EXPENDABLE = ("parameters", "training s", "train loss", PRECISE.heading, "validation %")
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,48 +47,69 @@ class Leaderboard:
     def rows(self) -> list[Row]:
         return [row for rows in self.groups.values() for row in rows]
 
+    @property
+    def short(self) -> list[Column]:
+        """The columns that a reader sees first: accuracy with precise statistics where it was measured."""
+        measured = any(row["precise_n"] for row in self.rows)
+        return [column for column in SHORT if column is not PRECISE or measured]
+
 
 def leaderboard(groups: Groups) -> Leaderboard:
     found = {}
     for setting, by_scheme in groups.settings.items():
         seeds = set[Any]().union(*(group.seeds() for group in by_scheme.values()))
-        rows = [_row(group, seeds) for group in by_scheme.values()]
-        rows.sort(key=lambda row: -row.test.mean if row.test else 1.0)  # stable: without a mean, the schemes' order
-        found[setting] = [replace(row, rank=place if row.test else None) for place, row in enumerate(rows, start=1)]
-    return Leaderboard(groups, found, notes(groups, [row for rows in found.values() for row in rows]))
+        rows = [_row(groups, group, seeds) for group in by_scheme.values()]
+        rows.sort(key=lambda row: -row["test_accuracy_mean"] if row["test_accuracy_n"] else 1.0)  # stable
+        for place, row in enumerate(rows, start=1):
+            row["rank"] = place if row["test_accuracy_n"] else None
+        found[setting] = rows
+    return Leaderboard(groups, found, _notes(groups, [row for rows in found.values() for row in rows]))
 
 
-def _row(group: Group, seeds: set[Any]) -> Row:
-    counts = {status: group.count(status) for status in STATUSES}
-    counts["at_chance"] = group.at_chance
-    return Row(
-        group=group,
-        rank=None,
-        test=estimate_accuracy(list(group.accuracies().values())),
-        validation=estimate_accuracy(list(group.accuracies("validation_accuracy").values())),
-        train_loss=estimate(list(group.numbers("train_loss").values())),
-        seconds=estimate(list(group.numbers("seconds.training").values())),
-        parameters=parameters(group.members),
-        counts=counts,
-        remarks=_remarks(group, counts, seeds),
+def _row(groups: Groups, group: Group, seeds: Collection[Any]) -> Row:
+    """One group. A diverged run counts at chance in its accuracies and is in no other mean.
+
+    Its settings are in it even where all rows share them: a line of the CSV file stands alone.
+    """
+    keys = [key for key in dict.fromkeys([*MAIN, *groups.varying]) if key in groups.constant or key in groups.varying]
+    settings = groups.constant | dict(group.setting)
+    row: Row = {"scheme": group.scheme} | {key: settings.get(key) for key in keys}
+    row |= {"synthetic": any(map(is_synthetic, group.members)), "rank": None, "runs": len(group.members)}
+    row["seeds"] = " ".join(map(str, group.each_seed))
+    precise = [of_run["precise"] for run in group.having("complete") if "precise" in (of_run := accuracies(run))]
+    estimates = (
+        estimate_accuracy(list(group.accuracies().values())),
+        estimate_accuracy(list(group.accuracies("validation_accuracy").values())),
+        estimate_accuracy(precise),
+        estimate(list(group.numbers("train_loss").values())),
+        estimate(list(group.numbers("seconds.training").values())),
     )
+    for name, found in zip(ESTIMATES, estimates, strict=True):
+        row |= {f"{name}_{field.name}": getattr(found, field.name, None) for field in fields(Estimate)}
+    test, validation, of_precise, *_ = estimates
+    lost = test is not None and group.count("diverged") == test.n  # no run has survived
+    row |= {"test_accuracy_text": "diverged" if lost else format_accuracy(test)}
+    row |= {"n_text": f"{test.n if test else 0}/{len(group.members)}"}
+    row |= {"validation_accuracy_text": format_accuracy(validation), "precise_text": format_accuracy(of_precise)}
+    row |= {"parameters": parameters(group.members)} | {status: group.count(status) for status in STATUSES}
+    return row | {"at_chance": group.at_chance, "remarks": _remarks(group, seeds)}
 
 
-def _remarks(group: Group, counts: dict[str, int], seeds: set[Any]) -> str:
+def _remarks(group: Group, seeds: Collection[Any]) -> str:
     words = []
-    if counts["diverged"]:
+    if group.diverged:
         steps = ", ".join(str(run.summary.get("diverged_step")) for run in group.having("diverged"))
-        words.append(f"{group.diverged} (at step {steps}) and count{'s' * (counts['diverged'] == 1)} at chance")
+        words.append(f"{group.diverged} (at step {steps}) and count{'s' * (group.count('diverged') == 1)} at chance")
     words += dict.fromkeys(str(remark) for run in group.having("complete") if (remark := run.summary.get("remark")))
-    if counts["at_chance"]:
-        words.append(f"{counts['at_chance']} at chance")
+    if group.at_chance:
+        words.append(f"{group.at_chance} at chance")
     for status in ("unsupported", "failed"):
         reasons = dict.fromkeys(_short(run.reason) for run in group.having(status))
         if reasons:
-            words.append(f"{counts[status]} {status}: {' / '.join(reasons)}")
-    words += [f"{counts[status]} {status}" for status in ("running", "interrupted") if counts[status]]
-    missing = seeds - group.seeds()
-    if missing and not counts["unsupported"]:  # an unsupported group is so for every seed
+            words.append(f"{group.count(status)} {status}: {' / '.join(reasons)}")
+    words += [f"{n} {status}" for status in ("running", "interrupted") if (n := group.count(status))]
+    missing = set(seeds) - group.seeds()
+    if missing and not group.count("unsupported"):  # an unsupported group is so for every seed
         words.append(f"no run of seed {', '.join(sorted(map(str, missing)))}")
     return "; ".join(words)
 
@@ -104,7 +119,7 @@ def _short(reason: str) -> str:
     return reason if len(reason) <= LONG else reason[: LONG - 4].rsplit(" ", 1)[0] + " ..."
 
 
-def percent(value: Estimate | None) -> str:
+def format_accuracy(value: Estimate | None) -> str:
     """An accuracy as "95.10 ± 0.21", "55.00 (0.00 to 100.00)" where that would pass 0 or 1; or without an interval."""
     if value is None:
         return "–"
@@ -115,55 +130,38 @@ def percent(value: Estimate | None) -> str:
     return f"{100 * value.mean:.2f} ± {100 * (value.high - value.mean):.2f}"
 
 
-def accuracy(row: Row) -> str:
-    """The test accuracy as text; of a group of which no run survived, that."""
-    lost = row.test is not None and row.counts["diverged"] == row.test.n
-    return "diverged" if lost else percent(row.test)
-
-
-def texts(row: Row) -> tuple[str, ...]:
-    """The texts of one row under `HEADINGS`."""
-    return (
-        row.group.scheme,
-        accuracy(row),
-        f"{row.test.n if row.test else 0}/{len(row.group.members)}",
-        percent(row.validation),
-        f"{row.train_loss.mean:.4f}" if row.train_loss else "–",
-        f"{row.parameters:,}" if row.parameters is not None else "–",
-        f"{row.seconds.mean:.1f}" if row.seconds else "–",
-        row.remarks,
-    )
-
-
-def synopsis(rows: Sequence[Row]) -> str:
+def synopsis(rows: Sequence[Mapping[str, Any]]) -> str:
     """What the rows of a setting show, and no more: the highest mean, and whose intervals meet its own."""
-    known = [(row.group.scheme, row.test) for row in rows if row.test]
+    known = [row for row in rows if row["test_accuracy_n"]]
     if not known:
         return "No run has finished with a result."
-    if all(row.counts["at_chance"] + row.counts["diverged"] == row.test.n for row in rows if row.test):
+    if all(row["at_chance"] + row["diverged"] == row["test_accuracy_n"] for row in known):
         return "No run does better than chance."
-    (name, best), *others = known
-    words = f"Highest mean: {name}, {percent(best)}"
+    best, *others = known
+    words = f"Highest mean: {best['scheme']}, {best['test_accuracy_text']}"
     if not others:
         return f"{words}, the only scheme with a result."
-    if best.low is None:
+    if best["test_accuracy_low"] is None:
         return f"{words}: one seed, so no interval, and no telling a difference between schemes from one between seeds."
-    overlapping = [scheme for scheme, test in others if best.overlaps(test)]
-    words += f"; its interval overlaps {'those of ' + _and(overlapping) if overlapping else 'none of the others'}."
-    alone = [scheme for scheme, test in others if test.low is None]
+    alone = [row["scheme"] for row in others if row["test_accuracy_low"] is None]
+    several = [row for row in others if row["test_accuracy_low"] is not None]  # no mean of theirs is higher
+    meet = [row["scheme"] for row in several if row["test_accuracy_high"] >= best["test_accuracy_low"]]
+    words += f"; its interval overlaps {'those of ' + _and(meet) if meet else 'none of the others'}."
     return f"{words} One seed and no interval: {_and(alone)}." if alone else words
 
 
-def notes(groups: Groups, rows: Sequence[Row]) -> list[str]:
+def _notes(groups: Groups, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """What a reader has to know beside the numbers; shown with every form of the table."""
     words = [SYNTHETIC] if groups.synthetic else []
     words.append(f"± is half the 95% Student t interval of the mean over n seeds: {interval_covers(groups.members)}.")
-    if any(row.test and row.test.n == 1 for row in rows):
+    if any(row["test_accuracy_n"] == 1 for row in rows):
         words.append("n = 1: one seed gives no interval.")
-    if any(row.test and row.test.n < len(row.group.members) for row in rows):
+    if any(0 < (row["test_accuracy_n"] or 0) < row["runs"] for row in rows):
         words.append("n counts the runs with a result; the remarks say what became of the others.")
-    if any(row.counts["diverged"] for row in rows):
+    if any(row["diverged"] for row in rows):
         words.append("A run that diverged counts at chance, 1 / classes, in accuracies.")
+    if any(row["precise_n"] for row in rows):
+        words.append("With precise: the same weights, evaluated with precise statistics (norm.statistics).")
     if len(rows) > 1:
         words.append(
             "Rows are in order of their mean within a setting. Overlapping intervals are no proof of equality."
@@ -176,20 +174,8 @@ def notes(groups: Groups, rows: Sequence[Row]) -> list[str]:
 
 
 def leaderboard_table(board: Leaderboard) -> Table:
-    """One row per group: its settings (even those that all rows share: a line stands alone), then every number."""
+    """Every number beside the other."""
     groups = board.study
-    keys = [key for key in dict.fromkeys([*MAIN, *groups.varying]) if key in groups.constant or key in groups.varying]
-    rows = []
-    for row in board.rows:
-        settings = groups.constant | dict(row.group.setting)
-        values: dict[str, Any] = {"scheme": row.group.scheme} | {key: settings.get(key) for key in keys}
-        values["synthetic"] = any(map(is_synthetic, row.group.members))
-        values |= {"rank": row.rank, "runs": len(row.group.members)}
-        values["seeds"] = " ".join(str(run.seed) for run in row.group.members)
-        for name, value in _ESTIMATES.items():
-            found = getattr(row, value)
-            values |= {f"{name}_{field.name}": getattr(found, field.name, None) for field in fields(Estimate)}
-        rows.append(values | {"parameters": row.parameters, **row.counts, "remarks": row.remarks})
     caption = (
         f"From {len(groups.members)} runs, one row per scheme and setting, best mean first within a setting. "
         "Means over the n seeds with a result, a diverged run counting at chance, with the 95% Student t interval of "
@@ -200,67 +186,60 @@ def leaderboard_table(board: Leaderboard) -> Table:
     columns = [
         SCHEME,
         *setting_columns(groups),
-        Column("test_accuracy_mean", "test accuracy %", percent_of),
-        Column("test_accuracy_low", "95% from", percent_of),
-        Column("test_accuracy_high", "to", percent_of),
-        Column("test_accuracy_median", "median", percent_of),
-        Column("test_accuracy_iqm", "IQM", percent_of),
+        Column("test_accuracy_mean", "test accuracy %", percent),
+        Column("test_accuracy_low", "95% from", percent),
+        Column("test_accuracy_high", "to", percent),
+        Column("test_accuracy_median", "median", percent),
+        Column("test_accuracy_iqm", "IQM", percent),
         Column("test_accuracy_n", "n", lambda n: str(n or 0)),
-        Column("validation_accuracy_mean", "validation %", percent_of),
-        Column("train_loss_mean", "train loss", number("{:.4f}")),
-        Column("parameters", "parameters", number("{:,}")),
-        Column("training_seconds_mean", "training s", number("{:.1f}")),
+        Column("validation_accuracy_mean", "validation %", percent),
+        *board.short[4:-1],
         *(Column(status, status.replace("_", " ")) for status in ("diverged", "at_chance", "failed", "unsupported")),
         REMARKS,
     ]
-    return Table("leaderboard", "Leaderboard", caption, columns, rows)
+    return Table("leaderboard", "Leaderboard", caption, columns, board.rows)
 
 
 def to_markdown(board: Leaderboard) -> str:
     groups = board.study
+    shown = Table("", "", "", [*setting_columns(groups), *board.short], board.rows)
     lines = [f"# {escape(groups.folder.name)}", "", "All runs: `" + constants(groups).replace("`", "'") + "`", ""]
-    headings = [*groups.varying, *HEADINGS]
-    lines += [line(headings), line(["---"] * len(headings))]
-    lines += [line([*_settings(row), *texts(row)]) for row in board.rows]
-    lines += ["", *(f"- {escape(heading(groups, s))}: {escape(synopsis(rows))}" for s, rows in board.groups.items())]
+    lines += [*shown.lines(), ""]
+    lines += [f"- {escape(heading(groups, s))}: {escape(synopsis(rows))}" for s, rows in board.groups.items()]
     return "\n".join([*lines, "", *(f"- {escape(note)}" for note in [*board.notes, *differences(groups)])]) + "\n"
 
 
 def print_leaderboard(board: Leaderboard, console: Console | None = None) -> None:
     """Print the table: drawn on a terminal, as plain aligned lines elsewhere (wider than 80 columns if it must be)."""
     console = console or Console()
-    headings = [key.rpartition(".")[2] for key in board.study.varying] + list(HEADINGS)
-    by_setting = [[_settings(row) + list(texts(row)) for row in rows] for rows in board.groups.values()]
-    lines = [headings, *(texts for rows in by_setting for texts in rows)]
-    width = [max(len(texts[i]) for texts in lines) for i in range(len(headings))]
+    columns = [*setting_columns(board.study), *board.short]
+    by_setting = [[[c.show(row[c.key]) for c in columns] for row in rows] for rows in board.groups.values()]
+    lines = [[c.heading for c in columns], *(texts for rows in by_setting for texts in rows)]
+    width = [max(len(texts[i]) for texts in lines) for i in range(len(columns))]
     if console.is_terminal:
-        kept = list(range(len(headings) - 1))  # remarks are sentences: below
-        for name in _EXPENDABLE:
+        kept = list(range(len(columns) - 1))  # remarks are sentences: below
+        for name in EXPENDABLE:
             if sum(width[i] + 3 for i in kept) + 1 > console.width:
-                kept.remove(headings.index(name))
+                kept = [i for i in kept if lines[0][i] != name]
         table = RichTable(title=Text(board.study.folder.name), title_justify="left")
         for i in kept:
-            words = headings[i] in ("norm", "model", "dataset", "optimizer")
-            table.add_column(headings[i], justify="left" if words else "right", no_wrap=True)
+            table.add_column(lines[0][i], justify="right" if columns[i].numeric else "left", no_wrap=True)
         for rows in by_setting:
-            for row_texts in rows:
-                table.add_row(*(Text(row_texts[i]) for i in kept))
+            for texts in rows:
+                table.add_row(*(Text(texts[i]) for i in kept))
             table.add_section()
         console.print(table)
-        for row in board.rows:
-            if row.remarks:
-                name = ", ".join(filter(None, (row.group.scheme, label(row.group.setting, ""))))
-                _plain(console, f"{name}: {row.remarks}")
+        for setting, rows_of in board.groups.items():
+            for row in rows_of:
+                if row["remarks"]:
+                    name = ", ".join(filter(None, (row["scheme"], label(setting, ""))))
+                    _plain(console, f"{name}: {row['remarks']}")
     else:
-        for row_texts in lines:
-            _plain(console, "  ".join(text.ljust(w) for text, w in zip(row_texts, width, strict=True)).rstrip())
+        for texts in lines:
+            _plain(console, "  ".join(text.ljust(w) for text, w in zip(texts, width, strict=True)).rstrip())
     _plain(console, f"All runs: {constants(board.study)}")
     for note in [*board.notes, *differences(board.study)]:
         _plain(console, note)
-
-
-def _settings(row: Row) -> list[str]:
-    return [show(value) if value is not None else "" for _, value in row.group.setting]
 
 
 def _plain(console: Console, text: str) -> None:

@@ -36,12 +36,6 @@ class Estimate:
     def half_width(self) -> float | None:
         return None if self.high is None else self.high - self.mean
 
-    def overlaps(self, other: Estimate) -> bool | None:
-        """Whether the two intervals share a value; None where one of them does not exist."""
-        if self.low is None or self.high is None or other.low is None or other.high is None:
-            return None
-        return self.low <= other.high and other.low <= self.high
-
 
 def estimate(values: Sequence[float], confidence: float = 1 - LEVEL) -> Estimate | None:
     """Mean with its Student t interval, mean ± t(n - 1) * s / sqrt(n), median and IQM; None without values.

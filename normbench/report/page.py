@@ -15,7 +15,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from normbench.analysis.groups import Groups, show
-from normbench.analysis.leaderboard import HEADINGS
 from normbench.analysis.notes import constants
 from normbench.analysis.reproduce import commands
 from normbench.plots.drawing import Figure, plural
@@ -35,9 +34,7 @@ def render(content: Content) -> str:
     environment.trim_blocks = environment.lstrip_blocks = True
     environment.filters |= {"picture": picture, "prose": prose, "rows": page_tables.rows}
     style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    return environment.get_template(
-        "page.html"
-    ).render(
+    return environment.get_template("page.html").render(
         content=content,
         study=groups.folder.resolve().name,
         style=Markup(style),
@@ -53,7 +50,7 @@ def render(content: Content) -> str:
         notes=[note for note in board.notes if not note.startswith(("Not read: ", "SYNTHETIC"))],  # shown apart
         colors=_colors(groups),
         filters=page_tables.filters(groups),
-        headings=HEADINGS if any(row.remarks for row in board.rows) else HEADINGS[:-1],
+        headings=[c.heading for c in board.short if c.key != "remarks" or any(row["remarks"] for row in board.rows)],
         groups=page_tables.by_setting(board),
         glance=page_tables.glance(board),
         troubles=page_tables.troubles(groups),

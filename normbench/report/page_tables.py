@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from normbench.analysis.groups import Groups, label, order, show
-from normbench.analysis.leaderboard import HEADINGS, Leaderboard, Row, accuracy, synopsis, texts
+from normbench.analysis.groups import STATUSES, Groups, label, order, show
+from normbench.analysis.leaderboard import Leaderboard, Row, synopsis
 from normbench.analysis.notes import heading
 from normbench.analysis.tables import Column, Table
 
@@ -69,29 +69,19 @@ def by_setting(board: Leaderboard) -> list[dict[str, Any]]:
         {
             "heading": heading(board.study, setting),
             "synopsis": synopsis(found),
-            "rows": [
-                (_row_keys(row, board.study), _items(row), mark) for row, mark in zip(found, _marks(found), strict=True)
-            ],
+            "rows": [(*row, mark) for row, mark in zip(rows(_short(board, found)), _marks(found), strict=True)],
         }
         for setting, found in board.groups.items()
     ]
 
 
-def _row_keys(row: Row, groups: Groups) -> dict[str, str]:
-    return keys({**groups.constant, **dict(row.group.setting), "scheme": row.group.scheme})
-
-
-def _items(row: Row) -> list[Item]:
-    means = (row.test, row.validation, row.train_loss, row.seconds)
-    test, validation, loss, seconds = (sortable(value.mean if value else None) for value in means)
-    sorts = ("", test, str(row.test.n if row.test else 0), validation, loss, sortable(row.parameters), seconds, "")
-    kinds = ["left" if name == "norm" else "words" if name == "remarks" else "" for name in HEADINGS]
-    return [Item(*each) for each in zip(texts(row), sorts, kinds, strict=True)]
+def _short(board: Leaderboard, found: Sequence[Row]) -> Table:
+    return Table("", "", "", board.short, found)
 
 
 def _marks(found: Sequence[Row]) -> list[dict[str, float] | None]:
     """Where each mean and interval lies on a line of 0 to 100 that spans the group's means with some room."""
-    means = [row.test.mean for row in found if row.test]
+    means = [row["test_accuracy_mean"] for row in found if row["test_accuracy_n"]]
     if not means:
         return [None] * len(found)
     room = max(0.3 * (max(means) - min(means)), 0.002)
@@ -102,11 +92,10 @@ def _marks(found: Sequence[Row]) -> list[dict[str, float] | None]:
 
     marks: list[dict[str, float] | None] = []
     for row in found:
-        if row.test is None:
-            marks.append(None)
-            continue
-        left, right = (row.test.mean if end is None else end for end in (row.test.low, row.test.high))
-        marks.append({"mean": place(row.test.mean), "low": place(left), "high": place(right)})
+        mean = row["test_accuracy_mean"]
+        ends = {end: row[f"test_accuracy_{end}"] for end in ("low", "high")}
+        places = {"mean": mean} | {end: mean if value is None else value for end, value in ends.items()}
+        marks.append(None if mean is None else {key: place(value) for key, value in places.items()})
     return marks
 
 
@@ -115,14 +104,14 @@ def glance(board: Leaderboard) -> dict[str, Any] | None:
     settings = list(board.groups)
     if not 1 < len(settings) <= GLANCE or len(board.study.schemes) < 2:
         return None
-    found = {(row.group.scheme, row.group.setting): row for row in board.rows}
+    found = {(row["scheme"], setting): row for setting, of_one in board.groups.items() for row in of_one}
 
     def item(row: Row | None) -> Item:
         if row is None:
             return Item("")
-        if row.test:
-            return Item(accuracy(row).removesuffix(" (n = 1)"), str(row.test.mean))
-        return Item(next((status for status, count in row.counts.items() if count), "–"), "–")
+        if row["test_accuracy_n"]:
+            return Item(row["test_accuracy_text"].removesuffix(" (n = 1)"), str(row["test_accuracy_mean"]))
+        return Item(next((status for status in STATUSES if row[status]), "–"), "–")
 
     lines = [(scheme, [item(found.get((scheme, setting))) for setting in settings]) for scheme in board.study.schemes]
     return {"columns": [heading(board.study, setting) for setting in settings], "lines": lines}

@@ -10,18 +10,18 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from normbench.analysis.groups import read
+from normbench.analysis.groups import STATUSES, read
 from normbench.analysis.leaderboard import (
     Leaderboard,
+    Row,
     leaderboard,
     leaderboard_table,
-    percent,
     print_leaderboard,
     synopsis,
-    texts,
     to_markdown,
 )
 from normbench.runs import load
+from tests.study_files import measure
 
 Add = Callable[..., Path]
 T1, T2 = 12.706204736174698, 4.302652729749464  # 97.5% quantiles of Student's t with 1 and 2 degrees of freedom
@@ -52,42 +52,34 @@ def ragged(study: Path, add: Add) -> Path:
 
 def test_every_number(ragged: Path) -> None:
     small, large = board(ragged).groups.values()
-    assert [row.group.scheme for row in small] == ["none", "batch", "layer", "selu"]  # diverged runs count at chance
-    assert [row.rank for row in small] == [1, 2, 3, 4]
+    assert [row["scheme"] for row in small] == ["none", "batch", "layer", "selu"]  # diverged runs count at chance
+    assert [row["rank"] for row in small] == [1, 2, 3, 4]
     none, batch, layer, selu = small
 
-    assert none.test is not None
-    assert (none.test.n, none.test.mean, none.test.median) == (3, pytest.approx(0.92, abs=1e-9), 0.92)
+    def numbers(row: Row, *keys: str) -> list[float]:
+        return [row[f"test_accuracy_{key}"] for key in keys]
+
     half = T2 * 0.02 / 3**0.5
-    assert (none.test.low, none.test.high) == pytest.approx((0.92 - half, 0.92 + half), abs=1e-9)
-    assert none.validation is not None
-    assert none.validation.mean == pytest.approx(0.91, abs=1e-9)
-    assert none.train_loss is not None
-    assert none.train_loss.mean == pytest.approx(0.2, abs=1e-9)
-    assert none.seconds is not None
-    assert (none.seconds.mean, none.parameters, none.remarks) == (10.0, 89610, "")
+    expected = [3, 0.92, 0.92, 0.92 - half, 0.92 + half]
+    assert numbers(none, "n", "mean", "median", "low", "high") == pytest.approx(expected, abs=1e-9)
+    more = ("validation_accuracy_mean", "train_loss_mean", "training_seconds_mean", "parameters")
+    assert [none[key] for key in more] == pytest.approx([0.91, 0.2, 10.0, 89610], abs=1e-9)
+    assert none["remarks"] == ""
 
-    assert batch.test is not None
     half = T1 * (0.02 / 2**0.5) / 2**0.5
-    assert (batch.test.low, batch.test.high) == pytest.approx((0.81 - half, 0.81 + half), abs=1e-9)
-    assert batch.counts["at_chance"] == 1
-    assert batch.remarks == "1 at chance; no run of seed 2"
+    assert numbers(batch, "low", "high") == pytest.approx([0.81 - half, 0.81 + half], abs=1e-9)
+    assert (batch["at_chance"], batch["remarks"]) == (1, "1 at chance; no run of seed 2")
 
-    assert layer.test is not None
-    assert (layer.test.n, layer.test.mean) == (3, pytest.approx((0.95 + 0.1 + 0.1) / 3))
-    assert (layer.test.low, layer.test.high) == (0.0, 1.0)
-    assert layer.train_loss is not None
-    assert layer.train_loss.n == 1  # of a loss there is no chance
-    assert layer.counts == {
+    assert numbers(layer, "n", "mean", "low", "high") == pytest.approx([3, (0.95 + 0.1 + 0.1) / 3, 0.0, 1.0])
+    assert layer["train_loss_n"] == 1  # of a loss there is no chance
+    assert {status: layer[status] for status in (*STATUSES, "at_chance")} == {
         "complete": 1, "diverged": 2, "unsupported": 0, "failed": 0, "running": 0, "interrupted": 0, "at_chance": 0
     }  # fmt: skip
-    assert layer.remarks == "2 of 3 diverged (at step 350, 50) and count at chance"
+    assert layer["remarks"] == "2 of 3 diverged (at step 350, 50) and count at chance"
+    assert (selu["test_accuracy_mean"], selu["train_loss_mean"]) == (pytest.approx(0.1), None)
 
-    assert selu.test is not None
-    assert (selu.test.mean, selu.train_loss, selu.counts["diverged"]) == (pytest.approx(0.1), None, 3)
-
-    assert [row.group.scheme for row in large] == ["none", "batch", "layer", "weight"]
-    assert [row.remarks for row in large] == [
+    assert [row["scheme"] for row in large] == ["none", "batch", "layer", "weight"]
+    assert [row["remarks"] for row in large] == [
         "",
         "1 unsupported: BatchNorm needs two values per feature to train.",
         "1 failed: out of memory",
@@ -109,8 +101,9 @@ def test_the_synopsis_claims_no_winner(ragged: Path, study: Path, add: Add) -> N
 def test_no_number_is_printed_that_cannot_be(ragged: Path) -> None:
     """Of "38.33 ± 121.93" nobody learns anything; the interval of an accuracy ends at 0 and 100."""
     layer = board(ragged).rows[2]
-    assert percent(layer.test) == "38.33 (0.00 to 100.00)"
-    assert texts(board(ragged).rows[3])[:3] == ("selu", "diverged", "3/3")
+    assert layer["test_accuracy_text"] == "38.33 (0.00 to 100.00)"
+    selu = board(ragged).rows[3]
+    assert (selu["test_accuracy_text"], selu["n_text"]) == ("diverged", "3/3")
     row = next(row for row in leaderboard_table(board(ragged)).rows if row["scheme"] == "layer")
     assert (row["test_accuracy_low"], row["test_accuracy_high"]) == (0.0, 1.0)
 
@@ -153,11 +146,23 @@ def test_csv_holds_everything_at_full_precision(ragged: Path) -> None:
 
 def test_markdown(ragged: Path) -> None:
     text = to_markdown(board(ragged))
+    assert "| batch size | norm | test accuracy % | n | validation % | train loss | parameters | train" in text
     assert "| 4 | none | 92.00 ± 4.97 | 3/3 | 91.00 ± 4.97 | 0.2000 | 89,610 | 10.0 |  |" in text
     assert "| 64 | batch | – | 0/1 |" in text
     assert "`model=mlp dataset=mnist optimizer=adam lr=0.001 epochs=1 weight_decay=0`" in text
     widths = {line.replace("\\|", "").count("|") for line in text.splitlines() if line.startswith("|")}
     assert len(widths) == 1
+    assert "with precise" not in text
+
+
+def test_accuracy_with_precise_statistics_has_a_column_where_it_was_measured(study: Path, add: Add) -> None:
+    for seed, precise in enumerate((0.85, 0.86)):
+        found = {"ema": 0.93, "precise": precise}
+        measure(add(seed=seed), "statistics", [{"step": 9, "statistics": k, "accuracy": v} for k, v in found.items()])
+    found = board(study)
+    assert "| 85.50 ± 6.35 |" in to_markdown(found)
+    assert found.rows[0]["precise_mean"] == pytest.approx(0.855)
+    assert [c.heading for c in leaderboard_table(found).columns].count("validation % with precise") == 1
 
 
 def test_names_cannot_break_the_markdown_table(study: Path, add: Add) -> None:
@@ -180,7 +185,7 @@ def test_plain_lines_where_there_is_no_terminal(ragged: Path) -> None:
     screen = io.StringIO()
     print_leaderboard(board(ragged), Console(file=screen, width=40))
     lines = screen.getvalue().splitlines()
-    assert lines[0].startswith("batch_size  norm    test accuracy %         n    validation %   ")
+    assert lines[0].startswith("batch size  norm    test accuracy %         n    validation %   ")
     assert lines[1].split()[:7] == ["4", "none", "92.00", "±", "4.97", "3/3", "91.00"]
     assert "1 unsupported: BatchNorm needs two values per feature to train." in lines[6]  # on one line
 

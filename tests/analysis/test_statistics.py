@@ -39,16 +39,9 @@ def test_one_seed_has_no_interval_and_values_are_finite() -> None:
     found = estimate([0.9])
     assert found == Estimate(1, 0.9, 0.9, 0.9, None, None)
     assert found.half_width is None
-    assert found.overlaps(Estimate(3, 0.9, 0.9, 0.9, 0.8, 1.0)) is None
     for bad in (math.nan, math.inf):
         with pytest.raises(ValueError, match="finite values"):
             estimate([0.9, bad])
-
-
-@pytest.mark.parametrize(("low", "high", "meet"), [(0.9, 1.1, True), (0.4, 0.5, True), (1.01, 2.0, False)])
-def test_overlap(low: float, high: float, meet: bool) -> None:
-    one, other = Estimate(2, 0.75, 0.75, 0.75, 0.5, 1.0), Estimate(2, (low + high) / 2, 0.0, 0.0, low, high)
-    assert one.overlaps(other) is other.overlaps(one) is meet
 
 
 @pytest.mark.parametrize("n", [3, 10])
