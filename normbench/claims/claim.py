@@ -13,7 +13,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from normbench.analysis.selection import format_filter
-from normbench.claims.metrics import AnyMetric, Calculation, Filter, Strict
+from normbench.claims.metrics import AnyMetric, Calculation, Correlate, Filter, Strict
 from normbench.config.options import config_dir, description
 from normbench.errors import UserError
 
@@ -76,6 +76,11 @@ class Check(Strict):
         return self.metric.value if isinstance(self.metric, Calculation) else ""
 
     @property
+    def several(self) -> bool:
+        """Whether its number is of several schemes."""
+        return isinstance(self.metric, Correlate)
+
+    @property
     def filters(self) -> tuple[Filter, ...]:
         """The runs of one side, or of both."""
         return tuple(filter(None, (self.of, self.against)))
@@ -100,6 +105,10 @@ class Check(Strict):
         times = " times" if self.ratio and self.against else ""
         direction = {"higher": " or more", "lower": " or less", "equal": ""}[self.expect]
         return " to ".join(self.text(self.shown(limit)) for limit in self.limits) + times + direction
+
+    def effect(self, value: float) -> float:
+        """A difference as it is, the logarithm of a quotient."""
+        return value if not self.ratio else math.log(value) if value > 0 else -math.inf
 
     def shown(self, effect: float) -> float:
         """An effect as the reader sees it: a factor, a difference, or the metric itself where `than` is compared."""

@@ -62,7 +62,7 @@ def _panel(ax: Axes, answer: Answer) -> None:
     for limit in limits:
         ax.axvline(limit, color="#333333", linestyle="--", linewidth=1)
     seeds = np.clip(list(answer.values.values()), left, right)
-    ax.plot(seeds, [0.7] * len(seeds), "o", color="#333333", markersize=4, alpha=0.6)
+    ax.plot(seeds, [0.7] * len(seeds), "o", color="#333333", markersize=4, alpha=0.6, clip_on=False)
     ax.plot(np.clip(ends, left, right), [0.3] * len(ends), color=color, linewidth=2)
     for end, marker in zip(ends, "<>", strict=False):
         if not left <= end <= right:

@@ -17,6 +17,7 @@ from normbench.analysis.targets import reached
 from normbench.runs import Run
 
 FEWEST = 3  # schemes to correlate
+Values = dict[Any, float]  # by seed
 
 
 def as_filter(given: Any) -> Any:
@@ -46,13 +47,23 @@ class Metric(Strict):
     def words(self) -> str:
         return self.text.format(**dict(self))
 
-    def of(self, group: Group) -> pd.Series:
+    @property
+    def parts(self) -> Sequence[Metric]:
+        """The numbers of runs that it is made of."""
+        return (self,)
+
+    def of(self, group: Group) -> Values:
         """Seed -> the number, of the runs that have it; infinite where a run never gets there."""
-        return pd.Series({run.seed: self.read(run) for run in group.having("complete")}, dtype=float).dropna()
+        return known({run.seed: self.read(run) for run in group.having("complete")})
 
     def read(self, run: Run) -> float:
         """Of a complete run; NaN where there is none."""
         raise NotImplementedError
+
+    def of_all(self, groups: Sequence[Group]) -> Values:
+        """Of all that a check names: one group, but for a number that is of several schemes."""
+        [group] = groups
+        return self.of(group)
 
 
 class OfFrame(Metric):
@@ -61,8 +72,8 @@ class OfFrame(Metric):
     text = "{value}"
     value: str
 
-    def of(self, group: Group) -> pd.Series:
-        return pd.Series(group.numbers(self.value), dtype=float)
+    def of(self, group: Group) -> Values:
+        return group.numbers(self.value)
 
 
 class StepsTo(Metric):
@@ -72,9 +83,9 @@ class StepsTo(Metric):
     measure: ClassVar[str] = "steps"
     value: float = Field(gt=0, lt=1)
 
-    def of(self, group: Group) -> pd.Series:
+    def of(self, group: Group) -> Values:
         found = {run.seed: reached(run, self.value) for run in group.having(*OVER)}
-        return pd.Series({seed: at[self.measure] if at else math.inf for seed, at in found.items()}, dtype=float)
+        return {seed: at[self.measure] if at else math.inf for seed, at in found.items()}
 
 
 class SecondsTo(StepsTo):
@@ -85,8 +96,8 @@ class Trained(Metric):
     text = "trained (1) or not (0: diverged, unsupported, at chance)"
     value: Literal[True]
 
-    def of(self, group: Group) -> pd.Series:
-        return pd.concat([super().of(group), pd.Series(0.0, list(group.seeds("diverged", "unsupported")))])
+    def of(self, group: Group) -> Values:
+        return super().of(group) | dict.fromkeys(group.seeds("diverged", "unsupported"), 0.0)
 
     def read(self, run: Run) -> float:
         at_chance = run.summary.get("at_chance", False)
@@ -97,8 +108,8 @@ class Accuracy(Metric):
     text = "{value} accuracy (diverged: chance)"
     value: Literal["test", "validation"]
 
-    def of(self, group: Group) -> pd.Series:
-        return pd.Series(group.accuracies(f"{self.value}_accuracy"), dtype=float)
+    def of(self, group: Group) -> Values:
+        return group.accuracies(f"{self.value}_accuracy")
 
 
 class Gap(Metric):
@@ -148,19 +159,17 @@ class OfTable(Metric):
 
 class Minus(Metric):
     text = "({value[0].words}) minus ({value[1].words})"
+    ratio: ClassVar[bool] = False
     value: tuple[AnyMetric, AnyMetric]
 
-    def of(self, group: Group) -> pd.Series:
+    def of(self, group: Group) -> Values:
         a, b = (part.of(group) for part in self.value)
-        return (a - b).dropna()
+        return compared(a, b, self.ratio)
 
 
 class Ratio(Minus):
     text = "({value[0].words}) over ({value[1].words})"
-
-    def of(self, group: Group) -> pd.Series:
-        a, b = (positive(part.of(group)) for part in self.value)
-        return (a / b).dropna()
+    ratio = True
 
 
 class Correlate(Metric):
@@ -169,13 +178,16 @@ class Correlate(Metric):
     text = "rank correlation over schemes: {value[0].words} with {value[1].words}"
     value: tuple[AnyMetric, AnyMetric]
 
-    def over(self, groups: Sequence[Group]) -> pd.Series:
+    @property
+    def parts(self) -> Sequence[Metric]:
+        return self.value
+
+    def of_all(self, groups: Sequence[Group]) -> Values:
         """Seed -> the correlation, where three schemes or more have both numbers and neither is the same for all."""
-        # seed x scheme
-        a, b = (pd.concat([x.of(group) for group in groups], axis=1, ignore_index=True) for x in self.value)
-        known = a.notna() & b.notna()
-        a, b = (x.where(known).rank(axis=1) for x in (a, b))  # equal values share their mean rank
-        return a.corrwith(b, axis=1)[known.sum(axis=1) >= FEWEST].dropna()
+        a, b = (pd.DataFrame(dict(enumerate(part.of(group) for group in groups))) for part in self.value)
+        both = a.notna() & b.notna()  # seed x scheme
+        a, b = (x.where(both).rank(axis=1) for x in (a, b))  # equal values share their mean rank
+        return known(a.corrwith(b, axis=1)[both.sum(axis=1) >= FEWEST].to_dict())
 
 
 class Calculation(Metric):
@@ -186,9 +198,16 @@ class Calculation(Metric):
     number: str
 
 
-def positive(values: pd.Series) -> pd.Series:
-    """What has a ratio, and a logarithm; NaN for the others."""
-    return values.where(values > 0)
+def known(values: Values) -> Values:
+    """Without those that are NaN."""
+    return {seed: value for seed, value in values.items() if not math.isnan(value)}
+
+
+def compared(a: Values, b: Values, ratio: bool) -> Values:
+    """a - b, or a / b of numbers above 0, of the seeds that have both; two that are infinite do not compare."""
+    if ratio:
+        return known({seed: a[seed] / b[seed] for seed in a if seed in b and a[seed] > 0 and b[seed] > 0})
+    return known({seed: a[seed] - b[seed] for seed in a if seed in b})
 
 
 def as_metric(given: Any) -> Metric:

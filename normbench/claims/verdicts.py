@@ -10,16 +10,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
 from normbench.analysis.best_lr import Choice, choose
 from normbench.analysis.comparisons import FRESH
 from normbench.analysis.groups import STATUSES, Group, Groups, Setting, label, show, without
 from normbench.analysis.selection import format_filter, has
 from normbench.analysis.statistics import estimate, median_interval
 from normbench.claims.claim import Check, Claim
-from normbench.claims.metrics import Calculation, Correlate, Filter, Metric, positive
+from normbench.claims.metrics import Calculation, Filter, Metric, Values, compared
 
 SUPPORTED, CONTRADICTED, UNDECIDED, INCONCLUSIVE = "supported", "contradicted", "undecided", "inconclusive"
 # Okabe and Ito's colours, distinct under every common colour blindness; the marks say the same without them.
@@ -144,14 +141,15 @@ def _answer(claim: Claim, check: Check, groups: Groups | None, calculated: Calcu
             found = calculated.get(check.calculation, {}).get(check.metric.number)
             if found is None:
                 raise NoAnswer(f"not calculated yet: normbench claims --run {claim.id}")
-            return decide(check, claim.level, Side(pd.Series(found, dtype=float)))
+            return decide(check, claim.level, [dict(enumerate(found if isinstance(found, list) else [found]))])
         if groups is None:
             raise NoAnswer(f"no runs yet: normbench run experiment={claim.study}")
-        several = isinstance(check.metric, Correlate)
-        choices = [chosen(groups, only, several) for only in check.filters]
-        seeds = counting([choice for of_side in choices for choice in of_side])
-        sides = [Side.of(check.metric, *side, seeds) for side in zip(choices, check.filters, strict=True)]
-        return decide(check, claim.level, *sides)
+        sides = [chosen(groups, only, check.several) for only in check.filters]
+        seeds = fresh_seeds([choice for choices in sides for choice in choices])
+        shown = [[choice.shown.with_seeds(seeds) for choice in choices] for choices in sides]
+        remarks = [_remarks(check.metric, *side) for side in zip(check.filters, sides, shown, strict=True)]
+        at_edge = any(choice.edge for choices in sides for choice in choices)
+        return decide(check, claim.level, [check.metric.of_all(of_side) for of_side in shown], remarks, at_edge)
     except NoAnswer as error:
         return Answer(check, remarks=str(error))
     except Exception as error:
@@ -159,50 +157,26 @@ def _answer(claim: Claim, check: Check, groups: Groups | None, calculated: Calcu
         return Answer(check, remarks=f"could not be answered: {type(error).__name__}: {error}")
 
 
-@dataclass(frozen=True, eq=False)
-class Side:
-    """What a check compares, or one side of it.
-
-    Args:
-        values: by seed; infinite where a run never gets there.
-        remarks: what became of runs that are not simply complete, and which lr they have.
-        at_edge: the best lr lies at the edge of those tried.
-    """
-
-    values: pd.Series
-    remarks: str = ""
-    at_edge: bool = False
-
-    @classmethod
-    def of(cls, metric: Metric, choices: Sequence[Choice], only: Filter, seeds: frozenset[Any]) -> Side:
-        """Of these seeds, at the lr that was chosen for each scheme."""
-        shown, words = [choice.shown.with_seeds(seeds) for choice in choices], []
-        parts = metric.value if isinstance(metric, Correlate) else (metric,)
-        for choice, group in zip(choices, shown, strict=True):
-            notes = dict.fromkeys(note for part in parts for note in _notes(group, part.of(group)))
-            lr = [f"lr {show(choice.lr)}" + (f" ({choice.edge})" if choice.edge else "")] if choice.chosen else []
-            words += [f"{choice.scheme} " * (len(choices) > 1) + note for note in (*notes, *lr)]
-        return cls(
-            metric.over(shown) if isinstance(metric, Correlate) else metric.of(shown[0]),
-            f"{format_filter(only)}: {', '.join(words)}" if words else "",
-            any(choice.edge for choice in choices),
-        )
-
-
-def counting(choices: Sequence[Choice]) -> frozenset[Any]:
-    """The seeds that count: those that chose no lr where there are three or more of them on every side, else all."""
+def fresh_seeds(choices: Sequence[Choice]) -> frozenset[Any]:
+    """The seeds that count: those that chose no lr, where there are three or more of them on every side; else all."""
     spent = frozenset[Any]().union(*(choice.spent for choice in choices))
     fresh = frozenset.intersection(*(choice.fresh for choice in choices)) - spent
-    every = frozenset[Any]().union(*(choice.seeds for choice in choices))
-    return fresh if spent and len(fresh) >= FRESH else every
+    return fresh if spent and len(fresh) >= FRESH else spent.union(*(choice.seeds for choice in choices))
 
 
-def _notes(group: Group, values: pd.Series) -> list[str]:
-    """What became of runs that are not simply complete, or have no number."""
-    notes = {status: group.count(status) for status in STATUSES[1:]}
-    notes["without the number"] = len(group.seeds("complete") - set(values.index))
-    notes["never gets there"] = int(np.isinf(values).sum())
-    return [f"{n} of {len(group.members)} {note}" for note, n in notes.items() if n]
+def _remarks(metric: Metric, only: Filter, choices: Sequence[Choice], shown: Sequence[Group]) -> str:
+    """What became of the runs of one side that are not simply complete, or have no number; and which lr they have."""
+    words: list[str] = []
+    for choice, group in zip(choices, shown, strict=True):
+        notes = {status: group.count(status) for status in STATUSES[1:]}
+        parts = [part.of(group) for part in metric.parts]
+        notes["without the number"] = len(group.seeds("complete") - set.intersection(*map(set, parts)))
+        notes["never gets there"] = len({seed for part in parts for seed, n in part.items() if math.isinf(n)})
+        name = f"{choice.scheme} " * (len(choices) > 1)
+        words += [f"{name}{n} of {len(group.members)} {note}" for note, n in notes.items() if n]
+        if choice.chosen:
+            words.append(f"{name}lr {show(choice.lr)}" + (f" ({choice.edge})" if choice.edge else ""))
+    return f"{format_filter(only)}: {', '.join(words)}" if words else ""
 
 
 def chosen(groups: Groups, only: Filter, several: bool = False) -> list[Choice]:
@@ -227,40 +201,44 @@ def chosen(groups: Groups, only: Filter, several: bool = False) -> list[Choice]:
     return [choose(setting, scheme, found) for (setting, scheme), found in by_lr.items()]
 
 
-def decide(check: Check, level: float, ours: Side, theirs: Side | None = None) -> Answer:
-    """The verdict from one effect per seed, by its Student t interval or, where it is exact, by the number itself.
+def decide(
+    check: Check, level: float, sides: Sequence[Values], remarks: Sequence[str] = (), at_edge: bool = False
+) -> Answer:
+    """The verdict from one effect per seed, by its Student t interval or, without any spread, by the number itself.
 
     Where a run never gets there its number is infinite, and the interval is that of the median (`median_interval`).
+
+    Args:
+        sides: the numbers, and those that they are compared with; alone, they are compared with `than`.
+        at_edge: a best lr lies at the edge of those tried.
     """
-    a, b = ours.values, pd.Series(check.than, ours.values.index) if theirs is None else theirs.values
-    found = (np.log(positive(a)) - np.log(positive(b)) if check.ratio else a - b).dropna()
-    remarks = [words for words in (ours.remarks, theirs.remarks if theirs else "") if words]
-    if alone := a.index.symmetric_difference(b.index).tolist():
-        remarks.append(f"no pair for seed {', '.join(map(str, alone))}")
-    if lost := len(a.index.intersection(b.index)) - len(found):
-        remarks.append(f"{lost} pairs without a {check.scale}")
-    sizes = found.tolist()
+    a, b = sides if check.against else (*sides, dict.fromkeys(sides[0], check.than))
+    found, said = compared(a, b, check.ratio), [words for words in remarks if words]
+    if alone := sorted(map(str, set(a) ^ set(b))):
+        said.append(f"no pair for seed {', '.join(alone)}")
+    if lost := len(set(a) & set(b)) - len(found):
+        said.append(f"{lost} pairs without a {check.scale}")
+    sizes = [check.effect(value) for value in found.values()]
     low: float | None
     high: float | None
     if any(map(math.isinf, sizes)):
         middle = statistics.median(sizes)
         low, high = median_interval(sizes, level) or (None, None)
         fewest = math.ceil(1 - math.log2(1 - level))
-        remarks.append(f"some never get there: an interval takes {fewest} seeds" if low is None else
-                       "interval of the median, whatever the distribution")  # fmt: skip
+        said.append(f"some never get there: an interval takes {fewest} seeds" if low is None else
+                    "interval of the median, whatever the distribution")  # fmt: skip
     elif estimated := estimate(sizes, level):
         middle, low, high = estimated.mean, estimated.low, estimated.high
         if max(sizes) - min(sizes) <= 1e-12 * (1 + abs(middle)):
             low = high = middle if len(sizes) >= ENOUGH or check.calculation else None
     else:
-        return Answer(check, remarks="; ".join(remarks))
+        return Answer(check, remarks="; ".join(said))
     word = INCONCLUSIVE
     if low is not None and high is not None:
-        if isinstance(check.metric, Correlate) and theirs is None:  # of which there is none beyond 1
+        if check.several and not check.against:  # there is no correlation beyond 1
             low, high = max(low, -1.0 - check.than), min(high, 1.0 - check.than)
-        at_edge = not check.any_lr and (ours.at_edge or (theirs is not None and theirs.at_edge))
-        word = UNDECIDED if at_edge else verdict(check.expect, check.limits, low, high)
+        word = UNDECIDED if at_edge and not check.any_lr else verdict(check.expect, check.limits, low, high)
         low, high = check.shown(low), check.shown(high)
-    values = {seed: check.shown(size) for seed, size in found.items()}
     number = check.shown(middle) if math.isfinite(middle) else None
-    return Answer(check, word, values, number, low, high, "; ".join(remarks))
+    values = {seed: check.shown(size) for seed, size in zip(found, sizes, strict=True)}
+    return Answer(check, word, values, number, low, high, "; ".join(said))

@@ -18,7 +18,7 @@ from normbench.analysis.groups import Groups
 from normbench.analysis.groups import read as read_groups
 from normbench.analysis.selection import parse
 from normbench.claims.claim import Claim, ClaimError, claims, find, read
-from normbench.claims.metrics import AnyMetric, Calculation, Correlate, Gap, Metric, OfTable, StepsTo, Trained
+from normbench.claims.metrics import AnyMetric, Calculation, Gap, Metric, OfTable, StepsTo, Trained
 from normbench.claims.verdicts import chosen
 from normbench.config.options import choices, config_dir
 from normbench.plots import figures
@@ -92,8 +92,7 @@ def test_every_claim_on_disk(path: Path) -> None:
         for table in tables_in(check.metric):
             assert {table.column, *table.where} <= TABLES[table.value], "no such columns"
         for only in check.filters:
-            several = isinstance(check.metric, Correlate)
-            assert chosen(groups_of(claim.study), only, several), "of no run, or options are left open"
+            assert chosen(groups_of(claim.study), only, check.several), "of no run, or options are left open"
 
 
 def forms(value: float, than: float = 0.0) -> list[str]:

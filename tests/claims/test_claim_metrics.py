@@ -21,7 +21,7 @@ Add = Callable[..., Path]
 def of(study: Path, metric: Any) -> list[float]:
     """Of the runs of a study, which differ in the seed alone, in order of the seed."""
     [group] = read(load(study)).groups
-    return TypeAdapter(AnyMetric).validate_python(metric).of(group).sort_index().tolist()
+    return [value for _, value in sorted(TypeAdapter(AnyMetric).validate_python(metric).of(group).items())]
 
 
 def test_numbers_of_the_frame(study: Path, add: Add) -> None:
