@@ -165,19 +165,20 @@ def choose(setting: Setting, scheme: str, groups: dict[float, Group]) -> Choice:
     return Choice(setting, scheme, groups, means, best, on, fresh)
 
 
-def decisive_seeds(ours: Choice, theirs: Choice) -> tuple[frozenset[Any], int]:
-    """The seeds on which two are compared, each at its own best lr, and among how many lrs these have chosen.
+def decisive_seeds(*choices: Choice) -> tuple[frozenset[Any], int]:
+    """The seeds on which these are compared, each at its own best lr, and among how many lrs they have chosen.
 
-    Fresh seeds alone where there are three or more pairs of such: then 1. Otherwise all but fresh seeds that one of
-    the two alone was run with.
+    Fresh seeds alone where there are three or more that all were run with: then 1. Otherwise all but fresh seeds that
+    some were not run with.
     """
-    if not (ours.chosen or theirs.chosen):
-        return ours.seeds | theirs.seeds, 1
-    spent = ours.spent | theirs.spent
-    if len(ours.fresh & theirs.fresh - spent) >= FRESH:
-        return (ours.fresh | theirs.fresh) - spent, 1
-    alone = (ours.fresh - theirs.seeds) | (theirs.fresh - ours.seeds)
-    return (ours.seeds | theirs.seeds) - alone, max(len(ours.means), len(theirs.means))
+    none = frozenset[Any]()
+    spent, fresh, seeds = ([getattr(choice, name) for choice in choices] for name in ("spent", "fresh", "seeds"))
+    if not any(choice.chosen for choice in choices):
+        return none.union(*seeds), 1
+    if len(frozenset.intersection(*fresh).difference(*spent)) >= FRESH:
+        return none.union(*fresh).difference(*spent), 1
+    alone = none.union(*fresh) - frozenset.intersection(*seeds)
+    return none.union(*seeds) - alone, max(len(choice.means) for choice in choices)
 
 
 def pair(ours: Choice, theirs: Choice | None) -> Pair:

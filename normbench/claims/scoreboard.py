@@ -19,9 +19,10 @@ from normbench.files import read_bytes, write_atomically
 HOW = (
     "Statements, checks and margins are those of `configs/claims`. They are answered in the setting that stands beside "
     "them, and in no other. Each check is one number per seed, with a Student t interval of 95% for all checks of the "
-    "claim together (Bonferroni: 1 - 0.05/k for k). supported: all of the interval is where the claim wants it, by the "
-    "margin or more; contradicted: none of it is; inconclusive: neither; undecided: a best lr lies at the edge of "
-    "those tried. A statement needs all of its checks, and one that is contradicted contradicts it."
+    "claim together (Bonferroni: 1 - 0.05/k for k; 1 - 0.05/km where the same seeds have chosen among m lrs). "
+    "supported: all of the interval is where the claim wants it, by the margin or more; contradicted: none of it is; "
+    "inconclusive: neither; undecided: a best lr lies at the edge of those tried. A statement needs all of its checks, "
+    "and one that is contradicted contradicts it."
 )
 CHECKS = (
     "From the pairs of runs that n counts, same seed on both sides; what became of the others is said beside. An "
@@ -58,7 +59,7 @@ def checks(found: Sequence[Judged]) -> Table:
             "claim": judged.claim.id, "answers": ", ".join(STATEMENTS[key] for key in check.answers),
             "check": check.words, "measured": answer.measured, "expected": check.expected,
             "verdict": answer.verdict, "number": answer.number, "low": answer.low, "high": answer.high,
-            "n": answer.n, "level": judged.claim.level, "expect": check.expect,
+            "n": answer.n, "level": answer.level, "expect": check.expect,
             "margin": check.margin, "ratio": check.ratio,
             "seeds": " ".join(f"{seed}:{value:.6g}" for seed, value in answer.values.items()),
             "remarks": answer.remarks,

@@ -10,8 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from normbench.analysis.best_lr import Choice, choose
-from normbench.analysis.comparisons import FRESH
+from normbench.analysis.best_lr import Choice, choose, decisive_seeds
 from normbench.analysis.groups import STATUSES, Group, Groups, Setting, label, show, without
 from normbench.analysis.selection import format_filter, has
 from normbench.analysis.statistics import estimate, median_interval
@@ -38,6 +37,7 @@ class Answer:
         values: by seed.
         number: their mean; with an interval of the median the median, None where that is infinite.
         low, high: the interval; both are the number where there is no spread, or it was calculated once.
+        level: the confidence of the interval.
         remarks: runs without a number, and what kind of numbers the others have.
     """
 
@@ -47,6 +47,7 @@ class Answer:
     number: float | None = None
     low: float | None = None
     high: float | None = None
+    level: float | None = None
     remarks: str = ""
 
     @property
@@ -145,23 +146,17 @@ def _answer(claim: Claim, check: Check, groups: Groups | None, calculated: Calcu
         if groups is None:
             raise NoAnswer(f"no runs yet: normbench run experiment={claim.study}")
         sides = [chosen(groups, only, check.several) for only in check.filters]
-        seeds = fresh_seeds([choice for choices in sides for choice in choices])
+        every = [choice for choices in sides for choice in choices]
+        seeds, tried = decisive_seeds(*every)
         shown = [[choice.shown.with_seeds(seeds) for choice in choices] for choices in sides]
         remarks = [_remarks(check.metric, *side) for side in zip(check.filters, sides, shown, strict=True)]
-        at_edge = any(choice.edge for choices in sides for choice in choices)
-        return decide(check, claim.level, [check.metric.of_all(of_side) for of_side in shown], remarks, at_edge)
+        values, at_edge = [check.metric.of_all(of_side) for of_side in shown], any(choice.edge for choice in every)
+        return decide(check, claim.level, values, remarks, tried, at_edge)
     except NoAnswer as error:
         return Answer(check, remarks=str(error))
     except Exception as error:
         logging.getLogger(__name__).exception("claim %s could not be answered", claim.id)
         return Answer(check, remarks=f"could not be answered: {type(error).__name__}: {error}")
-
-
-def fresh_seeds(choices: Sequence[Choice]) -> frozenset[Any]:
-    """The seeds that count: those that chose no lr, where there are three or more of them on every side; else all."""
-    spent = frozenset[Any]().union(*(choice.spent for choice in choices))
-    fresh = frozenset.intersection(*(choice.fresh for choice in choices)) - spent
-    return fresh if spent and len(fresh) >= FRESH else spent.union(*(choice.seeds for choice in choices))
 
 
 def _remarks(metric: Metric, only: Filter, choices: Sequence[Choice], shown: Sequence[Group]) -> str:
@@ -202,16 +197,25 @@ def chosen(groups: Groups, only: Filter, several: bool = False) -> list[Choice]:
 
 
 def decide(
-    check: Check, level: float, sides: Sequence[Values], remarks: Sequence[str] = (), at_edge: bool = False
+    check: Check,
+    level: float,
+    sides: Sequence[Values],
+    remarks: Sequence[str] = (),
+    tried: int = 1,
+    at_edge: bool = False,
 ) -> Answer:
     """The verdict from one effect per seed, by its Student t interval or, without any spread, by the number itself.
 
     Where a run never gets there its number is infinite, and the interval is that of the median (`median_interval`).
 
     Args:
+        level: confidence of the interval.
         sides: the numbers, and those that they are compared with; alone, they are compared with `than`.
+        tried: among how many lrs the same seeds have chosen: the best of several looks better than it is, so that
+            confidence rises to 1 - (1 - level) / tried.
         at_edge: a best lr lies at the edge of those tried.
     """
+    level = level if check.any_lr else 1 - (1 - level) / tried
     a, b = sides if check.against else (*sides, dict.fromkeys(sides[0], check.than))
     found, said = compared(a, b, check.ratio), [words for words in remarks if words]
     if alone := sorted(map(str, set(a) ^ set(b))):
@@ -241,4 +245,4 @@ def decide(
         low, high = check.shown(low), check.shown(high)
     number = check.shown(middle) if math.isfinite(middle) else None
     values = {seed: check.shown(size) for seed, size in zip(found, sizes, strict=True)}
-    return Answer(check, word, values, number, low, high, "; ".join(said))
+    return Answer(check, word, values, number, low, high, level, "; ".join(said))

@@ -150,6 +150,20 @@ def test_fresh_seeds_count_alone_once_there_are_three_on_both_sides(add: Add, an
     assert len(answer(of={"norm": "batch", "lr": 0.1}).values) == 6  # no lr was chosen
 
 
+def test_intervals_allow_for_the_lrs_that_the_same_seeds_have_chosen_among(
+    add: Add, answer: Callable[..., Answer]
+) -> None:
+    for lr, lost in ((0.01, 0.3), (0.1, 0.0), (1.0, 0.3), (3.0, 0.4)):
+        three(add, "none", 0.90 - lost, 0.92 - lost, 0.91 - lost, lr=lr)
+        three(add, "batch", 0.92 - lost, 0.95 - lost, 0.92 - lost, lr=lr)  # by 0.02, 0.03, 0.01
+    for found, level in (
+        (answer(), 1 - 0.05 / 4),
+        (answer(any_lr=True), 0.95),
+        (answer(of={"norm": "batch", "lr": 0.1}), 0.95),
+    ):
+        assert (found.level, found.high) == pytest.approx((level, 0.02 + t2(level) * 0.01 / math.sqrt(3)))
+
+
 def test_an_option_left_open(add: Add, answer: Callable[..., Answer]) -> None:
     for size in (2, 4):
         three(add, "none", 0.90, 0.92, 0.91, batch_size=size)
