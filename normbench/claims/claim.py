@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from normbench.analysis.selection import format_filter
 from normbench.claims.metrics import AnyMetric, Calculation, Correlate, Filter, Strict
-from normbench.config.options import config_dir, description
+from normbench.config.options import config_dir
 from normbench.errors import UserError
 
 STATEMENTS = {"as_stated": "as stated", "restated": "restated"}
@@ -129,7 +129,6 @@ class Claim(Strict):
     """Everything that the file says; `digest` changes when it does, so that an old verdict is known for one."""
 
     id: str
-    title: str
     digest: str
     order: float
     as_stated: str = Field(min_length=1)
@@ -144,13 +143,9 @@ class Claim(Strict):
         for check in self.checks:
             check.answers = check.answers or tuple(self.statements)  # type: ignore[arg-type]
         if (answered := {key for check in self.checks for key in check.answers}) != set(self.statements):
-            raise ValueError(
-                f"the checks answer {', '.join(sorted(answered))}, and it has {', '.join(self.statements)}"
-            )
-        if (of_runs := any(not check.calculation for check in self.checks)) != bool(self.study):
-            raise ValueError(
-                "checks of runs need study: NAME" if of_runs else "a claim of calculations alone has no study"
-            )
+            raise ValueError(f"its checks answer {', '.join(sorted(answered))}: it has {', '.join(self.statements)}")
+        if all(check.calculation for check in self.checks) == bool(self.study):
+            raise ValueError("checks of runs need study: NAME, and a claim of calculations alone has none")
         return self
 
     @property
@@ -191,11 +186,8 @@ def read(path: Path) -> Claim:
         given = yaml.load(data, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         if not isinstance(given, dict):
             raise ValueError(f"a claim is written key: value: got {given}")
-        own = {"id": path.stem, "title": description(path), "digest": hashlib.sha256(data).hexdigest()[:12]}
-        return Claim.model_validate(given | own)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = " ".join(map(str, first["loc"]))
-        raise ClaimError(f"claim {path.stem}: {where}: {first['msg']} (in {path})") from error
+        return Claim.model_validate(given | {"id": path.stem, "digest": hashlib.sha256(data).hexdigest()[:12]})
     except (ValueError, yaml.YAMLError) as error:
-        raise ClaimError(f"claim {path.stem}: {' '.join(str(error).split())} (in {path})") from error
+        first = error.errors()[0] if isinstance(error, ValidationError) else None
+        why = f"{' '.join(map(str, first['loc']))}: {first['msg']}" if first else " ".join(str(error).split())
+        raise ClaimError(f"claim {path.stem}: {why} (in {path})") from error

@@ -121,13 +121,11 @@ class Gap(Metric):
     def read(self, run: Run) -> float:
         losses = ["train_loss", "validation_loss"]
         table = rows(run, "fit", "step", *losses).dropna(subset=losses).sort_values("step")
-        loss, gap = (
-            table["train_loss"].to_numpy(float),
-            (table["validation_loss"] - table["train_loss"]).to_numpy(float),
-        )
+        loss, validation_loss = (table[name].to_numpy(float) for name in losses)
         if not (loss <= self.value).any():
             return math.nan
         i = int((loss <= self.value).argmax())
+        gap = validation_loss - loss
         return float(np.interp(self.value, loss[[i, i - 1]], gap[[i, i - 1]]) if i else gap[0])
 
 

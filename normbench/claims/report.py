@@ -44,9 +44,9 @@ def answers(study: str) -> Callable[[Groups], Extra] | None:
         synthetic = f"{SYNTHETIC} " * groups.synthetic
         made = [replace(table, caption=synthetic + table.caption) for table in (statements(found), checks(found))]
         words = [
-            f"Claim {judged.claim.id}, {STATEMENTS[key]}: {judged.verdict(key)} ({judged.counted(key)})."
+            f'Claim {judged.claim.id}, {STATEMENTS[key]}: {judged.verdict(key)} ({judged.counted(key)}): "{sentence}"'
             for judged in found
-            for key in judged.claim.statements
+            for key, sentence in judged.claim.statements.items()
         ]
         return Extra(made, [drawn], words)
 

@@ -39,7 +39,7 @@ FIRST_FRESH = 10  # the first seed of a confirmation
 Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 Cell = tuple[str, float]  # scheme, lr
 CLAIM = Claim.model_validate({
-    "id": "better", "title": "batch is better", "digest": "", "order": 1, "as_stated": "Batch is better.",
+    "id": "better", "digest": "", "order": 1, "as_stated": "Batch is better.",
     "source": "this file", "study": "made_up", "checks": [
         {"metric": {"accuracy": "test"}, "of": {"norm": "batch"}, "against": {"norm": "none"}, "expect": "higher",
          "margin": MARGIN},

@@ -20,7 +20,7 @@ from normbench.analysis.selection import parse
 from normbench.claims.claim import Claim, ClaimError, claims, find, read
 from normbench.claims.metrics import AnyMetric, Calculation, Gap, Metric, OfTable, StepsTo, Trained
 from normbench.claims.verdicts import chosen
-from normbench.config.options import choices, config_dir
+from normbench.config.options import choices, config_dir, description
 from normbench.plots import figures
 from normbench.runs import SCHEMA_VERSION, Run, Study
 from normbench.runs.read import flat
@@ -83,8 +83,8 @@ def tables_in(metric: Metric) -> list[OfTable]:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_claim_on_disk(path: Path) -> None:
     claim = read(path)
-    assert claim.title, "the first line is a comment that says it in short"
-    assert not claim.title.endswith(".")
+    assert description(path), "the first line is a comment that says it in short"
+    assert not description(path).endswith(".")
     if claim.study:
         assert claim.study in choices("experiment")
         assert claim.figure in {spec.name for spec in figures.FIGURES}
@@ -166,7 +166,7 @@ def test_what_is_left_out(claim_of: Callable[..., Claim], check: Callable[..., d
     assert first.words == ("test_accuracy: norm=batch norm.placement=after batch_size=2 model.hidden=[30, 30] "
                            "lr=1,1e-1 minus norm=none")  # fmt: skip
     assert second.words == "so"
-    assert (claim.title, claim.level, claim.statements["restated"]) == ("it helps", 0.975, "It helps a bit.")
+    assert (claim.level, claim.statements["restated"]) == (0.975, "It helps a bit.")
 
 
 @pytest.mark.parametrize(
@@ -195,8 +195,8 @@ def test_metrics_in_words(metric: Any, said: str) -> None:
         ({"order": None}, "order: Field required"),
         ({"studdy": "x"}, "studdy: Extra inputs are not permitted"),
         ({"study": None}, "checks of runs need study: NAME"),
-        ({"restated": "But.", "answers": ["as_stated"]}, "the checks answer as_stated, and it has as_stated, restated"),
-        ({"answers": ["restated"]}, "the checks answer restated, and it has as_stated"),
+        ({"restated": "But.", "answers": ["as_stated"]}, "its checks answer as_stated: it has as_stated, restated"),
+        ({"answers": ["restated"]}, "its checks answer restated: it has as_stated"),
         ({"expect": "better"}, "checks 0 expect: Input should be 'higher', 'lower' or 'equal'"),
         ({"margin": -0.1}, r"the margin is at least 0 \(not negative"),
         ({"margin": 0, "expect": "equal"}, "the margin is above 0"),

@@ -55,7 +55,7 @@ def test_claims_come_first_in_the_report_of_their_study(runs: Path, claim: Claim
     assert page.index('<h3 id="claims">') < page.index('<h3 id="leaderboard">') < page.index('<h3 id="comparisons">')
     assert page.count('<h3 id="claims">') == page.count('id="figure-claims"') == 1
     assert "<b>a bit" not in page
-    assert "Claim helps, restated: supported (2 supported)." in page
+    assert "Claim helps, restated: supported (2 supported): " in page
     assert "| helps | as stated |" in (built.page.parent / "tables.md").read_text()
     how_claims_stand(claim, runs.parent)
     part = build(runs, only=parse(["norm=batch"]), extra=report.answers("first"))  # a part answers no claim

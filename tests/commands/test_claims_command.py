@@ -72,7 +72,7 @@ def test_claims_are_listed_run_and_scored(
     first, second = "calculating bias_is_useless", "normbench run experiment=tiny device=cpu"
     assert done.stdout.index(first) < done.stdout.index(second)
     assert "6 runs: 6 ran" in done.stdout
-    assert "Claim more_parameters, restated: supported (2 supported)." in done.stdout
+    assert "Claim more_parameters, restated: supported (2 supported): " in done.stdout
     assert done.stdout.count("✓ supported") == 2
     report = tmp_path / "results" / "claims" / "report"
     assert sorted(path.stem for path in report.iterdir()) == ["record", "scoreboard", "scoreboard"]
