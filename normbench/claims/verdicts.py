@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import math
 import statistics
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from normbench.analysis.best_lr import Choice, choose, decisive_seeds
-from normbench.analysis.groups import STATUSES, Group, Groups, Setting, label, show, without
+from normbench.analysis.best_lr import Choice, choices, choose, decisive_seeds
+from normbench.analysis.groups import STATUSES, Group, Groups, label, show
 from normbench.analysis.selection import format_filter, has
 from normbench.analysis.statistics import estimate, median_interval
 from normbench.claims.claim import Check, Claim
@@ -146,9 +146,9 @@ def _answer(claim: Claim, check: Check, groups: Groups | None, calculated: Calcu
         if groups is None:
             raise NoAnswer(f"no runs yet: normbench run experiment={claim.study}")
         sides = [chosen(groups, only, check.several) for only in check.filters]
-        every = [choice for choices in sides for choice in choices]
+        every = [choice for found in sides for choice in found]
         seeds, tried = decisive_seeds(*every)
-        shown = [[choice.shown.with_seeds(seeds) for choice in choices] for choices in sides]
+        shown = [[choice.shown.with_seeds(seeds) for choice in found] for found in sides]
         remarks = [_remarks(check.metric, *side) for side in zip(check.filters, sides, shown, strict=True)]
         values, at_edge = [check.metric.of_all(of_side) for of_side in shown], any(choice.edge for choice in every)
         return decide(check, claim.level, values, remarks, tried, at_edge)
@@ -159,15 +159,15 @@ def _answer(claim: Claim, check: Check, groups: Groups | None, calculated: Calcu
         return Answer(check, remarks=f"could not be answered: {type(error).__name__}: {error}")
 
 
-def _remarks(metric: Metric, only: Filter, choices: Sequence[Choice], shown: Sequence[Group]) -> str:
+def _remarks(metric: Metric, only: Filter, found: Sequence[Choice], shown: Sequence[Group]) -> str:
     """What became of the runs of one side that are not simply complete, or have no number; and which lr they have."""
     words: list[str] = []
-    for choice, group in zip(choices, shown, strict=True):
+    for choice, group in zip(found, shown, strict=True):
         notes = {status: group.count(status) for status in STATUSES[1:]}
         parts = [part.of(group) for part in metric.parts]
         notes["without the number"] = len(group.seeds("complete") - set.intersection(*map(set, parts)))
         notes["never gets there"] = len({seed for part in parts for seed, n in part.items() if math.isinf(n)})
-        name = f"{choice.scheme} " * (len(choices) > 1)
+        name = f"{choice.scheme} " * (len(found) > 1)
         words += [f"{name}{n} of {len(group.members)} {note}" for note, n in notes.items() if n]
         if choice.chosen:
             words.append(f"{name}lr {show(choice.lr)}" + (f" ({choice.edge})" if choice.edge else ""))
@@ -184,16 +184,18 @@ def chosen(groups: Groups, only: Filter, several: bool = False) -> list[Choice]:
 
     Raises: NoAnswer: none, or they differ in another option.
     """
-    by_lr: dict[tuple[Setting, str], dict[float, Group]] = defaultdict(dict)
-    for group in groups.groups:
-        if has(group.values, only):
-            by_lr[without(group.setting, "lr"), group.scheme][float(group.values.get("lr") or 0.0)] = group
-    if not by_lr:
+    found = [
+        choose(setting, scheme, kept)
+        for setting, by_scheme in choices(groups).items()
+        for scheme, choice in by_scheme.items()
+        if (kept := {lr: group for lr, group in choice.groups.items() if has(group.values, only)})
+    ]
+    if not found:
         raise NoAnswer(f"no run has {format_filter(only)}")
-    if len({setting for setting, _ in by_lr} if several else by_lr) > 1:
-        there = "; ".join(f"{scheme} ({label(setting)})" for setting, scheme in by_lr)
+    if len({choice.setting for choice in found} if several else found) > 1:
+        there = "; ".join(f"{choice.scheme} ({label(choice.setting)})" for choice in found)
         raise NoAnswer(f"{format_filter(only)} leaves more than the lr and the seed open: {there}")
-    return [choose(setting, scheme, found) for (setting, scheme), found in by_lr.items()]
+    return found
 
 
 def decide(
