@@ -79,5 +79,4 @@ def sizes_row(sizes: dict[int, str]) -> dict[str, Any]:
         gap = min(size for size in sizes if size > alone[-1] and sizes[size] != "usable")
         remarks.append(f"usable at {', '.join(map(str, alone))}, but {gap} is {sizes[gap]}")
     words: dict[str, Any] = {word: ", ".join(map(str, found)) for word, found in by_word.items()}
-    largest = max(by_word["unusable"], default=None)
-    return {"smallest_usable": smallest, "largest_unusable": largest} | words | {"remarks": "; ".join(remarks)}
+    return {"smallest_usable": smallest} | words | {"remarks": "; ".join(remarks)}

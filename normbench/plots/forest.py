@@ -60,8 +60,8 @@ def draw(view: View) -> Drawn | None:
         "starting weights and equal batches. To the right is better. Bars: 95% Student t interval of the mean",
         f"difference from three seeds on ({interval_covers(view.groups.members)}; cut where accuracy ends and at",
         "the edge), corrected for the lrs tried where the same seeds chose, not for the number of comparisons.",
-        f"Shaded: the margin of ±{margin:g} points. At the",
-        "right: of how many runs there is a pair, or why of none. A diverged run counts at chance.",
+        f"Shaded: the margin of ±{margin:g} points. At the right: of how many runs there is a pair, or why of none, or",
+        "that a best lr lies at the edge of those tried. A diverged run counts at chance.",
         f"The axis is linear up to {LINEAR:g} points, logarithmic beyond." * log,
         omitted(PANELS, len(settings), "settings"),
     ]
@@ -82,10 +82,10 @@ def _row(ax: Axes, y: int, found: dict[str, Any], style: Style) -> list[float]:
             ends = np.clip([100 * found["low"], 100 * found["high"]], -other, 100 - other)
             ax.plot(ends, [y, y], color=style.color, linewidth=1.2)
         ax.plot([100 * found["difference"]], [y], marker=style.marker, color=style.color)
-    members = len(found["ours"].members)
-    if len(differences) < members:
+    members, undecided = len(found["ours"].members), found["verdict"] == "undecided"
+    if undecided or len(differences) < members:
         statuses = ("diverged", "unsupported", "failed")
         why = next((status for status in statuses if found["ours"].count(status)), "no pair")
-        text = f"{len(differences)}/{members}" if len(differences) else why
+        text = "lr at the edge" if undecided else f"{len(differences)}/{members}" if differences else why
         ax.text(0.99, y, text, transform=ax.get_yaxis_transform(), ha="right", va="center", fontsize=7, color="#555555")
     return differences

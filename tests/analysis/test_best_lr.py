@@ -185,6 +185,7 @@ def test_usable_is_not_worse_than_the_margin(low: float | None, high: float | No
         ("2 unusable, 4 usable, 8 usable", 4, ""),
         ("2 usable, 4 usable", 2, "the smallest tried: it may be usable below"),
         ("2 usable, 4 inconclusive, 8 usable", 8, "usable at 2, but 4 is inconclusive"),
+        ("2 usable, 4 usable, 8 undecided", None, "usable at 2, 4, but 8 is undecided"),
         ("2 usable, 4 undecided, 8 unusable", None, "usable at 2, but 4 is undecided"),
         ("2 inconclusive, 4 unusable", None, "not shown usable at any size"),
     ],
