@@ -87,7 +87,7 @@ def answer(groups: Groups, options: Options | None = None) -> list[str]:
         if unsure:
             words[0] += f" Closest: {_format_measured(max(unsure, key=_difference))}: inconclusive."
     if any(comparison["tried"] > 1 for comparison in found):
-        words[0] += " Intervals and p values allow for the lrs among which the same seeds chose."
+        words[0] += " Where the same seeds chose the lrs, intervals and p values allow for their number."
     rest = {
         "worse": "worse",
         "equivalent": f"equivalent within {options.margin:g} points",
@@ -223,8 +223,9 @@ def _recommend(setting: Setting, by_scheme: Mapping[str, Choice], reference: str
             f"Cannot be told apart{where}: {names} (with 95% confidence the best of {compared} is among "
             f"them). Highest in validation accuracy: {numbers}{_cheapest(best, able, decided)}."
         ]
-    if not round_of_fresh:
-        words.append(f"These intervals hold for all {_tried(known)} at once, as the same seeds chose among them.")
+    if not round_of_fresh and "95% interval" in numbers:
+        among = f"{_among(known)} schemes and lrs" if _among(known) > len(known) else f"{len(known)} schemes"
+        words.append(f"These intervals hold for all {among} at once, as the same seeds chose among them.")
     if left_out := [choice for choice in known.values() if choice.scheme not in pool]:
         behind = sorted({f"{100 * (_mean(best) - _mean(choice)):.2f}" for choice in left_out}, key=float)
         names = ", ".join(choice.scheme for choice in left_out)
@@ -267,12 +268,8 @@ def _numbers(ours: Choice, known: Mapping[str, Choice], reference: str) -> str:
 
 
 def _among(known: Mapping[str, Choice]) -> int:
+    """From how many schemes and lrs the first one was chosen."""
     return sum(max(1, len(choice.means)) for choice in known.values())
-
-
-def _tried(known: Mapping[str, Choice]) -> str:
-    among = _among(known)
-    return f"{len(known)} schemes" if among == len(known) else f"{among} schemes and lrs"
 
 
 def _cheapest(best: Choice, able: list[str], decided: Mapping[str, Choice]) -> str:

@@ -76,11 +76,6 @@ class Choice:
         return self.shown.with_seeds(self.fresh) if self.chosen and self.confirmed else self.shown
 
     @property
-    def tried(self) -> int:
-        """Among how many lrs the seeds of `decisive` have chosen; 1: they have not."""
-        return 1 if self.confirmed else len(self.means)
-
-    @property
     def shown(self) -> Group:
         """The group at the best lr; without one the first, so that a table says what became of its runs."""
         return next(iter(self.groups.values())) if self.lr is None else self.groups[self.lr]
@@ -119,6 +114,13 @@ class Choice:
         if (lr := self.beyond) is None:
             return ""
         return f"the best lr lies at the edge ({show(self.lr)}); add lr={show(lr)}"
+
+    @property
+    def further(self) -> str:
+        """The command that tries the lr beyond the edge."""
+        if self.beyond is None:
+            return ""
+        return again([self.shown.members[0]], lr=[show(self.beyond)], seed=sorted(self.on))
 
 
 Choices = Mapping[Setting, Mapping[str, Choice]]  # by setting without the lr, then by scheme
@@ -185,13 +187,10 @@ def pair(ours: Choice, theirs: Choice | None) -> Pair:
     """Both at their own best lr, on the seeds that decide."""
     if theirs is None:
         return Pair(ours.setting, ours.shown, ours.shown.missing("the reference"))
-    edges = [choice for choice in (ours, theirs) if choice.edge]
     seeds, tried = decisive_seeds(ours, theirs)
-    chosen = ours.chosen or theirs.chosen
+    fresh = tried == 1 and (ours.chosen or theirs.chosen)
     arms = (ours.shown.with_seeds(seeds), theirs.shown.with_seeds(seeds))
-    taken = ours.seeds | theirs.seeds if chosen else ()
-    further = " && ".join(further_command(choice) for choice in edges)
-    return Pair(ours.setting, *arms, chosen and tried == 1, tried, taken, edges, further)
+    return Pair(ours.setting, *arms, fresh, tried, (ours, theirs))
 
 
 @lru_cache(maxsize=1)
@@ -334,7 +333,7 @@ def _lr_row(choice: Choice, top: float | None) -> dict[str, Any]:
         "largest_stable": stable,
         "largest_stable_text": _at_least("{:g}", stable, stable in choice.grid[-1:]),
         "remarks": "; ".join([*([choice.edge] if choice.edge else []), *words]),
-        "command": "" if choice.beyond is None else further_command(choice),
+        "command": choice.further,
     }
     for name, lrs in (("band", band(choice, top)), ("own_band", band(choice, choice.mean))):
         width = math.log10(lrs[-1] / lrs[0]) if lrs else None
@@ -345,8 +344,3 @@ def _lr_row(choice: Choice, top: float | None) -> dict[str, Any]:
 
 def _at_least(pattern: str, value: float | None, more: bool) -> str:
     return "–" if value is None else ("≥ " if more else "") + pattern.format(value)
-
-
-def further_command(choice: Choice) -> str:
-    """The command that tries the lr beyond the edge."""
-    return again([choice.shown.members[0]], lr=[show(choice.beyond)], seed=sorted(choice.on))

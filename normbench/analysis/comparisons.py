@@ -6,7 +6,7 @@ and `theirs`), the numbers of `statistics.compare`, adjusted p values, the verdi
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 from typing import Any
@@ -41,9 +41,7 @@ class Pair:
         fresh: these runs alone did not choose the lr.
         tried: among how many lrs these seeds have chosen, so that only fresh ones will count once there are some; 1:
             they have chosen none.
-        taken: seeds that would not be fresh.
-        edges: of the two `best_lr.Choice` those whose lr lies at the edge of those tried, so that nothing is decided.
-        further: the command to try the lr beyond.
+        choices: a `best_lr.Choice` for each, where each has its own lr.
     """
 
     setting: Setting
@@ -51,9 +49,12 @@ class Pair:
     theirs: Group
     fresh: bool = False
     tried: int = 1
-    taken: Collection[Any] = ()
-    edges: Sequence[Any] = ()
-    further: str = ""
+    choices: Sequence[Any] = ()
+
+    @property
+    def edges(self) -> list[Any]:
+        """The choices whose lr lies at the edge of those tried, so that nothing is decided."""
+        return [choice for choice in self.choices if choice.edge]
 
 
 def compare_all(pairs: Sequence[Pair], margin: float) -> list[Comparison]:
@@ -151,7 +152,7 @@ def _settled(row: Comparison, margin: float, levels: Sequence[float]) -> dict[st
     pair, remarks = row["pair"], row["remarks"]
     word, needed, command = verdict(row["difference"], row["p_holm"], row["p_equivalent_holm"], LEVEL), None, ""
     if pair.edges and word is not None:
-        word, command = "undecided", pair.further
+        word, command = "undecided", " && ".join(choice.further for choice in pair.edges)
         remarks = [*(f"{choice.scheme}: {choice.edge}" for choice in pair.edges), *remarks]
     elif word == "inconclusive" and row["n"] == 1:
         command = _command(pair, FIRST if pair.tried > 1 else FIRST - 1)
@@ -185,7 +186,7 @@ def _remarks(pair: Pair, found: dict[str, Any]) -> list[str]:
 def _command(pair: Pair, missing: int) -> str:
     """Completes pairs of which a half is missing or failed, then takes seeds that neither arm has seen."""
     arms = [arm for arm in (pair.ours, pair.theirs) if arm.members]
-    known = set(pair.taken).union(*(arm.seeds() for arm in arms))
+    known = set[Any]().union(*(arm.seeds() for arm in arms), *(choice.seeds for choice in pair.choices))
     halves = set[Any]()
     if pair.tried == 1:
         lost = set[Any]().union(*(arm.seeds("unsupported") for arm in arms))

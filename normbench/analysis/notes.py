@@ -37,11 +37,7 @@ def interval_covers(runs: Iterable[Run], images: str = "test set") -> str:
     Args:
         images: that accuracies are measured on.
     """
-    usual = {"dataset.train_fraction": (1, "training subset"), "dataset.label_noise": (0, "wrong labels")}
-    draws = []
-    for values in (run.values for run in runs):
-        of_run = {word for key, (none, word) in usual.items() if values.get(key, none) != none}
-        draws.append(of_run if values.get("dataset.draw_seed") is None else set())
+    draws = [_draws(run) if run.values.get("dataset.draw_seed") is None else set() for run in runs]
     if not all(draws) or not draws:
         return f"new seeds on this {images}, not new images"
     words = " and ".join(sorted(set.union(*draws)))
@@ -55,17 +51,18 @@ def differences(groups: Groups) -> list[str]:
 
 def shared_draws(groups: Groups) -> list[str]:
     """What intervals over seeds assume where all seeds were trained on one draw of images or of wrong labels."""
-    found = []
-    for run in groups.members:
-        values = {key.removeprefix("dataset."): value for key, value in run.values.items() if key[:8] == "dataset."}
-        drawn = values.get("train_fraction", 1) != 1 or values.get("label_noise", 0)
-        found.append(drawn and values.get("draw_seed") is not None)
-    if not any(found):
+    if not any(_draws(run) for run in groups.members if run.values.get("dataset.draw_seed") is not None):
         return []
     return [
         "All seeds share one draw of the training images or of their wrong labels (dataset.draw_seed): intervals and p "
         "values are of new seeds on this draw, not of new draws."
     ]
+
+
+def _draws(run: Run) -> set[str]:
+    """What of a run's training data is drawn at random."""
+    usual = {"dataset.train_fraction": (1, "training subset"), "dataset.label_noise": (0, "wrong labels")}
+    return {word for key, (none, word) in usual.items() if run.values.get(key, none) != none}
 
 
 def _updates(groups: Groups) -> list[str]:

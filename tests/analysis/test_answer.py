@@ -97,7 +97,7 @@ def test_the_answer(groups: Groups) -> None:
     of_batch = "+4.03 points (95% interval +3.78 to +4.29, 3 pairs, p < 0.001 after Holm)"
     both = f"batch at batch size 4, {of_batch}; batch at batch size 64, {of_batch}."
     assert first.startswith(f"Better than none, each at its own best lr: {both}")
-    assert first.endswith("Intervals and p values allow for the lrs among which the same seeds chose.")
+    assert first.endswith("Where the same seeds chose the lrs, intervals and p values allow for their number.")
     assert second.startswith("Of 6 comparisons: 4 undecided, as a best lr lies at the edge of those tried (")
     assert (
         "layer at batch size 4, add lr=3 for layer; selu at batch size 4, 3 of 3 diverged, add lr=0.003 for" in second
