@@ -67,7 +67,7 @@ def claims() -> str:
             row["claim"],
             f"{row['sentence']} ({'; '.join(filter(None, (row['statement'], row.get('setting'))))})",
             row["verdict"],
-            f"{row['check']}: {row['measured']}",
+            f"{row['check']}: {row['measured']}" if row["measured"] else "",
         ]
         lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
     return "\n".join(lines)
