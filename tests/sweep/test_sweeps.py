@@ -132,6 +132,7 @@ def test_a_signal_from_the_terminal_loses_nothing_and_leaves_nobody(tmp_path: Pa
     process = subprocess.Popen(
         [sys.executable, "-m", "normbench", "run", *words], stderr=subprocess.PIPE, stdout=subprocess.PIPE,
         start_new_session=True, text=True,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # under nohup it is ignored, and stays so
     )  # fmt: skip
     while (
         len([path for path in tmp_path.glob("results/s/*/steps.csv") if path.stat().st_size > 100]) < (2, 1)[not sweep]
