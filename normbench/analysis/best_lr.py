@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
+import numpy as np
+from scipy.special import stdtrit
+
 from normbench.analysis.comparisons import COLUMNS, FRESH, Comparison, Pair, compare_all, how_to_read, numbers
 from normbench.analysis.groups import OVER, Group, Groups, Setting, show, without
 from normbench.analysis.reproduce import again
-from normbench.analysis.statistics import estimate_accuracy
+from normbench.analysis.statistics import LEVEL, estimate_accuracy
 from normbench.analysis.tables import REMARKS, SCHEME, Column, Table, number, percent, row_start, setting_columns
 
 STEP = 10**0.5  # between the lrs of a grid, at most
@@ -165,6 +168,33 @@ def choose(setting: Setting, scheme: str, groups: dict[float, Group]) -> Choice:
     elif best is not None and over[best] & on:  # without any of them, its other seeds have had to decide
         fresh = frozenset(over[best] - on)
     return Choice(setting, scheme, groups, means, best, on, fresh)
+
+
+def candidates(by_scheme: Mapping[str, Choice]) -> list[str]:
+    """The schemes that may be the best, by the seeds that chose their lrs: those that are worth fresh seeds.
+
+    Of k schemes and n seeds, those whose mean validation accuracy is at most t s sqrt(2 / n) below the highest: t is
+    the quantile 1 - 0.05 / (k - 1) of Student's distribution with (k - 1)(n - 1) degrees of freedom, s^2 the mean
+    square of what is left of the accuracies without the effects of scheme and seed. It is pooled, for three seeds say
+    little of the spread of one scheme. A run that diverged counts at chance, and its scheme has no part in s. All
+    schemes where there is no spread to go by.
+
+    Source: Gupta 1965, Technometrics 7; Hsu 1996, Multiple Comparisons, section 4.1 (with blocks, here seeds).
+    """
+    values = {
+        scheme: values for scheme, c in by_scheme.items() if (values := c.shown.accuracies("validation_accuracy"))
+    }
+    seeds = sorted(set.intersection(*map(set, values.values()))) if values else []
+    table = {scheme: np.array([of_one[seed] for seed in seeds]) for scheme, of_one in values.items()}
+    steady = np.array([row for scheme, row in table.items() if not by_scheme[scheme].shown.count("diverged")])
+    if len(steady) < 2 or len(seeds) < 2:
+        return list(values)
+    rest = steady - steady.mean(0) - steady.mean(1, keepdims=True) + steady.mean()
+    degrees = (len(steady) - 1) * (len(seeds) - 1)
+    s = math.sqrt((rest**2).sum() / degrees)
+    t = float(stdtrit(degrees, 1 - LEVEL / (len(table) - 1)))
+    least = max(row.mean() for row in table.values()) - t * s * math.sqrt(2 / len(seeds))
+    return [scheme for scheme, row in table.items() if row.mean() >= least]
 
 
 def decisive_seeds(*choices: Choice) -> tuple[frozenset[Any], int]:

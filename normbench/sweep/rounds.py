@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from normbench.analysis.best_lr import Choice
 
 FURTHER_RATES = 4  # at most, on either side of the grid
-LEVEL = 0.05
 
 
 @dataclass(frozen=True)
@@ -90,28 +89,17 @@ def _beyond_the_edge(further: Further, grid: Sequence[RunConfig], searched: Sequ
 
 def _to_confirm(further: Further, searched: Sequence[RunConfig]) -> list[list[str]]:
     """For each scheme that may be the best, and for the reference, the words of its best run with each fresh seed."""
+    from normbench.analysis.best_lr import candidates
+
     words = []
     for by_scheme in _choices(searched):
-        known = {scheme: choice for scheme, choice in by_scheme.items() if choice.mean is not None}
-        if not known:
-            continue
-        best = max(known.values(), key=lambda choice: choice.mean or 0.0)
-        reference = "none" if "none" in known else next(iter(known))
-        for scheme, choice in known.items():
-            if scheme == reference or not _is_behind(choice, best):
+        able = candidates(by_scheme)
+        reference = "none" if "none" in by_scheme else next(iter(by_scheme))
+        for scheme, choice in by_scheme.items():
+            if scheme in able or (scheme == reference and choice.lr is not None):
                 run = choice.shown.members[0]
                 words += [_replaced(further.words[run.folder], seed) for seed in further.confirm]
     return words
-
-
-def _is_behind(choice: Choice, best: Choice) -> bool:
-    """By a paired t test of the validation accuracies that chose, at 5%; one seed separates nothing."""
-    from normbench.analysis.statistics import compare
-
-    ours, theirs = (one.shown.accuracies("validation_accuracy") for one in (choice, best))
-    shared = [seed for seed in ours if seed in theirs]
-    p = compare([ours[seed] for seed in shared], [theirs[seed] for seed in shared], 1.0)["p"]
-    return p is not None and p < LEVEL
 
 
 def _replaced(words: Sequence[str], word: str) -> list[str]:

@@ -26,9 +26,8 @@ import numpy as np
 import pandas as pd
 
 from normbench.analysis.answer import answer
-from normbench.analysis.best_lr import choices, compare_at_best_lr
+from normbench.analysis.best_lr import candidates, choices, compare_at_best_lr
 from normbench.analysis.groups import Group, Groups, order
-from normbench.analysis.statistics import compare
 from normbench.claims.claim import Claim
 from normbench.claims.verdicts import judge
 from normbench.runs import SCHEMA_VERSION, Run, Study
@@ -143,12 +142,9 @@ def made_up(scenario: Scenario, rng: np.random.Generator) -> tuple[Groups, dict[
 
 
 def to_confirm(groups: Groups) -> list[Cell]:
-    """At their best lrs: the reference and the schemes that are not separated from the highest validation accuracy."""
+    """At their best lrs: the reference and the schemes that may be the best."""
     [by_scheme] = choices(groups).values()
-    values = {scheme: choice.shown.accuracies("validation_accuracy") for scheme, choice in by_scheme.items()}
-    top = max(values, key=lambda scheme: by_scheme[scheme].mean or 0.0)
-    p = {scheme: compare(list(values[scheme].values()), list(values[top].values()), MARGIN)["p"] for scheme in values}
-    kept = [scheme for scheme in values if scheme in (top, "none") or p[scheme] is None or p[scheme] >= 0.05]
+    kept = [scheme for scheme in by_scheme if scheme in ("none", *candidates(by_scheme))]
     return [(scheme, float(by_scheme[scheme].lr or 0.0)) for scheme in kept]
 
 

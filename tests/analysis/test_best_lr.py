@@ -9,9 +9,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from scipy import stats
 
 from normbench.analysis.batch_sizes import sizes_row, smallest_batch_table, usable
-from normbench.analysis.best_lr import Choice, best_lr_table, choices, compare_at_best_lr, lr_table
+from normbench.analysis.best_lr import Choice, best_lr_table, candidates, choices, compare_at_best_lr, lr_table
 from normbench.analysis.comparisons import Pair
 from normbench.analysis.groups import Group, Groups, read
 from normbench.runs import load
@@ -84,6 +85,24 @@ def test_fresh_seeds_tell_alone(groups: Groups) -> None:
     itself = rows["none", 32]
     assert (itself["seeds"], itself["test_mean"]) == ("fresh: 5..7", pytest.approx(2.71 / 3, abs=1e-9))
     assert (itself["n"], itself["difference"], itself["verdict"]) == (None, None, None)
+
+
+def test_candidates_are_those_that_gupta_s_rule_leaves(study: Path, add: Add) -> None:
+    """Of blocks of three seeds; a scheme whose runs diverged counts at chance, and not in the spread."""
+    rows = {"none": (0.90, 0.91, 0.92), "batch": (0.93, 0.945, 0.95), "layer": (0.925, 0.94, 0.941),
+            "selu": (0.91, 0.93, 0.93), "weight": None}  # fmt: skip
+    for norm, values in rows.items():
+        for seed in range(3):
+            lost = values is None
+            given = {"status": "diverged"} if lost else {"summary": {"validation_accuracy": values[seed]}}
+            add(norm=norm, seed=seed, **given)
+    [by_scheme] = choices(read(load(study))).values()
+    table = pd.DataFrame({norm: values for norm, values in rows.items() if values})
+    rest = table.sub(table.mean(axis=1), axis=0) - table.mean() + table.mean().mean()
+    degrees = 3 * 2
+    least = stats.t.ppf(1 - 0.05 / 4, degrees) * math.sqrt(2 / 3 * (rest**2).to_numpy().sum() / degrees)
+    assert candidates(by_scheme) == [norm for norm in table if table["batch"].mean() - table[norm].mean() <= least]
+    assert candidates(by_scheme) == ["batch", "layer"]
 
 
 def test_where_there_are_no_fresh_seeds_it_says_so_and_asks_for_some(groups: Groups) -> None:
