@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from normbench.commands import console
 from normbench.commands.list import options_help
 from normbench.config.run_config import RunConfig, command, quoted
-from normbench.errors import ConfigError
 from normbench.runs import EVERYTHING, Run, is_finished, load, make_folder
 
 if TYPE_CHECKING:
@@ -88,8 +87,6 @@ def _sweep(sweep: Expanded) -> int:
     from normbench.sweep.runner import Outcome, run_plan
 
     part = shard(sweep.run_configs, sweep.run_configs[0].config["shard"])
-    if not part:
-        raise ConfigError("this shard holds no run: the sweep has fewer runs than parts. Use fewer parts.")
     if sweep.launcher is None and not all((one.folder / "summary.json").exists() for one in part):
         start_server()  # imports torch meanwhile
     total = Outcome()

@@ -253,14 +253,17 @@ def damage(run: Run, identity: Mapping[str, Any], depth: int = EVERYTHING) -> st
     return ""
 
 
-def is_finished(folder: Path, identity: Mapping[str, Any]) -> bool:
+def is_finished(folder: Path, identity: Mapping[str, Any], depth: int = EVERYTHING) -> bool:
     """Is this run over, and are its files as they were written? Then it is not trained again.
+
+    Args:
+        depth: how closely its files are looked at, see `Run.check_seal`.
 
     Raises:
         ConfigError: another version of normbench wrote it.
     """
     run = Run(folder)
-    return not damage(run, identity) and bool(run.summary)
+    return not damage(run, identity, depth) and bool(run.summary)
 
 
 def last_step(folder: Path) -> tuple[int, float]:

@@ -142,13 +142,17 @@ def make_plan(run_configs: Iterable[RunConfig], timings: Timings | None = None, 
 
 
 def shard(run_configs: list[RunConfig], part: str | None) -> list[RunConfig]:
-    """The runs of one part, "2/8", in the order of the grid. The same grid is cut in the same way on any machine."""
+    """The runs of one part, "2/8", in the order of the grid. The same grid is cut in the same way on any machine.
+
+    Raises: ConfigError for a part that is empty.
+    """
     if part is None:
         return run_configs
     number, of = map(int, part.split("/"))
     # by digest, so that no part holds all runs of one scheme
     names = sorted((one.name for one in run_configs), key=lambda name: hashlib.sha256(name.encode()).digest())
-    chosen = set(names[number - 1 :: of])
+    if not (chosen := set(names[number - 1 :: of])):
+        raise ConfigError("this shard holds no run: the sweep has fewer runs than parts. Use fewer parts.")
     return [one for one in run_configs if one.name in chosen]
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from normbench.config.compose import Expanded, Further
 from normbench.config.run_config import RunConfig
-from normbench.runs import Run, Study, is_finished
+from normbench.runs import SIZES, Run, Study, is_finished
 
 if TYPE_CHECKING:
     from normbench.analysis.best_lr import Choice
@@ -34,33 +34,36 @@ class Round:
     is_last: bool = True
 
 
-def rounds(sweep: Expanded, run_configs: Sequence[RunConfig] | None = None) -> Iterator[Round]:
+def rounds(sweep: Expanded, grid: Sequence[RunConfig]) -> Iterator[Round]:
     """The grid; while the best lr of a scheme lies at the edge, the next lr there; then the fresh seeds.
 
     Each round follows from the results of those before. So run one before asking for the next: where a run has no
     result, there is none.
 
     Args:
-        run_configs: a part of the grid, a shard; then there is nothing to choose from, and no further round.
+        grid: the runs of the sweep, or of a shard: then there is nothing to choose from, and no further round.
     """
-    grid, further = list(run_configs or sweep.run_configs), sweep.further
+    further = sweep.further
     if further is None or len(grid) < len(sweep.run_configs):
-        yield Round(grid)
+        yield Round(list(grid))
         return
-    yield Round(grid, is_last=False)
+    yield Round(list(grid), is_last=False)
     searched = list(grid)
-    while further.extends and _are_over(searched):
-        added = further.compose(_beyond_the_edge(further, grid, searched))
-        if not added:
-            break
-        searched += added
-        yield Round(added, "the best lr lies at the edge of those tried", is_last=False)
-    if further.confirm and _are_over(searched) and (added := further.compose(_to_confirm(further, searched))):
-        yield Round(added, "fresh seeds for the schemes that may be the best")
+    while _are_over(searched):
+        found = _choices(searched)
+        added = further.compose(_beyond_the_edge(further, grid, found)) if further.extends else []
+        if added:
+            searched += added
+            yield Round(added, "the best lr lies at the edge of those tried", is_last=False)
+            continue
+        if further.confirm and (added := further.compose(_to_confirm(further, found))):
+            yield Round(added, "fresh seeds for the schemes that may be the best")
+        return
 
 
 def _are_over(run_configs: Iterable[RunConfig]) -> bool:
-    return all(is_finished(one.folder, one.identity) for one in run_configs)
+    """By the sizes of their files: whoever runs a round has looked at these more closely."""
+    return all(is_finished(one.folder, one.identity, SIZES) for one in run_configs)
 
 
 def _choices(run_configs: Sequence[RunConfig]) -> list[Mapping[str, Choice]]:
@@ -72,10 +75,12 @@ def _choices(run_configs: Sequence[RunConfig]) -> list[Mapping[str, Choice]]:
     return [] if study.unreadable else list(choices(read(study)).values())
 
 
-def _beyond_the_edge(further: Further, grid: Sequence[RunConfig], searched: Sequence[RunConfig]) -> list[list[str]]:
+def _beyond_the_edge(
+    further: Further, grid: Sequence[RunConfig], found: Sequence[Mapping[str, Choice]]
+) -> list[list[str]]:
     """For each scheme whose best lr lies at the edge of those tried, the words of its runs with the lr beyond it."""
     first, words = {one.folder for one in grid}, []
-    for by_scheme in _choices(searched):
+    for by_scheme in found:
         for choice in by_scheme.values():
             given = [lr for lr, group in choice.groups.items() if any(run.folder in first for run in group.members)]
             if (beyond := choice.beyond) is None or not given:
@@ -87,12 +92,12 @@ def _beyond_the_edge(further: Further, grid: Sequence[RunConfig], searched: Sequ
     return words
 
 
-def _to_confirm(further: Further, searched: Sequence[RunConfig]) -> list[list[str]]:
+def _to_confirm(further: Further, found: Sequence[Mapping[str, Choice]]) -> list[list[str]]:
     """For each scheme that may be the best, and for the reference, the words of its best run with each fresh seed."""
     from normbench.analysis.best_lr import candidates
 
     words = []
-    for by_scheme in _choices(searched):
+    for by_scheme in found:
         able = candidates(by_scheme)
         reference = "none" if "none" in by_scheme else next(iter(by_scheme))
         for scheme, choice in by_scheme.items():

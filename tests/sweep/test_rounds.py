@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from normbench.errors import ConfigError
 from normbench.experiment import expand, record
 from normbench.runs import RunFolder, Study, is_finished
 from normbench.sweep.plan import shard
-from normbench.sweep.rounds import FURTHER_RATES, rounds
+from normbench.sweep.rounds import FURTHER_RATES, Round, rounds
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 WORDS = ["-m", "dataset=synthetic", "instruments=none", "max_steps=4", "seed=0,1,2", "study=r", "device=cpu"]
@@ -44,10 +44,15 @@ def best_at(lr: float) -> Callable[[RunConfig], float]:
     return accuracy
 
 
+def rounds_of(words: list[str]) -> Iterator[Round]:
+    sweep = expand(words)
+    return rounds(sweep, shard(sweep.run_configs, sweep.run_configs[0].config["shard"]))
+
+
 def run_all(words: list[str], accuracy: Callable[[RunConfig], float | None]) -> list[list[RunConfig]]:
     """The rounds of a sweep whose runs end like this."""
     found = []
-    for one in rounds(expand(words)):
+    for one in rounds_of(words):
         for run_config in one.run_configs:
             if not is_finished(run_config.folder, run_config.identity):
                 finish(run_config, accuracy(run_config))
@@ -87,20 +92,21 @@ def test_a_rate_at_which_runs_diverge_is_the_end() -> None:
 
 
 def test_no_round_follows_from_runs_without_a_result(capsys: pytest.CaptureFixture[str]) -> None:
-    [grid] = [one.run_configs for one in rounds(expand(GRID))]
+    [grid] = [one.run_configs for one in rounds_of(GRID)]
     for run_config in grid[1:]:
         finish(run_config, best_at(3.0)(run_config))
-    assert len(list(rounds(expand(GRID)))) == 1
+    assert len(list(rounds_of(GRID))) == 1
     assert main(["plan", *GRID[1:]]) == 0
     assert capsys.readouterr().out.startswith("at least 12 runs")
     finish(grid[0], best_at(3.0)(grid[0]))
-    assert len(list(rounds(expand(GRID)))) == 2
+    assert len(list(rounds_of(GRID))) == 2
     run_all(GRID, best_at(3.0))
     assert main(["plan", *GRID[1:]]) == 0
     assert capsys.readouterr().out.startswith("30 runs")
     words = [*GRID, "shard=1/2"]
-    part = shard(expand(words).run_configs, "1/2")
-    assert [one.is_last for one in rounds(expand(words), part)] == [True]
+    assert [one.is_last for one in rounds_of(words)] == [True]
+    assert main(["plan", *GRID[1:], "shard=13/13"]) == 2
+    assert "this shard holds no run" in capsys.readouterr().err
 
 
 def test_fresh_seeds_for_what_may_be_the_best_and_for_the_reference() -> None:
