@@ -94,6 +94,12 @@ def data_may_change(config: Mapping[str, Any]) -> bool:
     return "path" in dataset or not str(dataset.get("_target_")).startswith("normbench.data.")
 
 
+def has_own_code(config: Mapping[str, Any]) -> bool:
+    """Is a part of the run code of the user's own?"""
+    targets = re.findall(r'"_target_": "([^"]*)"', json.dumps(config))
+    return not all(target.startswith("normbench.") for target in targets)
+
+
 def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """("model.hidden", [100, 100]) and so on; an instrument without options is a leaf, too: {}."""
     for key, value in tree.items():

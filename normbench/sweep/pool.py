@@ -1,11 +1,13 @@
-"""One process per run, forked in milliseconds from a server that has imported torch and does nothing else.
+"""Processes that train runs one after another, forked in milliseconds from a server that has imported torch.
 
-A process of its own for each run: a crash, a kill or a lack of memory is that run's failure and no other's. The
+A run has its process to itself: a crash, a kill or a lack of memory is that run's failure and no other's. After a
+failure, and after a run with code of the user's own, which may change anything in a process, comes a new process. The
 server (multiprocessing's fork server) runs no tensor operation and never touches a GPU: what it forks is clean.
 """
 
 from __future__ import annotations
 
+import gc
 import logging
 import multiprocessing
 import os
@@ -13,20 +15,19 @@ import signal
 import threading
 import time
 import traceback
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from contextlib import suppress
+from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
-from typing import TYPE_CHECKING
 
-from normbench.config.run_config import RunConfig
+from normbench.config.run_config import RunConfig, has_own_code
 from normbench.errors import Stopped
 from normbench.runs import Locked
 
-if TYPE_CHECKING:
-    from multiprocessing.context import ForkServerProcess
-
+Task = tuple[RunConfig, ...]  # what a process is given at once: one run
 LONGEST = 20_000  # characters of a traceback that are sent: fewer than a pipe holds, so that sending never waits
-# How a run ended, as its process says it.
+# What is said of a run.
 FINISHED, FAILED, STOPPED, BUSY, WARNING = "finished", "failed", "stopped", "busy", "warning"
 
 _context = multiprocessing.get_context("forkserver")
@@ -47,99 +48,114 @@ def start_server() -> None:
             signal.signal(number, handler)
 
 
-@dataclass(eq=False)
-class Worker:
-    """A process that runs one run.
-
-    `result` is how it ended: finished | failed | stopped | busy (another process is writing the run), with `error` and
-    `traceback` where it failed; empty while it runs.
+@dataclass(frozen=True)
+class Report:
+    """What a worker says of a run: that it is finished | failed | stopped | busy (another process is writing it), or a
+    warning to be shown.
     """
 
-    run_config: RunConfig
-    process: ForkServerProcess
-    inbox: Connection
-    started: float = field(default_factory=time.monotonic)
-    result: str = ""
-    error: str = ""
+    kind: str
+    run: str  # its name
+    text: str = ""
     traceback: str = ""
-    warnings: list[str] = field(default_factory=list)  # to be shown
 
-    def listen(self) -> None:
-        """Take in what it has sent."""
-        try:
-            while self.inbox.poll():
-                kind, text, trace = self.inbox.recv()
-                if kind == WARNING:
-                    self.warnings.append(text)
-                else:
-                    self.result, self.error, self.traceback = kind, text, trace
-        except (EOFError, OSError):  # it has ended
-            pass
 
-    @property
-    def ended(self) -> bool:
-        """Has its process ended? Then `result` says how."""
+class Worker:
+    """A process that is given tasks, one after another."""
+
+    def __init__(self) -> None:
+        start_server()
+        self.connection, theirs = _context.Pipe()
+        self.process = _context.Process(target=_work, args=(theirs,), daemon=True)
+        self.process.start()
+        theirs.close()  # the process has the only one, so its end is the end of the process
+        self.left: dict[str, RunConfig] = {}  # runs of the task that have no result yet
+        self.started = 0.0
+        self.reusable = True
+
+    def start(self, task: Task, again: Collection[str] = ()) -> None:
+        """Train these runs; those whose names are in `again` from the beginning, whatever is in their folders."""
+        self.left, self.started = {run_config.name: run_config for run_config in task}, time.monotonic()
+        self.reusable = not any(has_own_code(run_config.config) for run_config in task)
+        with suppress(OSError):  # it was killed while it waited, and `listen` says so
+            self.connection.send((task, again))
+
+    def listen(self) -> list[Report]:
+        """What it has said since. If its process has ended, runs without a result have failed."""
         if (code := self.process.exitcode) is None:
-            return False
-        self.listen()
-        if not self.result:
-            self.result, self.error = FAILED, f"its process exited with {code}"
-            if code < 0:
-                name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-                hint = " (out of memory?)" if -code == signal.SIGKILL else ""
-                self.error = f"its process was killed by {name}{hint}"
-        return True
+            return self._receive()
+        why = f"its process exited with {code}"
+        if code < 0:
+            name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+            why = f"its process was killed by {name}" + " (out of memory?)" * (-code == signal.SIGKILL)
+        return self.kill(why)
+
+    def kill(self, why: str) -> list[Report]:
+        """End the process: for this reason runs without a result have failed. Returns what it has said since."""
+        self.process.kill()
+        self.process.join()
+        reports = [*self._receive(), *(Report(FAILED, name, why) for name in self.left)]
+        self.left, self.reusable = {}, False
+        self.connection.close()
+        return reports
+
+    def _receive(self) -> list[Report]:
+        reports: list[Report] = []
+        with suppress(EOFError, OSError):  # it has ended
+            while self.connection.poll():
+                reports.append(self.connection.recv())
+        for report in reports:
+            if report.kind != WARNING:
+                self.left.pop(report.run)
+                self.reusable &= report.kind in (FINISHED, BUSY)
+        return reports
 
     def stop(self) -> None:
-        """Let it write its checkpoint and end."""
+        """Let its runs write their checkpoints and end."""
         if self.process.pid is not None and self.process.exitcode is None:
             os.kill(self.process.pid, signal.SIGTERM)
 
-    def kill(self, why: str) -> None:
-        self.result, self.error = FAILED, why
-        self.process.kill()
-        self.process.join()
 
-
-def start(run_config: RunConfig, again: bool) -> Worker:
-    """Train `run_config` in a new process. `again`: from the beginning, whatever is in its folder."""
-    start_server()
-    inbox, outbox = _context.Pipe(duplex=False)
-    process = _context.Process(target=_work, args=(run_config, again, outbox), daemon=True)
-    process.start()
-    outbox.close()  # ours: theirs is the only one, so its end is the end of the process
-    return Worker(run_config, process, inbox)
-
-
-def wait_for(workers: list[Worker], seconds: float) -> None:
+def wait_for(workers: Collection[Worker], seconds: float) -> None:
     """Until one of them sends something or ends, but not longer than `seconds`."""
-    wait([handle for worker in workers for handle in (worker.inbox, worker.process.sentinel)], seconds)
+    wait([handle for worker in workers for handle in (worker.connection, worker.process.sentinel)], seconds)
 
 
-def _work(run_config: RunConfig, again: bool, outbox: Connection) -> None:
-    """In the process of a run."""
+def _work(connection: Connection) -> None:
+    """In the process of a worker, which ends when the sweep does."""
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the sweep, which gets it too, decides
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    log = logging.getLogger("normbench")
-    log.addHandler(_Sender(outbox))
+    log, sender = logging.getLogger("normbench"), _Sender(connection)
+    log.addHandler(sender)
     log.propagate = False
+    gc.freeze()  # what the server has imported is here for good: not to be searched for garbage after every run
+    with suppress(EOFError, OSError):
+        while True:
+            task, again = connection.recv()
+            for run_config in task:
+                sender.run = run_config.name
+                connection.send(_train(run_config, run_config.name in again, stopping))
+            gc.collect()
+
+
+def _train(run_config: RunConfig, again: bool, stopping: threading.Event) -> Report:
     from normbench.experiment import execute, forget
 
     try:
         if again:
             forget(run_config)
         execute(run_config, stop=stopping.is_set)
-        outbox.send((FINISHED, "", ""))
     except Stopped:
-        outbox.send((STOPPED, "", ""))
+        return Report(STOPPED, run_config.name)
     except Locked as error:
-        outbox.send((BUSY, str(error), ""))
+        return Report(BUSY, run_config.name, str(error))
     except BaseException as error:  # KeyboardInterrupt and SystemExit, too: whatever it was, it is this run's failure
-        outbox.send((FAILED, f"{type(error).__name__}: {error}"[:LONGEST], traceback.format_exc()[-LONGEST:]))
-    outbox.close()
+        trace = traceback.format_exc()[-LONGEST:]
+        return Report(FAILED, run_config.name, f"{type(error).__name__}: {error}"[:LONGEST], trace)
+    return Report(FINISHED, run_config.name)
 
 
 def _die_with_parent() -> None:
@@ -151,11 +167,11 @@ def _die_with_parent() -> None:
 
 
 class _Sender(logging.Handler):
-    """Sends warnings to the sweep: processes of runs print nothing."""
+    """Sends warnings of a `run` to the sweep: its processes print nothing."""
 
-    def __init__(self, outbox: Connection) -> None:
+    def __init__(self, connection: Connection) -> None:
         super().__init__(logging.WARNING)
-        self.outbox = outbox
+        self.connection, self.run = connection, ""
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.outbox.send((WARNING, self.format(record), ""))
+        self.connection.send(Report(WARNING, self.run, self.format(record)))

@@ -16,7 +16,7 @@ from normbench.config.run_config import RunConfig
 from normbench.runs import Run, is_finished, is_locked
 from normbench.sweep import pool
 from normbench.sweep.plan import AGAIN, DONE, RESUMES, RUNNING, UNSUPPORTED, Item, Plan
-from normbench.sweep.pool import Worker
+from normbench.sweep.pool import Report, Worker
 
 TICK = 0.25  # seconds between looks at time-outs, at runs of other processes, and at the screen
 
@@ -56,7 +56,7 @@ class Outcome:
 
 
 def run_plan(plan: Plan, view: View) -> Outcome:
-    """Run what `plan` has to do, `plan.jobs` at a time, each in a process of its own.
+    """Run what `plan` has to do, in `plan.jobs` processes.
 
     Raises: KeyboardInterrupt after SIGINT, SIGTERM or SIGHUP: running runs have written their checkpoints, or, at the
         second signal, were killed.
@@ -104,9 +104,10 @@ def requests_to_stop() -> Iterator[list[int]]:
 
 class _Loop:
     def __init__(self, plan: Plan, view: View, outcome: Outcome, signals: list[int]) -> None:
-        self.queue, self.jobs = deque(plan.todo), plan.jobs
+        self.queue, self.jobs = deque((item,) for item in plan.todo), plan.jobs  # items that are one task
         self.view, self.outcome, self.signals = view, outcome, signals
         self.running: list[Worker] = []
+        self.idle: list[Worker] = []
         self.busy: list[RunConfig] = []  # another process is writing them
 
     def run(self) -> None:
@@ -117,19 +118,23 @@ class _Loop:
                     raise KeyboardInterrupt
                 while self.queue and len(self.running) < self.jobs:
                     self._start(self.queue.popleft())
-                self.view.update([worker.run_config for worker in self.running], len(self.busy))
+                self.view.update([one for worker in self.running for one in worker.left.values()], len(self.busy))
                 self._wait()
                 self._check_busy()
         finally:
-            for worker in self.running:  # after an error of ours, too: no orphans
+            for worker in (*self.running, *self.idle):  # after an error of ours, too: no orphans
                 worker.kill("the sweep ended")
 
-    def _start(self, item: Item) -> None:
-        if item.status == RUNNING:
-            self.busy.append(item.run_config)
-        else:
-            again = item.status == AGAIN and is_finished(item.run_config.folder, item.run_config.identity)
-            self.running.append(pool.start(item.run_config, again))
+    def _start(self, items: tuple[Item, ...]) -> None:
+        self.busy += [item.run_config for item in items if item.status == RUNNING]
+        if not (task := tuple(item.run_config for item in items if item.status != RUNNING)):
+            return
+        again = {item.run_config.name for item in items
+                 if item.status == AGAIN and is_finished(item.run_config.folder, item.run_config.identity)}  # fmt: skip
+        self.idle = [worker for worker in self.idle if worker.process.exitcode is None]  # somebody may kill them
+        worker = self.idle.pop() if self.idle else Worker()
+        self.running.append(worker)
+        worker.start(task, again)
 
     def _wait(self) -> None:
         if self.running:
@@ -137,29 +142,32 @@ class _Loop:
         else:
             time.sleep(TICK)
         for worker in list(self.running):
-            worker.listen()
-            limit = worker.run_config.config["cell_timeout"]
-            if not worker.ended and limit is not None and time.monotonic() - worker.started > limit:
-                worker.kill(f"it took longer than cell_timeout={limit:g} seconds")
-            for text in worker.warnings:
-                self.view.warned(worker.run_config, text)
-            worker.warnings.clear()
-            if worker.ended:
+            run_configs, reports = dict(worker.left), worker.listen()
+            limit = next(iter(run_configs.values())).config["cell_timeout"]
+            if worker.left and limit is not None and time.monotonic() - worker.started > limit:
+                reports += worker.kill(f"it took longer than cell_timeout={limit:g} seconds")
+            for report in reports:
+                self._conclude(run_configs[report.run], report)
+            if not worker.left:
                 self.running.remove(worker)
-                self._conclude(worker)
+                if worker.reusable:
+                    self.idle.append(worker)
+                else:
+                    worker.kill("")
 
-    def _conclude(self, worker: Worker) -> None:
+    def _conclude(self, run_config: RunConfig, report: Report) -> None:
         from normbench.experiment import record_failure
 
-        run_config = worker.run_config
-        if worker.result == pool.BUSY:
+        if report.kind == pool.WARNING:
+            self.view.warned(run_config, report.text)
+        elif report.kind == pool.BUSY:
             self.busy.append(run_config)
-        elif worker.result == pool.FINISHED and is_finished(run_config.folder, run_config.identity):
+        elif report.kind == pool.FINISHED and is_finished(run_config.folder, run_config.identity):
             self.outcome.ran += 1
             self.view.finished(Run(run_config.folder))
-        elif worker.result != pool.STOPPED:
-            error = worker.error or "its folder was removed after it had finished"
-            record_failure(run_config, error, worker.traceback)
+        elif report.kind != pool.STOPPED:
+            error = report.text or "its folder was removed after it had finished"
+            record_failure(run_config, error, report.traceback)
             self.outcome.failed[run_config.name] = error
             self.view.failed(run_config, error)
 
@@ -172,11 +180,11 @@ class _Loop:
                     self.outcome.by_others += 1
                     self.view.finished(Run(run_config.folder))
                 else:
-                    self.queue.append(Item(run_config, RESUMES))
+                    self.queue.append((Item(run_config, RESUMES),))
 
     def _stop(self) -> None:
         """Let running runs write their checkpoints. A second signal interrupts this."""
-        self.view.stopping(len(self.running))
+        self.view.stopping(sum(len(worker.left) for worker in self.running))
         for worker in self.running:
             worker.stop()
         while self.running:

@@ -10,18 +10,20 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
+import torch
 
 from normbench import load
 from normbench.cli import main
 from normbench.config.run_config import RunConfig
-from normbench.experiment import execute
+from normbench.experiment import compose, execute
 from normbench.runs import RunFolder
 from normbench.sweep.plan import jobs_of, make_plan
-from normbench.sweep.pool import start, wait_for
+from normbench.sweep.pool import Report, Worker, wait_for
 from normbench.sweep.runner import run_plan
 
 pytestmark = pytest.mark.usefixtures("own_folder")
@@ -110,19 +112,67 @@ def test_two_sweeps_share_a_study(run_config: Callable[..., RunConfig], finishes
 
 def test_a_removed_folder_is_a_failure_and_is_made_anew(run_config: Callable[..., RunConfig]) -> None:
     one = run_config("max_steps=100000")
-    worker = start(one, again=False)
+    worker = Worker()
+    worker.start((one,))
     while not (one.folder / "steps.csv").exists():
         time.sleep(0.02)
     shutil.rmtree(one.folder, ignore_errors=True)
     with RunFolder(one.folder) as other:  # by now it belongs to somebody else
         other.start({"config": {}})
-        while not worker.ended:
-            wait_for([worker], 0.5)
-            worker.listen()
-        assert worker.result == "failed"
-        assert "was removed while it was being written" in worker.error
+        [report] = _reports(worker)
+        assert report.kind == "failed"
+        assert "was removed while it was being written" in report.text
         assert sorted(path.name for path in one.folder.iterdir()) == [".lock", "config.yaml", "epochs.csv", "steps.csv"]
         assert len((one.folder / "steps.csv").read_text().splitlines()) == 1, "nothing of the first one's in it"
+    worker.kill("")
+
+
+def _reports(worker: Worker) -> list[Report]:
+    """What it says of its task, to the end."""
+    reports = []
+    while worker.left:
+        wait_for([worker], 0.5)
+        reports += worker.listen()
+    return reports
+
+
+# A user's scheme that changes the process that it trains in.
+LEAKS = """
+import random, numpy, torch
+
+class Leaks(torch.nn.Identity):
+    def __init__(self, features):
+        super().__init__()
+
+    def forward(self, x):
+        if x.device.type != "meta":
+            torch.manual_seed(5), numpy.random.seed(5), random.seed(5)
+            torch.set_num_threads(3)
+            torch.set_flush_denormal(True)
+            torch.set_default_dtype(torch.float64)
+        return x
+"""
+
+
+def test_a_process_trains_one_run_after_another_and_each_as_if_it_were_alone(
+    run_config: Callable[..., RunConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "leaks.py").write_text(LEAKS)
+    (tmp_path / "mine" / "norm").mkdir(parents=True)
+    (tmp_path / "mine" / "norm" / "leaks.yaml").write_text("_target_: leaks.Leaks\nname: leaks\n")
+    runs = [run_config("norm=batch", "model.dropout=0.1", f"seed={seed}", f"threads={2 - seed % 2}", jobs=1)
+            for seed in range(6)]  # fmt: skip
+    runs[2] = compose(["--config-dir=mine", *TINY, "norm=leaks", "seed=2"])
+    runs[4] = run_config("norm=batch", "max_steps=1000000", "seed=4", cell_timeout=0.5)
+    made = Mock(wraps=Worker)
+    monkeypatch.setattr("normbench.sweep.runner.Worker", made)
+    outcome = run_plan(make_plan(runs), Mock())
+    assert (outcome.ran, list(outcome.failed)) == (5, [runs[4].name])
+    assert made.call_count == 3, "a new process after code of the user's own, and after a failure"
+    for one in (runs[1], runs[3], runs[5]):
+        alone = execute(replace(one, config={**one.config, "results_dir": str(tmp_path / "alone")}))
+        ours, theirs = (torch.load(folder / "model.pt") for folder in (one.folder, alone.folder))
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 @pytest.mark.parametrize(("sweep", "number"), [(True, signal.SIGHUP), (False, signal.SIGINT)])
