@@ -27,14 +27,14 @@ def run(words: Iterable[str] = (), on_progress: Callable[..., None] = lambda pro
         words: as on the command line, such as ["norm=batch", "batch_size=4"].
         on_progress: called with a `Progress` whenever the loss has been read.
 
-    Torch's random state and number of threads are afterwards what they were; of several threads that call it, one
-    trains at a time.
+    Torch's random state, number of threads and settings of TF32 and cuDNN are afterwards what they were; of several
+    threads that call it, one trains at a time.
 
     Raises: UserError, of which ConfigError and Unsupported say that nothing was written; or whatever went wrong in
         training.
     """
     from normbench.experiment import compose, execute
-    from normbench.seeding import own_state
+    from normbench.training.device import own_state
 
     with own_state():
         return execute(compose(words), on_progress)

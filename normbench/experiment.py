@@ -42,7 +42,7 @@ from normbench.training.callbacks import (
     Validation,
     to_bytes,
 )
-from normbench.training.device import resolve_device
+from normbench.training.device import calculate_exactly, device_name, resolve_device
 from normbench.training.evaluation import evaluate_with_kind
 from normbench.training.loop import Batch, Examples, Update, mini_batches, steps
 from normbench.training.memory import saved_for_backward, size
@@ -286,6 +286,7 @@ def train(ready: Prepared, on_progress: OnProgress = lambda progress: None, stop
     """As `execute`, for a run that was prepared."""
     run_config = ready.run_config
     torch.set_num_threads(run_config.config["threads"])
+    calculate_exactly()
     columns = {instrument.name: instrument.columns for instrument in ready.parts.instruments}
     with RunFolder(run_config.folder, columns, ready.dataset.checksum, run_config.identity) as folder:
         if not is_finished(run_config.folder, run_config.identity):  # another process may have finished it meanwhile
@@ -327,8 +328,7 @@ def _train(ready: Prepared, folder: RunFolder, on_progress: OnProgress, stop: St
 
     done = checkpoint.restore()
     if done is None:
-        on = torch.cuda.get_device_name(config["device"]) if config["device"].startswith("cuda") else "cpu"
-        about = {"total_steps": total, "executed": {"device": on, "stack": None}}
+        about = {"total_steps": total, "executed": {"device": device_name(config["device"]), "stack": None}}
         folder.start(record(ready.run_config) | {"classes": list(dataset.classes), **about})
         scheme, count = parts.scheme, min(parts.scheme.init_images, len(dataset.train))
         if scheme.data_dependent_init is not None and count > 0:

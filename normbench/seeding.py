@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor
-
-_LOCK = threading.RLock()  # torch's generators and number of threads are the whole process's
 
 
 def derive(seed: int, *names: object) -> int:
@@ -32,18 +27,3 @@ def order(seed: int, epoch: int, examples: int) -> Tensor:
 def seed_everything_else(seed: int) -> None:
     """Start torch's own generators, for modules that draw from them: ours don't, see `noise.py`."""
     torch.manual_seed(derive(seed, "noise"))
-
-
-@contextmanager
-def own_state() -> Iterator[None]:
-    """Inside, torch's generators and its number of threads are the run's; after it they are the caller's, as before.
-
-    One thread of a process at a time.
-    """
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    with _LOCK, torch.random.fork_rng(devices):
-        threads = torch.get_num_threads()
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)

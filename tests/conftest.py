@@ -28,6 +28,7 @@ from normbench.experiment import Parts, build, compose
 from normbench.instruments import Probe
 from normbench.models import initialize
 from normbench.norms import NormScheme
+from normbench.training.device import calculate_exactly
 
 pytest_plugins = ["tests.study_files"]
 SHAPE, CLASSES = (1, 8, 8), 5  # of the images that small networks are made for
@@ -50,6 +51,7 @@ OF_THEIR_OWN = {
 }  # fmt: skip
 
 torch.set_num_threads(1)  # results depend on it (rounding), and so does speed at these sizes
+calculate_exactly()  # as runs do
 
 
 def options_of(group: str) -> list[str]:

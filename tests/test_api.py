@@ -6,6 +6,7 @@ import random
 import shlex
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import hydra
 import numpy as np
@@ -16,18 +17,26 @@ from filelock import FileLock
 
 import normbench
 from normbench.cli import main
+from normbench.training import device
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 SMALL = ["dataset=synthetic", "dataset.examples=60", "dataset.validation=10", "dataset.size=8", "device=cpu"]
+TF32 = {"allow_tf32": True, "fp32_precision": "tf32"}
 SMALL += ["batch_size=6", "model.hidden=[4]", "max_steps=3", "instruments=none"]
 
 
-def test_a_run_leaves_the_callers_random_numbers_and_threads_alone() -> None:
+def test_a_run_leaves_the_callers_random_numbers_threads_and_precision_alone() -> None:
+    def values() -> list[Any]:
+        return [value for _, _, value in device._settings()]
+
     def draws() -> list[float]:
         return [torch.rand(1).item(), random.random(), float(np.random.rand())]  # noqa: NPY002
 
-    threads = torch.get_num_threads()
+    threads, settings = torch.get_num_threads(), device._settings()
     torch.set_num_threads(2)
+    torch.backends.cudnn.benchmark = True
+    device._set((module, key, TF32[key]) for module, key, _ in settings if key in TF32)
+    theirs = values()
     try:
         expected = []
         for train in (False, True):
@@ -38,8 +47,13 @@ def test_a_run_leaves_the_callers_random_numbers_and_threads_alone() -> None:
             expected.append(before + draws())
         assert expected[0] == expected[1]
         assert torch.get_num_threads() == 2
+        assert values() == theirs
+        device.calculate_exactly()
+        assert values() == [device.EXACT[key] for _, key, _ in settings]
+        assert not torch.backends.cudnn.allow_tf32  # torch's own code may ask by the older name
     finally:
         torch.set_num_threads(threads)
+        device._set(settings)
 
 
 def test_runs_in_two_threads_are_those_of_one_after_the_other(tmp_path: Path) -> None:

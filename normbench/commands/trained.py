@@ -54,7 +54,7 @@ def load_trained(
 
     from normbench.config.compose import rebuild
     from normbench.experiment import build, check_data, load_dataset
-    from normbench.training.device import resolve_device
+    from normbench.training.device import calculate_exactly, resolve_device
     from normbench.training.evaluation import load_kind
 
     try:
@@ -65,6 +65,7 @@ def load_trained(
     config = {**made, "device": made["device"] if here else "cpu", **(changes or {})}
     config["device"] = resolve_device(config["device"])
     torch.set_num_threads(config["threads"])
+    calculate_exactly()
     parts = build(config)
     dataset = load_dataset(config, parts)
     check_data(run, dataset.checksum)

@@ -30,6 +30,7 @@ def run(options: argparse.Namespace) -> int:
     from normbench.config.options import choices
     from normbench.errors import ConfigError
     from normbench.experiment import build, expand
+    from normbench.training.device import device_name
     from normbench.verify import verify
 
     words = [word for word in options.words if word not in ("-m", "--multirun")]
@@ -45,16 +46,18 @@ def run(options: argparse.Namespace) -> int:
             found[name] = verify(build(config).scheme, config["norm"], config["device"])
         except (TypeError, ValueError) as error:
             raise ConfigError(f"{name}: {error}") from error
+    device, version = device_name(config["device"]), torch.__version__
     failed = any(result.passed is False for results in found.values() for result in results)
     if options.json:
         schemes = {name: [asdict(result) for result in results] for name, results in found.items()}
-        print(json.dumps({"torch": torch.__version__, "passed": not failed, "schemes": schemes}, indent=1))
+        about = {"torch": version, "device": device, "passed": not failed}
+        print(json.dumps({**about, "schemes": schemes}, indent=1))
     else:
-        _print(found, torch.__version__)
+        _print(found, f"torch {version} on {device}")
     return int(failed)
 
 
-def _print(found: dict[str, list[Result]], torch: str) -> None:
+def _print(found: dict[str, list[Result]], place: str) -> None:
     if len(found) > DETAILED:
         _print_matrix(found)
     else:
@@ -70,7 +73,7 @@ def _print(found: dict[str, list[Result]], torch: str) -> None:
     for name, r in wrong:
         error = "" if r.error is None else f" (error {r.error:.1e})"
         console.say(f"FAILED {name}, {r.place}, {r.check}: {r.note}{error}")
-    console.say(f"torch {torch}: {len(judged) - len(wrong)} of {len(judged)} checks passed")
+    console.say(f"{place}: {len(judged) - len(wrong)} of {len(judged)} checks passed")
 
 
 def _print_matrix(found: dict[str, list[Result]]) -> None:

@@ -13,12 +13,12 @@ from torch.func import functional_call
 
 from normbench.errors import Unsupported
 from normbench.norms import NormScheme, Unfoldable, fold
+from normbench.training.device import calculate_exactly
 from normbench.verify.definitions import Options
 from normbench.verify.trial import COLUMNS, PLACES, Trial, largest, passed_through, transformed, weight_of
 
-EXACT, SINGLE = 1e-10, 1e-4  # errors allowed in float64 and in float32, of outputs of about 1
-STEP, GRADIENT = 1e-5, 1e-6  # of the differences, and the error allowed of a gradient of length 1
-UPDATE = 1e-12  # error allowed of running statistics
+SINGLE = 1e-4  # error allowed in float32, of outputs of about 1; in float64: `Limits`
+STEP = 1e-5  # of finite differences
 Found = Iterator[tuple[bool | None, float | None, str]]  # passed, error and note of results
 NO_REFERENCE = (None, None, "no reference")
 
@@ -51,6 +51,7 @@ def verify(scheme: NormScheme, options: Options, device: str = "cpu") -> list[Re
     Raises: TypeError, ValueError: the scheme can't be built with these options.
     """
     found: list[Result] = []
+    calculate_exactly()
     with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
         for place in PLACES:
             trial = Trial(scheme, options, place, device)
@@ -91,13 +92,13 @@ def reference(trial: Trial) -> Found:
     right = definition.finished(definition.normalised(z, block.norm, trial.options), block.norm)
     if not definition.noisy:
         single = deepcopy(block).float()(x.float())
-        yield _compared(block(x), right, EXACT, "training")
+        yield _compared(block(x), right, trial.limits.exact, "training")
         yield _compared(single.double(), right, SINGLE, "training in float32")
     for name, low in (("running_mean", -0.5), ("running_var", 0.5)):
         if (values := getattr(block.norm, name, None)) is not None:
             values.copy_(torch.rand_like(values) + low)
     right = definition.finished(definition.evaluated(z, block.norm, trial.options), block.norm)
-    yield _compared(block.eval()(x), right, EXACT, "evaluation")
+    yield _compared(block.eval()(x), right, trial.limits.exact, "evaluation")
 
 
 @torch.no_grad()
@@ -112,7 +113,7 @@ def against_torch(trial: Trial) -> Found:
     else:
         yield NO_REFERENCE
         return
-    yield _compared(*pair, EXACT, "torch's own layer")
+    yield _compared(*pair, trial.limits.exact, "torch's own layer")
 
 
 def _compared(y: Tensor, right: Tensor, limit: float, note: str) -> tuple[bool, float, str]:
@@ -136,9 +137,9 @@ def invariance(trial: Trial) -> Found:
         w, x = transformed(column, weight_of(block), x)
         weight_of(block).copy_(w)
         moved = largest(passed_through(block, x) - before)
-        if moved < EXACT:
+        if moved < trial.limits.exact:
             unmoved[column] = moved
-        if expected is not None and not (moved < EXACT if column in expected else moved > 0.01):
+        if expected is not None and not (moved < trial.limits.exact if column in expected else moved > 0.01):
             must = "must not" if column in expected else "must"
             wrong.append(f"{column} {must} change the output: it changed by {moved:.1e}")
     note = "; ".join(wrong) or f"unmoved by {', '.join(unmoved) or 'nothing'}"
@@ -153,7 +154,7 @@ def mixing(trial: Trial) -> Found:
     for mode in ("training", "evaluation"):
         y, other = (passed_through(trial.block().train(mode == "training"), images)[0] for images in (x, others))
         moved = largest(y - other)
-        depends = moved > EXACT
+        depends = moved > trial.limits.exact
         expected = False if mode == "evaluation" else None if definition is None else definition.mixes
         passed = None if expected is None else depends == expected
         note = f"{mode}: an example {'depends' if depends else 'does not depend'} on the others"
@@ -172,7 +173,7 @@ def statistics(trial: Trial) -> Found:
         return
     names = {"": (), "mean": ("mean",), "mean and variance": ("mean", "var")}[definition.keeps]
     errors = [_error_after_a_pass(trial, block, names, seed) for seed in (1, 5) if names]
-    if not all(error <= UPDATE for error in errors):
+    if not all(error <= trial.limits.update for error in errors):
         yield False, max(errors), "the running statistics are not the moving averages, or count their batches wrong"
     elif errors:
         yield True, max(errors), f"one update of the running {definition.keeps} per pass"
@@ -226,9 +227,8 @@ def folding(trial: Trial) -> Found:
     except Unfoldable as reason:
         yield None if expected is None else expected == "no", None, f"can't: {reason}"
         return
-    right, error, note = _compared(
-        network.eval()(x), folded(x), EXACT, "folds" if merges else "nothing to fold"
-    )  # fmt: skip
+    note = "folds" if merges else "nothing to fold"
+    right, error, note = _compared(network.eval()(x), folded(x), trial.limits.exact, note)
     yield right and expected in (None, "yes" if merges else "nothing"), error, note
 
 
@@ -266,7 +266,7 @@ def gradient(trial: Trial) -> Found:
                 difference = abs((above - below).item() / (2 * STEP) - (d * exact).sum().item())
                 errors[name] = max(errors.get(name, 0.0), difference / max(1.0, exact.norm().item()))
     worst = max(errors, key=lambda name: errors[name])
-    passed = errors[worst] < GRADIENT
+    passed = errors[worst] < trial.limits.gradient
     note = "equals finite differences" if passed else f"that of {worst} differs from finite differences"
     yield passed, errors[worst], note
 

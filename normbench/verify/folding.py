@@ -63,11 +63,9 @@ def compare_in(precision: str, model: nn.Module, images: Split) -> Comparison:
 def compare(before: nn.Module, after: nn.Module, images: Split, precision: str = "float32") -> Comparison:
     """Two networks of one precision on all `images`."""
     logits = []
-    # convolutions on a GPU calculate in float32 as they say, and not with 10 bits (TF32)
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        for places in torch.arange(len(images), device=images.index.device).split(IMAGES_AT_ONCE):
-            x = images.batch(places)[0].to(getattr(torch, precision))
-            logits.append(torch.stack([before(x), after(x)]))  # [2, B, classes]
+    for places in torch.arange(len(images), device=images.index.device).split(IMAGES_AT_ONCE):
+        x = images.batch(places)[0].to(getattr(torch, precision))
+        logits.append(torch.stack([before(x), after(x)]))  # [2, B, classes]
     old, new = torch.cat(logits, 1)
     difference, largest = (old - new).abs().max().item(), old.abs().max().item()
     was, now = old.argmax(1), new.argmax(1)

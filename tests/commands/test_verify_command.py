@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from normbench.cli import main
 from normbench.config.options import choices
@@ -53,6 +54,7 @@ def test_all_schemes_are_verified_where_none_is_named(
     assert main(["verify", "device=cpu", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["passed"] is True
+    assert found["device"] == "cpu"
     assert list(found["schemes"]) == [f"norm={name}" for name in choices("norm")]
     assert found["schemes"]["norm=batch"] == [vars(result)]
 
@@ -62,7 +64,7 @@ def test_the_tables(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     printed = capsys.readouterr().out
     assert "norm=batch norm.eps=0.1" in printed
     assert "one update of the running mean and variance per pass" in printed
-    assert "22 of 22 checks passed" in printed
+    assert f"torch {torch.__version__} on cpu: 22 of 22 checks passed" in printed
     assert main(["verify", "device=cpu", "norm=none,weight,layer"]) == 0
     lines = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("norm=")]
     assert lines == ["norm=none", "norm=weight", "norm=layer"]

@@ -17,6 +17,8 @@ LABELS = torch.zeros(50, dtype=torch.long)
 BLOCK = ["linear", "normalized", "activation"]
 
 
+# As a probe: torch multiplies a sequence by a weight that has a gradient in another way (mm, not bmm).
+@torch.no_grad()
 def by_hooks(model: nn.Module, images: Tensor) -> dict[tuple[str, str], Tensor]:
     """The same tensors a second way: forward hooks on a copy whose norms over the batch are in training mode."""
     model = copy.deepcopy(model).eval()
