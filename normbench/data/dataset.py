@@ -55,10 +55,11 @@ class Split:
         Shape: float32 [B, C, H, W], int64 [B]
         """
         rows = self.index.index_select(0, positions)
-        images = self.images.index_select(0, rows)
-        if self.augment is not None:
-            images = shift_and_mirror(images, *self.augment, key)
-        return self.scaled(images), self.labels.index_select(0, rows)
+        return self.as_input(self.images.index_select(0, rows), key), self.labels.index_select(0, rows)
+
+    def as_input(self, images: Tensor, key: Key | None = None) -> Tensor:
+        """Images of the file, augmented, as a network gets them. Shape: uint8 [B, C, H, W] -> float32"""
+        return self.scaled(images if self.augment is None else shift_and_mirror(images, *self.augment, key))
 
     def scaled(self, images: Tensor) -> Tensor:
         """Images of the file as a network gets them. Shape: uint8 [B, C, H, W] -> float32"""
