@@ -14,7 +14,7 @@ from normbench.analysis.groups import order
 from normbench.plots.drawing import omitted, panels, segments
 from normbench.plots.facets import entering, evenly, layers_of, step_axis
 from normbench.plots.palette import palette
-from normbench.plots.view import OVER, Drawn, Shown, View
+from normbench.plots.view import OVER, Drawn, Shown, View, one_seed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -138,16 +138,11 @@ def draw_unit(view: View) -> Drawn | None:
 
 
 def _one_seed(view: View) -> Shown | None:
-    """A run of each scheme, of the seed that most schemes share; the first of its own where it lacks that one.
-
-    A diverged run counts too: here each is drawn by itself, not averaged.
-    """
+    """A run of each scheme. A diverged run counts too: here each is drawn by itself, not averaged."""
     shown = view.measured("activations", "step", "unit", *PERCENTILES, words=("bn_mode",), statuses=OVER)
     if not shown:
         return None
-    common = shown.runs.groupby("seed")["scheme"].nunique().idxmax()
-    first = shown.runs.assign(other=shown.runs["seed"] != common).sort_values("other", kind="stable")
-    runs = first.groupby("scheme", sort=False).head(1)
+    runs = one_seed(shown.runs)
     table = shown.table[shown.table["run"].isin(runs.index) & (shown.table["bn_mode"] == "probe")]
     return Shown(runs, entering(table), shown.words)
 

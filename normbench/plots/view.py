@@ -65,12 +65,18 @@ class View:
         Args:
             over: what the figure itself varies.
         """
+        import pandas as pd
+
+        ranked = self.ranked(runs, *over)
+        kept = pd.concat([runs.assign(setting="").head(0), *ranked[:most]])
+        return kept.loc[[name for name in runs.index if name in kept.index]], len(ranked)
+
+    def ranked(self, runs: pd.DataFrame, *over: str) -> list[pd.DataFrame]:
+        """`runs` with the column `setting`, a frame for each; those first in which schemes differ most."""
         keys = [key for key in self.groups.varying if key not in ("lr", *over)]
         words = [label(tuple(zip(keys, values, strict=True)), "") for values in runs[keys].to_numpy(dtype=object)]
-        runs = runs.assign(setting=words)
-        settings = list(dict.fromkeys(words))
-        kept = sorted(settings, key=lambda s: self._rank(runs[runs["setting"] == s], over), reverse=True)[:most]
-        return runs[runs["setting"].isin(kept)], len(settings)
+        settings = [part for _, part in runs.assign(setting=words).groupby("setting", sort=False)]
+        return sorted(settings, key=lambda part: self._rank(part, over), reverse=True)
 
     def _rank(self, runs: pd.DataFrame, over: Sequence[str]) -> tuple[int, float, float]:
         """More schemes first, then a greater distance between best and worst, then a lower accuracy of all."""
@@ -141,6 +147,13 @@ class Shown:
     runs: pd.DataFrame
     table: pd.DataFrame
     words: str
+
+
+def one_seed(runs: pd.DataFrame) -> pd.DataFrame:
+    """A run of each scheme, of the seed that most schemes share; the first of its own where it lacks that one."""
+    common = runs.groupby("seed")["scheme"].nunique().idxmax()
+    first = runs.assign(other=runs["seed"] != common).sort_values("other", kind="stable")
+    return first.groupby("scheme", sort=False).head(1)
 
 
 def has_columns(run: Run, instrument: str, columns: Iterable[str]) -> bool:

@@ -76,7 +76,9 @@ def compile_content(
     from normbench.analysis.reproduce import every_run
     from normbench.claims.report import Extra
     from normbench.plots.figures import draw_all  # matplotlib takes half a second that tables alone don't need
+    from normbench.plots.view import View
     from normbench.report.content import Content
+    from normbench.report.explorer import explorer
 
     everything = load(folder)
     chosen = select(everything, only)
@@ -102,6 +104,7 @@ def compile_content(
         command=_command(folder, options, only),
         unread={**groups.unreadable, **_strangers(folder)},
         figures=[*first.figures, *draw_all(groups, (reference, options.margin))],
+        explorer=explorer(View(groups)),
     )
 
 

@@ -11,6 +11,7 @@ from normbench.analysis.leaderboard import Leaderboard, leaderboard_table, to_ma
 from normbench.analysis.notes import constants
 from normbench.analysis.tables import Table, escape
 from normbench.plots.drawing import Figure
+from normbench.report.explorer import Explorer
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +26,7 @@ class Content:
         filtered: which runs these are, in a sentence; empty where they are all.
         command: that builds this report again.
         unread: folders that hold no run, or none that can be read: name -> why.
+        explorer: distributions of each layer over training; None where no run has measured them.
     """
 
     board: Leaderboard
@@ -37,6 +39,7 @@ class Content:
     filtered: str = ""
     command: str = ""
     unread: Mapping[str, str] = field(default_factory=dict)
+    explorer: Explorer | None = None
 
     @property
     def groups(self) -> Groups:

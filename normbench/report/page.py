@@ -33,7 +33,9 @@ def render(content: Content) -> str:
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
     environment.trim_blocks = environment.lstrip_blocks = True
     environment.filters |= {"picture": picture, "prose": prose, "rows": page_tables.rows}
-    style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    scripts = ["page.js", *["explorer.js"] * bool(content.explorer)]
+    style, *code = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("page.css", *scripts))
+    script = "".join(code)
     return environment.get_template("page.html").render(
         content=content,
         study=groups.folder.resolve().name,
@@ -42,6 +44,7 @@ def render(content: Content) -> str:
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         counts=sources.counts(groups),
         synthetic=", synthetic data" if groups.synthetic and "dataset" not in groups.varying else "",
+        pictures=[f for f in content.figures if f.svg and not (content.explorer and f.name == "ribbons")],
         answer=[words for words in content.answer if not words.startswith("SYNTHETIC")],
         warned=_warned(content),
         shared=constants(groups),
