@@ -1,4 +1,5 @@
-"""Write results/README.md from the committed reports, so that its numbers can't go stale: python scripts/results.py"""
+"""Write results/README.md, the scoreboard of claims and the README's lines of it from the reports in results/, so that
+their numbers can't go stale: python scripts/results.py"""
 
 from __future__ import annotations
 
@@ -6,11 +7,17 @@ from pathlib import Path
 
 import yaml
 
-from normbench.analysis.tables import read_rows
+from normbench.claims.claim import claims as all_claims
+from normbench.claims.scoreboard import HOW, statements, status_of
+from normbench.claims.verdicts import MARKS
+from normbench.report.claims import write
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
 FIGURES = ("batch_sizes", "lr_sensitivity", "along_option", "learning_curves")  # where no claim names one
+LEADING = ("inputs_shift", "shift_explains_bn", "fewer_steps", "high_lr", "small_batch_fails", "affine_needed",
+           "placement", "regularizes", "trains_deep", "ln_in_rnn")  # fmt: skip
+START, END = "<!-- written by scripts/results.py -->\n", "<!-- until here -->"
 
 INTRODUCTION = """\
 # What came out
@@ -21,7 +28,9 @@ tables as CSV, stands in its folder. Accuracies are of the test set; an interval
 
 
 def main() -> None:
+    write(all_claims(), RESULTS)
     (RESULTS / "README.md").write_text(page())
+    (ROOT / "README.md").write_text(readme())
 
 
 def page() -> str:
@@ -54,23 +63,30 @@ def study(folder: Path) -> str:
 
 
 def claims() -> str:
-    """The scoreboard in short: every statement, its verdict, and the number of its first check."""
-    rows = read_rows(RESULTS / "claims/report/scoreboard.csv")
-    counts = {
-        verdict: sum(row["verdict"] == verdict for row in rows) for verdict in dict.fromkeys(r["verdict"] for r in rows)
-    }
-    lines = [f"{len(rows)} statements: {', '.join(f'{count} {verdict}' for verdict, count in counts.items())}. "
-             "[Every check](claims/report/scoreboard.md).", "", "| claim | statement | verdict | number |",
-             "|---|---|---|---|"]  # fmt: skip
-    for row in rows:
-        cells = [
-            row["claim"],
-            f"{row['sentence']} ({'; '.join(filter(None, (row['statement'], row.get('setting'))))})",
-            row["verdict"],
-            f"{row['check']}: {row['measured']}" if row["measured"] else "",
-        ]
-        lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
-    return "\n".join(lines)
+    """How many statements have which verdict, those that a lesson starts with, and the way to the scoreboard."""
+    table = statements(status_of(all_claims(), RESULTS))
+    counts = table.caption.removesuffix(HOW).strip()
+    return f"{counts}\n\n{leading('claims/report/')}"
+
+
+def leading(base: str) -> str:
+    """Ten claims that are answered, a line each, those of `LEADING` first; `base`: the way to the scoreboard."""
+    rows = {row["claim"]: row for row in statements(status_of(all_claims(), RESULTS)).rows[::-1]}
+    names = dict.fromkeys([*LEADING, *(claim.id for claim in all_claims())])
+    answered = [row for row in (rows[name] for name in names) if row["verdict"] in MARKS]
+    lines = [
+        f"- {MARKS[row['verdict']][0]} **{row['verdict']}**: {row['sentence']} Measured: {row['measured']}."
+        for row in answered[:10]
+    ]
+    words = f"[The scoreboard]({base}scoreboard.md) has them all, and as a page, each with its interval drawn, "
+    return "\n".join([*lines, "", words + f"[scoreboard.html]({base}scoreboard.html)."])
+
+
+def readme() -> str:
+    """The text of README.md with its lines of claims as they stand."""
+    before, start, rest = (ROOT / "README.md").read_text().partition(START)
+    _, end, after = rest.partition(END)
+    return before + start + leading("results/claims/report/") + "\n" + end + after
 
 
 def _figures_of_claims(name: str) -> list[str]:

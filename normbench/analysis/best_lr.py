@@ -14,7 +14,7 @@ from scipy.special import stdtrit
 
 from normbench.analysis.comparisons import COLUMNS, FRESH, Comparison, Pair, compare_all, how_to_read, numbers
 from normbench.analysis.groups import OVER, Group, Groups, Setting, show, without
-from normbench.analysis.reproduce import again
+from normbench.analysis.reproduce import again_words, as_command
 from normbench.analysis.statistics import LEVEL, estimate_accuracy
 from normbench.analysis.tables import REMARKS, SCHEME, Column, Table, number, percent, row_start, setting_columns
 
@@ -119,11 +119,16 @@ class Choice:
         return f"the best lr lies at the edge ({show(self.lr)}); add lr={show(lr)}"
 
     @property
-    def further(self) -> str:
-        """The command that tries the lr beyond the edge."""
+    def further_words(self) -> list[list[str]]:
+        """The sweep that tries the lr beyond the edge; none where there is no need."""
         if self.beyond is None:
-            return ""
-        return again([self.shown.members[0]], lr=[show(self.beyond)], seed=sorted(self.on))
+            return []
+        return again_words([self.shown.members[0]], lr=[show(self.beyond)], seed=sorted(self.on))
+
+    @property
+    def further(self) -> str:
+        """`further_words` as a command."""
+        return as_command(self.further_words)
 
 
 Choices = Mapping[Setting, Mapping[str, Choice]]  # by setting without the lr, then by scheme

@@ -72,9 +72,19 @@ def commands(groups: Groups) -> list[str]:
 
 
 def again(runs: Sequence[Run], **axes: Sequence[Any]) -> str:
-    """The command that repeats runs with other values: again([a, b], seed=[5, 6]) for both configurations and seeds.
+    """The command that repeats runs with other values: again([a, b], seed=[5, 6]) for both configurations and seeds."""
+    return as_command(again_words(runs, **axes))
 
-    One `normbench run -m` where the configurations differ in the value of one key, otherwise one each, joined by &&.
+
+def as_command(sweeps: Sequence[Sequence[str]]) -> str:
+    """Sweeps, each in its words, as one line for a shell."""
+    return " && ".join(shlex.join(["normbench", "run", "-m", *words]) for words in sweeps)
+
+
+def again_words(runs: Sequence[Run], **axes: Sequence[Any]) -> list[list[str]]:
+    """The words of the sweeps that repeat runs with other values.
+
+    One sweep where the configurations differ in the value of one key, otherwise one each.
     """
     words = [[word for word in _overrides(run) if word.partition("=")[0] not in axes] for run in runs]
     lines = list(dict.fromkeys(map(tuple, words)))
@@ -82,8 +92,7 @@ def again(runs: Sequence[Run], **axes: Sequence[Any]) -> str:
         blocks: list[Block] = [{key: (value,) for key, _, value in (w.partition("=") for w in line)} for line in lines]
         joined = _join(blocks, list(dict.fromkeys(key for block in blocks for key in block)))
         lines = [tuple(f"{key}={','.join(values)}" for key, values in block.items()) for block in joined]
-    added = [f"{key}={_sweep(values)}" for key, values in axes.items()]
-    return " && ".join(shlex.join(["normbench", "run", "-m", *line, *added]) for line in lines)
+    return [[*line, *(f"{key}={_sweep(values)}" for key, values in axes.items())] for line in lines]
 
 
 def _overrides(run: Run) -> list[str]:

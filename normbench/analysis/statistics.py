@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -201,14 +201,30 @@ def seeds_needed(difference: float, sd: float, margin: float, level: float, leve
     Either verdict counts: different (two-sided at `level`) or equivalent (TOST at `level_equivalent`). None if more
     than 50 pairs are needed.
     """
-
-    def enough(n: int) -> bool:
-        return (
+    return _fewest(
+        lambda n: (
             power(difference / sd, n, level) >= POWER
             or power_of_equivalence(difference / sd, margin / sd, n, level_equivalent) >= POWER
         )
+    )
 
-    plans = range(2, MOST + 1)  # the more pairs, the more power
+
+def seeds_to_leave_limits(mean: float, sd: float, limits: Sequence[float], confidence: float) -> int | None:
+    """The fewest seeds whose t interval holds no limit with a chance of 80%, were the true values those observed.
+
+    It then lies on one side of the only limit; of two, -m and m, beyond one of them or between both. None if more than
+    50 seeds are needed.
+    """
+    level, limit = 1 - confidence, limits[-1]
+    if len(limits) == 1 or abs(mean) > limit:
+        beyond = mean - limit if len(limits) == 1 else abs(mean) - limit
+        return _fewest(lambda n: power(beyond / sd, n, level) >= POWER)
+    return _fewest(lambda n: power_of_equivalence(mean / sd, limit / sd, n, level / 2) >= POWER)
+
+
+def _fewest(enough: Callable[[int], bool]) -> int | None:
+    """The first of 2, 3, ... 50 that is enough: the more pairs, the more power."""
+    plans = range(2, MOST + 1)
     place = bisect_left(plans, True, key=enough)
     return plans[place] if place < len(plans) else None
 

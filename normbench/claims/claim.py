@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import json
 import math
 from functools import cache
 from pathlib import Path
@@ -13,11 +14,15 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from normbench.analysis.selection import format_filter
-from normbench.claims.metrics import AnyMetric, Calculation, Correlate, Filter, Strict
+from normbench.claims.metrics import AnyMetric, Calculation, Correlate, Filter, Minus, Strict
 from normbench.config.options import config_dir
 from normbench.errors import UserError
 
 STATEMENTS = {"as_stated": "as stated", "restated": "restated"}
+Topic = Literal[
+    "internal covariate shift", "the layer", "inference", "speed and cost", "robustness", "regularization",
+    "batch size", "weight normalization", "recurrent networks", "self-normalizing networks",
+]  # fmt: skip
 
 
 class ClaimError(UserError):
@@ -32,7 +37,8 @@ class Check(Strict):
         against: the runs that they are compared with, seed by seed; None: they are compared with the number `than`.
             What it leaves out is as in `of`, but for options of a group of which it chooses another.
         expect: higher | lower | equal.
-        margin: by how much, in units of the metric; a factor where the scale is a ratio.
+        margin: by how much, in units of the metric (an accuracy of 0.005 is half a point); a factor where the scale is
+            a ratio.
         scale: compare by difference or by quotient.
         any_lr: the number does not depend on the lr, so that it counts at a best lr at the edge of the grid too.
         answers: the statements that need it; left out, all.
@@ -71,6 +77,12 @@ class Check(Strict):
         return self.scale == "ratio"
 
     @property
+    def unit(self) -> str:
+        """ "points" of accuracy for differences of accuracies, of which 0.01 is one; "times" for quotients; or ""."""
+        points = self.metric.is_accuracy and not self.ratio and (self.against or isinstance(self.metric, Minus))
+        return "points" if points else "times" if self.ratio and self.against else ""
+
+    @property
     def calculation(self) -> str:
         """The name of the calculation that it takes a number of; "" for a check of runs."""
         return self.metric.value if isinstance(self.metric, Calculation) else ""
@@ -101,10 +113,13 @@ class Check(Strict):
 
     @property
     def expected(self) -> str:
-        """Such as "-0.005 or less"; factors where the check is of quotients."""
-        times = " times" if self.ratio and self.against else ""
-        direction = {"higher": " or more", "lower": " or less", "equal": ""}[self.expect]
-        return " to ".join(self.text(self.shown(limit)) for limit in self.limits) + times + direction
+        """Such as "-0.5 points or less"; factors where the check is of quotients."""
+        where, unit = [self.text(self.shown(limit)) for limit in self.limits], f" {self.unit}" * bool(self.unit)
+        if self.expect == "equal":
+            return " to ".join(where) + unit
+        if self.limits == (0.0,):
+            return f"{'above' if self.expect == 'higher' else 'below'} {where[0].lstrip('+')}{unit}"
+        return f"{where[0]}{unit} or {'more' if self.expect == 'higher' else 'less'}"
 
     def effect(self, value: float) -> float:
         """A difference as it is, the logarithm of a quotient."""
@@ -117,23 +132,38 @@ class Check(Strict):
             return factor if self.against else factor * self.than
         return effect if self.against else effect + self.than
 
+    def effect_of(self, shown: float) -> float:
+        """The effect that is shown so."""
+        if self.ratio:
+            return self.effect(shown if self.against else shown / self.than)
+        return shown if self.against else shown - self.than
+
     def text(self, value: float) -> str:
-        """Three digits, or whole numbers, differences with their sign: +0.0123, 9,300, 1e-17."""
+        """Three digits, or whole numbers, differences with their sign: +0.0123, 9,300, 1e-17; 0.005 as 0.5 points."""
         if math.isinf(value):
             return "∞" if value > 0 else "-∞"
+        value = 100 * value if self.unit == "points" else value
         sign = "+" if self.against and not self.ratio else ""
         return f"{value or 0.0:{sign},.0f}" if abs(value) >= 1000 else f"{value or 0.0:{sign}.3g}"
 
 
 class Claim(Strict):
-    """Everything that the file says; `digest` changes when it does, so that an old verdict is known for one."""
+    """Everything that the file says.
+
+    Args:
+        digest: of the sentences, the study and the checks: an old verdict is known by it.
+        order: the place in the teaching order.
+        setting: of calculations; that of a study is read from its runs.
+    """
 
     id: str
     digest: str
     order: float
+    topic: Topic
     as_stated: str = Field(min_length=1)
     restated: str = ""
     source: str
+    setting: str = ""
     study: str = ""
     figure: str = ""
     checks: list[Check] = Field(min_length=1)
@@ -181,12 +211,13 @@ def find(ids: list[str]) -> list[Claim]:
 
 def read(path: Path) -> Claim:
     """Raises ClaimError."""
-    data = path.read_bytes()
     try:
-        given = yaml.load(data, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        given = yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         if not isinstance(given, dict):
             raise ValueError(f"a claim is written key: value: got {given}")
-        return Claim.model_validate(given | {"id": path.stem, "digest": hashlib.sha256(data).hexdigest()[:12]})
+        answered = [given.get(key) for key in (*STATEMENTS, "study", "checks")]
+        digest = hashlib.sha256(json.dumps(answered, default=str).encode()).hexdigest()[:12]
+        return Claim.model_validate(given | {"id": path.stem, "digest": digest})
     except (ValueError, yaml.YAMLError) as error:
         first = error.errors()[0] if isinstance(error, ValidationError) else None
         why = f"{' '.join(map(str, first['loc']))}: {first['msg']}" if first else " ".join(str(error).split())

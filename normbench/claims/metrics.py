@@ -52,6 +52,11 @@ class Metric(Strict):
         """The numbers of runs that it is made of."""
         return (self,)
 
+    @property
+    def is_accuracy(self) -> bool:
+        """Whether 0.01 is a point."""
+        return "accuracy" in str(getattr(self, "column", self.value))
+
     def of(self, group: Group) -> Values:
         """Seed -> the number, of the runs that have it; infinite where a run never gets there."""
         return known({run.seed: self.read(run) for run in group.having("complete")})
@@ -106,6 +111,7 @@ class Trained(Metric):
 
 class Accuracy(Metric):
     text = "{value} accuracy (diverged: chance)"
+    is_accuracy: ClassVar[bool] = True
     value: Literal["test", "validation"]
 
     def of(self, group: Group) -> Values:
@@ -159,6 +165,10 @@ class Minus(Metric):
     text = "({value[0].words}) minus ({value[1].words})"
     ratio: ClassVar[bool] = False
     value: tuple[AnyMetric, AnyMetric]
+
+    @property
+    def is_accuracy(self) -> bool:
+        return not self.ratio and all(part.is_accuracy for part in self.value)
 
     def of(self, group: Group) -> Values:
         a, b = (part.of(group) for part in self.value)

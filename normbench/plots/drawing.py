@@ -102,15 +102,18 @@ def legend(canvas: Canvas, styles: dict[str, Style], extra: Sequence[Line2D] = (
 def log_ticks(low: float, high: float) -> list[float]:
     """Round numbers inside [low, high]: evenly spaced within a decade, otherwise 1-2-5 steps, at most eight."""
     if high < 8 * low:
-        return [
-            float(tick) for tick in MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(low, high) if low <= tick <= high
-        ]
+        return round_ticks(low, high)
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for steps in ((1, 2, 5), (1, 3), (1,)):
         ticks = [step * 10.0**decade for decade in decades for step in steps]
         if len(inside := [tick for tick in ticks if low <= tick <= high]) <= 8:
             break
     return inside
+
+
+def round_ticks(low: float, high: float) -> list[float]:
+    """Up to six evenly spaced round numbers inside [low, high]."""
+    return [float(tick) for tick in MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(low, high) if low <= tick <= high]
 
 
 def ticks(axis: Axis, places: Sequence[float]) -> None:

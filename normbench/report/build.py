@@ -48,7 +48,7 @@ def build(
         options: of the statistics; left out, the usual ones.
         only: the runs with one of these values for each key alone, {"norm": ["batch"]}; the report says so.
         question: that the study answers, for the head of the page.
-        extra: tables, figures and sentences of others, which come first; not where `only` leaves a part of the runs.
+        extra: tables and sentences of others, which come first; not where `only` leaves a part of the runs.
 
     Raises:
         FileNotFoundError: there is no run in `folder`.
@@ -103,7 +103,8 @@ def compile_content(
         filtered=filtered,
         command=_command(folder, options, only),
         unread={**groups.unreadable, **_strangers(folder)},
-        figures=[*first.figures, *draw_all(groups, (reference, options.margin))],
+        figures=draw_all(groups, (reference, options.margin)),
+        claims=first.claims,
         explorer=explorer(View(groups)),
     )
 

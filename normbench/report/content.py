@@ -10,6 +10,7 @@ from normbench.analysis.groups import Groups
 from normbench.analysis.leaderboard import Leaderboard, leaderboard_table, to_markdown
 from normbench.analysis.notes import constants
 from normbench.analysis.tables import Table, escape
+from normbench.claims.verdicts import Judged
 from normbench.plots.drawing import Figure
 from normbench.report.explorer import Explorer
 
@@ -23,6 +24,7 @@ class Content:
         answer: sentences.
         differences: what else differs between the runs that are compared.
         runs: one row for each of them.
+        claims: that the study answers.
         filtered: which runs these are, in a sentence; empty where they are all.
         command: that builds this report again.
         unread: folders that hold no run, or none that can be read: name -> why.
@@ -33,6 +35,7 @@ class Content:
     tables: Sequence[Table]
     figures: Sequence[Figure]
     runs: Table
+    claims: Sequence[Judged] = ()
     question: str = ""
     answer: Sequence[str] = ()
     differences: Sequence[str] = ()

@@ -1,28 +1,19 @@
-"""One self-contained HTML page: the answer, the numbers, the pictures, what went wrong, how to repeat it.
-
-Templates, style and script lie in templates/ and end up in the one file. It fetches nothing, and says so to the browser
-(a Content-Security-Policy), which then refuses any script but ours: names of schemes come from users.
-"""
+"""One self-contained HTML page: the answer, the numbers, the pictures, what went wrong, how to repeat it."""
 
 from __future__ import annotations
 
 import base64
-import hashlib
-import re
-from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from normbench.analysis.groups import Groups, show
 from normbench.analysis.notes import constants
 from normbench.analysis.reproduce import commands
 from normbench.plots.drawing import Figure, plural
 from normbench.plots.palette import palette
-from normbench.report import page_tables, sources
+from normbench.report import claims, html, page_tables, sources
 from normbench.report.content import Content
 
-TEMPLATES = Path(__file__).parent / "templates"
 HEAVY = 400_000  # bytes of SVG above which the page shows the PNG: it has to stay below 15 MB, and scroll on a phone
 FOLDED = 60  # runs, above which their table is folded away
 
@@ -30,18 +21,12 @@ FOLDED = 60  # runs, above which their table is folded away
 def render(content: Content) -> str:
     """The page. All of it comes from the runs' files, without the time of building: the same runs, the same bytes."""
     board, groups = content.board, content.groups
-    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
-    environment.trim_blocks = environment.lstrip_blocks = True
-    environment.filters |= {"picture": picture, "prose": prose, "rows": page_tables.rows}
-    scripts = ["page.js", *["explorer.js"] * bool(content.explorer)]
-    style, *code = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("page.css", *scripts))
-    script = "".join(code)
-    return environment.get_template("page.html").render(
+    return html.render(
+        "page.html",
+        {"picture": picture, **claims.FILTERS},
+        ["page.js", *["explorer.js"] * bool(content.explorer)],
         content=content,
         study=groups.folder.resolve().name,
-        style=Markup(style),
-        script=Markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         counts=sources.counts(groups),
         synthetic=", synthetic data" if groups.synthetic and "dataset" not in groups.varying else "",
         pictures=[f for f in content.figures if f.svg and not (content.explorer and f.name == "ribbons")],
@@ -70,11 +55,6 @@ def picture(figure: Figure) -> Markup:
         return Markup(figure.svg.decode())
     data = base64.b64encode(figure.png).decode()
     return Markup('<img alt="" src="data:image/png;base64,{}">').format(data)
-
-
-def prose(text: str) -> Markup:
-    """Words with `code` in them."""
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _warned(content: Content) -> list[str]:

@@ -38,7 +38,7 @@ FIRST_FRESH = 10  # the first seed of a confirmation
 Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 Cell = tuple[str, float]  # scheme, lr
 CLAIM = Claim.model_validate({
-    "id": "better", "digest": "", "order": 1, "as_stated": "Batch is better.",
+    "id": "better", "digest": "", "order": 1, "topic": "robustness", "as_stated": "Batch is better.",
     "source": "this file", "study": "made_up", "checks": [
         {"metric": {"accuracy": "test"}, "of": {"norm": "batch"}, "against": {"norm": "none"}, "expect": "higher",
          "margin": MARGIN},
@@ -204,7 +204,8 @@ def examine(scenario: Scenario, rng: np.random.Generator) -> dict[str, Any]:
     true = {scheme: known[scheme, choice.lr] for scheme, choice in by_scheme.items() if choice.lr is not None}
     verdict = judge(CLAIM, groups, {}).answers[0].verdict
     false = set[str]().union(*(false_statements(words, true) for words in sentences))
-    right = {"supported": true["batch"] - true["none"] >= MARGIN, "contradicted": true["batch"] - true["none"] < MARGIN}
+    gain = true["batch"] - true["none"]
+    right = {"supported": gain >= MARGIN, "contradicted": gain < MARGIN, "true but small": 0 < gain < MARGIN}
     false |= set() if right.get(verdict, True) else {"claim"}
     covered: dict[bool, list[bool]] = {True: [], False: []}  # by whether the interval is pointwise
     for row in compare_at_best_lr(groups, "none", MARGIN):

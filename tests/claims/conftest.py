@@ -17,8 +17,8 @@ from normbench.runs import load
 
 CHECK: dict[str, Any] = {"of": {"norm": "batch"}, "against": {"norm": "none"}, "metric": "test_accuracy",
                          "expect": "higher", "margin": 0.005}  # fmt: skip
-CLAIM: dict[str, Any] = {"order": 1, "as_stated": "It helps.", "source": "a book", "study": "first",
-                         "figure": "forest"}  # fmt: skip
+CLAIM: dict[str, Any] = {"order": 1, "topic": "robustness", "as_stated": "It helps.", "source": "a book",
+                         "study": "first", "figure": "forest"}  # fmt: skip
 
 
 @pytest.fixture

@@ -193,6 +193,7 @@ def test_metrics_in_words(metric: Any, said: str) -> None:
     ("values", "message"),
     [
         ({"order": None}, "order: Field required"),
+        ({"topic": "beauty"}, "topic: Input should be 'internal covariate shift', 'the layer'"),
         ({"studdy": "x"}, "studdy: Extra inputs are not permitted"),
         ({"study": None}, "checks of runs need study: NAME"),
         ({"restated": "But.", "answers": ["as_stated"]}, "its checks answer as_stated: it has as_stated, restated"),
@@ -214,7 +215,7 @@ def test_metrics_in_words(metric: Any, said: str) -> None:
 def test_a_claim_that_cannot_be_meant(
     claim_of: Callable[..., Claim], check: Callable[..., dict[str, Any]], values: dict[str, Any], message: str
 ) -> None:
-    of_claim = {key: value for key, value in values.items() if key in ("order", "studdy", "study", "restated")}
+    of_claim = {key: value for key, value in values.items() if key in ("order", "topic", "studdy", "study", "restated")}
     with pytest.raises(ClaimError, match=message) as raised:
         claim_of(check(**{key: value for key, value in values.items() if key not in of_claim}), **of_claim)
     assert "helps.yaml" in str(raised.value)

@@ -11,12 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from normbench.analysis.statistics import power
 from normbench.claims.claim import Claim
+from normbench.claims.scoreboard import needs
 from normbench.claims.verdicts import Answer, Judged, combined, judge, verdict
 
 Add = Callable[..., Path]
 Check = Callable[..., dict[str, Any]]
-S, C, U, I = "supported", "contradicted", "undecided", "inconclusive"  # noqa: E741
+S, T, C, U = "supported", "true but small", "contradicted", "undecided"
 
 
 def t2(level: float) -> float:
@@ -32,11 +34,12 @@ def three(add: Add, norm: str, *accuracies: float, **settings: Any) -> None:
 @pytest.mark.parametrize(
     ("expect", "limits", "low", "high", "expected"),
     [
-        ("higher", [0.1], 0.1, 0.3, S), ("higher", [0.1], 0.09, 0.3, I), ("higher", [0.1], -1, 0.09, C),
-        ("lower", [-0.1], -0.3, -0.1, S), ("lower", [-0.1], -0.3, -0.09, I), ("lower", [-0.1], -0.09, 1, C),
-        ("equal", [-0.1, 0.1], -0.1, 0.1, S), ("equal", [-0.1, 0.1], 0.11, 0.3, C), ("equal", [-0.1, 0.1], 0.0, 0.3, I),
-        ("equal", [-0.1, 0.1], -0.3, -0.11, C), ("equal", [-0.1, 0.1], -0.3, 0.3, I),
-        ("higher", [0.1], 0.2, math.inf, S), ("higher", [0.1], -math.inf, 0.2, I), ("higher", [0.1], 0.0, math.inf, I),
+        ("higher", [0.1], 0.1, 0.3, S), ("higher", [0.1], 0.09, 0.3, U), ("higher", [0.1], -1, 0.09, C),
+        ("higher", [0.1], 0.01, 0.09, T), ("higher", [0.1], 0.0, 0.09, C), ("lower", [-0.1], -0.09, -0.01, T),
+        ("lower", [-0.1], -0.3, -0.1, S), ("lower", [-0.1], -0.3, -0.09, U), ("lower", [-0.1], -0.09, 1, C),
+        ("equal", [-0.1, 0.1], -0.1, 0.1, S), ("equal", [-0.1, 0.1], 0.11, 0.3, C), ("equal", [-0.1, 0.1], 0.0, 0.3, U),
+        ("equal", [-0.1, 0.1], -0.3, -0.11, C), ("equal", [-0.1, 0.1], -0.3, 0.3, U),
+        ("higher", [0.1], 0.2, math.inf, S), ("higher", [0.1], -math.inf, 0.2, U), ("higher", [0.1], 0.0, math.inf, U),
         ("higher", [0.005], 0.945 - 0.94, 1, S),
     ],
 )  # fmt: skip
@@ -60,15 +63,63 @@ def test_a_wider_interval_never_turns_a_verdict_round(low: float, width: float, 
             verdict(expect, limits, low, low + width),
             verdict(expect, limits, low - more, low + width + more),
         )
-        assert wide in (narrow, I)
+        assert wide in (narrow, U) or (narrow, wide) == (T, C)  # below the margin all the same
 
 
 @pytest.mark.parametrize(
     ("verdicts", "expected"),
-    [([S, S], S), ([C], C), ([S, C], C), ([C, U, I], C), ([S, I], I), ([S, U], U), ([U, I], U), ([I], I), ([], I)],
+    [([S, S], S), ([C], C), ([S, C], C), ([C, U, T], C), ([S, T], T), ([T, U], U), ([S, U], U), ([], U)],
 )
 def test_a_conjunction_with_a_refuted_part_is_refuted(verdicts: list[str], expected: str) -> None:
     assert combined(verdicts) == expected
+
+
+def test_what_depends_on_the_setting_and_the_check_that_decides(
+    add: Add, judged: Callable[..., Judged], check: Check
+) -> None:
+    """Batch norm is 2 points ahead at batch size 64, as far behind at 4, and 8 ahead at 2."""
+    for size, gain in ((64, 0.02), (4, -0.02), (2, 0.08)):
+        three(add, "none", 0.80, 0.82, 0.81, batch_size=size)
+        three(add, "batch", 0.80 + gain, 0.82 + gain, 0.81 + gain + 1e-3, batch_size=size)
+    at = {size: check(of={"norm": "batch", "batch_size": size}) for size in (2, 64, 4)}
+    found = judged(*at.values(), restated="At batch size 64 and at 4.")
+    assert [answer.verdict for answer in found.answers] == [S, S, C]
+    assert (found.verdict("as_stated"), found.verdict("restated")) == ("it depends", C)
+    assert found.why("as_stated") == "supported at batch_size=2, contradicted at batch_size=4"
+    assert found.why("restated") == "2 supported, 1 contradicted"
+    assert found.deciding("as_stated") == [found.answers[0], found.answers[2]]
+    assert found.deciding("restated") == [found.answers[2]]
+    small = {**at[64], "margin": 0.05}
+    assert judged(at[2], small).verdict("as_stated") == T
+    assert judged(small, at[4]).verdict("as_stated") == C  # another question
+    weakest = judged(at[2], at[64])
+    assert (weakest.verdict("as_stated"), weakest.deciding("as_stated")) == (S, [weakest.answers[1]])
+
+
+def test_what_settles_it(add: Add, answer: Callable[..., Answer], judged: Callable[..., Judged], check: Check) -> None:
+    """Differences 0.02, 0.03, 0.01 beside 0.005: an effect of 1.5 standard deviations has power 0.8 with 6 pairs."""
+    three(add, "none", 0.90, 0.92, 0.91)
+    three(add, "batch", 0.92, 0.95, 0.92)
+    found = answer()
+    assert power(1.5, 6) >= 0.8 > power(1.5, 5)
+    assert (found.verdict, found.seeds_needed, found.needs, found.seconds) == (U, 3, "3 more seeds", 3 * 2 * 13.0)
+    [sweep] = found.sweeps
+    assert sweep == ["norm=batch,none", "model=mlp", "dataset=mnist", "study=first", "seed=3,4,5"]
+    assert answer(margin=0.0201).needs == "more than 50 seeds"
+    assert answer(margin=0).needs == ""  # decided
+    assert answer(expect="equal", margin=0.03).seeds_needed == 3
+    assert needs(judged(check()), "as_stated") == "3 more seeds (78 s)"
+
+
+def test_seeds_that_chose_an_lr_do_not_count_with_fresh_ones(add: Add, answer: Callable[..., Answer]) -> None:
+    for lr, lost in ((0.01, 0.3), (0.1, 0.0), (1.0, 0.3)):
+        three(add, "none", 0.90 - lost, 0.92 - lost, 0.91 - lost, lr=lr)
+        three(add, "batch", 0.92 - lost, 0.95 - lost, 0.92 - lost, lr=lr)
+    found = answer()
+    assert (found.seeds_needed, found.sweeps[0][-2:]) == (6, ["study=first", "seed=3,4,5,6,7,8"])
+    three(add, "batch", 0.97, 0.97, 0.97, lr=3.0)
+    assert answer().needs == "lr=10 of batch"
+    assert answer().sweeps[0][-2:] == ["lr=10", "seed=0,1,2"]
 
 
 def test_a_difference_by_hand(add: Add, judged: Callable[..., Judged], check: Check) -> None:
@@ -79,7 +130,7 @@ def test_a_difference_by_hand(add: Add, judged: Callable[..., Judged], check: Ch
         found := judged(check(margin=0.03, answers=["as_stated"]), check(expect="equal"), restated="x")
     ).answers
     assert (first.n, first.number, first.low, first.high) == pytest.approx((3, 0.02, 0.02 - half, 0.02 + half))
-    assert [first.verdict, second.verdict, found.verdict("as_stated"), found.verdict("restated")] == [I, I, I, I]
+    assert [first.verdict, second.verdict, found.verdict("as_stated"), found.verdict("restated")] == [U, U, U, U]
     assert dict(first.values) == pytest.approx({0: 0.02, 1: 0.03, 2: 0.01})
     assert found.answers[0].remarks == ""
 
@@ -92,7 +143,7 @@ def test_a_ratio_by_hand(add: Add, answer: Callable[..., Answer]) -> None:
     found = answer(metric="steps", scale="ratio", margin=1.1)
     low, high = 4 * math.exp(-half), 4 * math.exp(half)
     assert (found.number, found.low, found.high) == pytest.approx((4, low, high))
-    assert (found.verdict, found.check.words) == (I, "steps: norm=batch over norm=none")
+    assert (found.verdict, found.check.words) == (U, "steps: norm=batch over norm=none")
     alone = answer(metric="steps", scale="ratio", margin=1.1, against=None, than=20)
     assert (alone.number, dict(alone.values)) == (pytest.approx(40), pytest.approx({0: 20, 1: 40, 2: 80}))
 
@@ -103,7 +154,7 @@ def test_without_spread_the_number_decides_from_three_pairs_on(add: Add, answer:
         add(norm="batch", seed=seed, accuracy=accuracy + 0.02)
         found = answer(margin=0.02)
         assert (found.n, found.number) == (seed + 1, pytest.approx(0.02))
-        assert (found.verdict, found.low) == ((I, None) if seed < 2 else (S, pytest.approx(0.02)))
+        assert (found.verdict, found.low) == ((U, None) if seed < 2 else (S, pytest.approx(0.02)))
 
 
 def test_runs_without_a_number_make_no_pair_and_are_told(add: Add, answer: Callable[..., Answer]) -> None:
@@ -117,7 +168,7 @@ def test_runs_without_a_number_make_no_pair_and_are_told(add: Add, answer: Calla
     counted = answer(metric={"accuracy": "test"})
     assert (counted.n, counted.values[3]) == (4, pytest.approx(0.1 - 0.93))
     assert "1 of 5 diverged" in counted.remarks
-    assert (answer(metric="nothing").n, answer(metric="nothing").verdict) == (0, I)
+    assert (answer(metric="nothing").n, answer(metric="nothing").verdict) == (0, U)
 
 
 def test_each_side_has_its_own_best_lr(add: Add, answer: Callable[..., Answer]) -> None:
@@ -196,16 +247,16 @@ def test_a_run_that_never_gets_there_has_an_infinite_number(
     assert dict(found.values) == pytest.approx({0: 0} | {seed: 1 / (1 + seed) for seed in range(1, 8)})
     assert (found.low, found.high, found.verdict) == (0, pytest.approx(1 / 2), S)
     assert "norm=none: 1 of 8 never gets there; interval of the median" in found.remarks
-    assert found.measured == "0.183 (0 to 0.5, n = 8)"
-    assert answer(**steps, expect="lower", margin=100).verdict == I  # and not contradicted
+    assert found.measured == "0.183 times (0 to 0.5, n = 8)"
+    assert answer(**steps, expect="lower", margin=100).verdict == U  # and not contradicted
     assert answer(**steps, expect="higher", margin=1).verdict == C
     never = answer(metric={"steps_to": 0.99}, expect="equal", margin=5)
-    assert (never.n, never.verdict, never.measured) == (0, I, "no number")
+    assert (never.n, never.verdict, never.measured) == (0, U, "no number")
     assert "8 pairs without a difference" in never.remarks
     some = answer(metric={"steps_to": 0.9}, against=None, expect="lower", of={"norm": "none"})
     assert some.measured == "55 (20 to ∞, n = 8)"
     few = judged(*[check(**steps, expect="lower", margin=1.1)] * 10).answers[0]  # each at 99.5%
-    assert (few.n, few.low, few.verdict) == (8, None, I)
+    assert (few.n, few.low, few.verdict) == (8, None, U)
     assert few.remarks.endswith("some never get there: an interval takes 9 seeds")
 
 
@@ -244,6 +295,6 @@ def test_the_setting_that_a_claim_was_tested_in(add: Add, judged: Callable[..., 
         for norm in ("none", "batch"):
             path = add(norm=norm, lr=lr, max_steps=300, options={"dataset.train_fraction": 0.02}) / "config.yaml"
             path.write_text(path.read_text() + "total_steps: 300\n")
-    usual = "mlp, mnist, adam, batch size 64, train fraction 0.02, 300 updates"
-    assert judged(check()).setting == f"{usual}, each at its own best lr of 0.1, 0.3"
-    assert judged(check(of={"norm": "batch", "lr": 0.1})).setting == usual
+    usual = "MLP, MNIST, 300 updates, Adam, batch size 64, "
+    assert judged(check()).setting == f"{usual}train fraction 0.02, each at its own best lr"
+    assert judged(check(of={"norm": "batch", "lr": 0.1})).setting == f"{usual}lr 0.1, train fraction 0.02"

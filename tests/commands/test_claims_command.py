@@ -27,6 +27,7 @@ max_steps: 6
 CLAIM = """\
 # batch normalization has more parameters
 order: 1
+topic: speed and cost
 as_stated: Batch normalization adds parameters.
 restated: A network without a norm has a bias in its place.
 source: counted
@@ -75,14 +76,32 @@ def test_claims_are_listed_run_and_scored(
     assert "Claim more_parameters, restated: supported (2 supported): " in done.stdout
     assert done.stdout.count("✓ supported") == 2
     report = tmp_path / "results" / "claims" / "report"
-    assert sorted(path.stem for path in report.iterdir()) == ["record", "scoreboard", "scoreboard"]
+    assert sorted(path.name for path in report.iterdir()) == [
+        "record.json",
+        *(f"scoreboard.{k}" for k in ("csv", "html", "md")),
+    ]
     assert "2 statements: 2 supported." in (report / "scoreboard.md").read_text()
 
     assert normbench("claims").stdout.count("✓ supported") == 2
     more = normbench("claims", "--run", "--", "device=cpu", "jobs=1", "seed=0,1,2,7", "cell_timeout=0.001")
     assert more.returncode == 1, more.stderr
     assert "6 were finished before" in more.stdout
-    assert "scoreboard: results/claims/report/scoreboard.md" in more.stdout
+    assert "scoreboard: results/claims/report/scoreboard.html" in more.stdout
+
+
+def test_what_is_undecided_is_settled_with_new_seeds(
+    normbench: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    missing = normbench("claims", "--settle")
+    assert (missing.returncode, "normbench claims --run" in missing.stderr) == (2, True)
+    first = normbench("claims", "--run", "more_parameters", "--", "device=cpu", "jobs=1", "seed=0,1")
+    assert "3 more seeds (" in first.stdout, first.stdout + first.stderr
+    settled = normbench("claims", "--settle", "more_parameters", "--", "device=cpu", "jobs=1")
+    assert settled.returncode == 0, settled.stderr
+    assert "seed=2,3,4" in settled.stdout
+    assert settled.stdout.count("✓ supported") == 2
+    again = normbench("claims", "--settle")
+    assert "normbench run" not in again.stdout.partition("more_parameters")[0]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 (() => {
   const number = new Intl.NumberFormat("en");
   const tables = [...document.querySelectorAll("table.data")];
+  const figures = document.querySelector("figure") ? "; figures show all runs" : "";
   const rows = tables.flatMap((table) => [...table.querySelectorAll("tbody tr:not(.group)")]);
 
   // A cell's sort key: `data-v` where its text is not the value itself. Nothing at all goes last, either way.
@@ -66,7 +67,7 @@
         body.hidden = [...body.rows].every((row) => row.hidden || row.classList.contains("group"));
       }
       const all = `All ${number.format(rows.length)} rows of the tables are shown.`;
-      const some = `${number.format(shown)} of ${number.format(rows.length)} rows of the tables are shown; figures show all runs.`;
+      const some = `${number.format(shown)} of ${number.format(rows.length)} rows of the tables are shown${figures}.`;
       state.textContent = wanted.length ? some : all;
     };
     form.addEventListener("change", filter);
