@@ -7,6 +7,7 @@ Run the study first: normbench run experiment=bn2015_fig1
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,9 @@ from normbench.analysis.groups import read
 from normbench.analysis.measured import rows
 from normbench.plots.drawing import look
 from normbench.plots.facets import entering
-from normbench.plots.ribbons import BAND, Units, tracked_units
 from normbench.runs import Run, load
 
+BAND = ["p15", "p50", "p85"]
 STEPS = np.array([4400, 5700, 7000, 8300, 11000, 15000, 19000, 24000, 29000, 37000, 42000, 48000])
 ACCURACY = {
     "none": [0.76, 0.84, 0.905, 0.916, 0.938, 0.956, 0.964, 0.971, 0.971, 0.973, 0.975, np.nan],
@@ -40,6 +41,33 @@ BANDS = {  # percentiles 15, 50, 85 of one "typical" unit of the last hidden lay
 }
 
 
+@dataclass(frozen=True)
+class Units:
+    """What the tracked units of one layer did. `bands` is [units, snapshots, 3]: percentiles 15, 50 and 85."""
+
+    layer: str
+    tensor: str
+    steps: np.ndarray
+    bands: np.ndarray
+    names: list[int]
+
+    @property
+    def excursion(self) -> np.ndarray:
+        """Per unit: the highest median of all snapshots minus the lowest."""
+        return np.ptp(self.bands[:, :, 1], axis=1)
+
+    @property
+    def relative(self) -> np.ndarray:
+        """Per unit: the excursion over the mean width p85 - p15 of its band; NaN for a unit without any width."""
+        width = (self.bands[:, :, 2] - self.bands[:, :, 0]).mean(axis=1)
+        return np.divide(self.excursion, width, out=np.full_like(width, np.nan), where=width > 0)
+
+    @property
+    def typical(self) -> int:
+        """The unit with the median excursion."""
+        return int(np.argsort(self.excursion, kind="stable")[(len(self.excursion) - 1) // 2])
+
+
 def main(folder: Path) -> None:
     groups = read(load(folder))
     entries = {groups.scheme_of(run): run for run in groups.members if run.status == "complete"}
@@ -58,6 +86,21 @@ def activations(run: Run) -> pd.DataFrame:
     """What enters each layer's activation, in bn_mode "probe"."""
     found = rows(run, "activations", "step", "unit", *BAND)
     return entering(found[found["bn_mode"] == "probe"].assign(run=run.name))
+
+
+def tracked_units(table: pd.DataFrame) -> Units | None:
+    """The units that were tracked in the last layer before the output, of one run's rows of what enters activations."""
+    table = table[table["unit"].notna()]
+    layers = [layer for layer in dict.fromkeys(table["layer"]) if layer != "output"]
+    if not layers:
+        return None
+    table = table[table["layer"] == layers[-1]].astype({"unit": int})
+    wide = [table.pivot_table(index="unit", columns="step", values=name, dropna=False) for name in BAND]
+    bands = np.stack([part.to_numpy(dtype=float) for part in wide], axis=2)
+    if not np.isfinite(bands).all():
+        return None
+    steps = wide[0].columns.to_numpy(dtype=float)
+    return Units(layers[-1], str(table["tensor"].iloc[0]), steps, bands, list(wide[0].index))
 
 
 def table(curves: dict[str, np.ndarray], units: dict[str, Units]) -> str:

@@ -45,7 +45,6 @@ FIGURES: tuple[Spec, ...] = (
          "no run is complete, or none says how long it trained."),
     Spec("ribbons", "Distribution of each layer over training", ribbons.draw,
          "no finished run has percentiles of its layers. The instrument activations supplies them."),
-    Spec("ribbons_unit", "The input of one typical unit over training", ribbons.draw_unit),
     Spec("shift", "Internal covariate shift: how far each layer's values have moved since the start", inside.shift,
          "no complete run has measured it. The instrument shift supplies it."),
     Spec("train_test_shift", "Two shifts: internal, over training, and between training and test images",

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import EngFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from normbench.analysis.groups import order
 from normbench.plots.drawing import omitted, panels, segments
@@ -21,39 +20,14 @@ if TYPE_CHECKING:
 
 PERCENTILES = ["p01", "p15", "p50", "p85", "p99"]
 LAYERS, SCHEMES = 4, 5
-BAND, FEWEST = ["p15", "p50", "p85"], 5  # of single units: their percentiles, and how many must be tracked
 UNITS = 20  # of a layer, whose medians are drawn
 
 
-@dataclass(frozen=True)
-class Units:
-    """What the tracked units of one layer did. `bands` is [units, snapshots, 3]: percentiles 15, 50 and 85."""
-
-    layer: str
-    tensor: str
-    steps: np.ndarray
-    bands: np.ndarray
-    names: list[int]
-
-    @property
-    def excursion(self) -> np.ndarray:
-        """Per unit: the highest median of all snapshots minus the lowest."""
-        return np.ptp(self.bands[:, :, 1], axis=1)
-
-    @property
-    def relative(self) -> np.ndarray:
-        """Per unit: the excursion over the mean width p85 - p15 of its band; NaN for a unit without any width."""
-        width = (self.bands[:, :, 2] - self.bands[:, :, 0]).mean(axis=1)
-        return np.divide(self.excursion, width, out=np.full_like(width, np.nan), where=width > 0)
-
-    @property
-    def typical(self) -> int:
-        """The unit with the median excursion."""
-        return int(np.argsort(self.excursion, kind="stable")[(len(self.excursion) - 1) // 2])
-
-
 def draw(view: View) -> Drawn | None:
-    """A row per scheme, a column per layer, one seed; few layers and many schemes the other way round."""
+    """A row per scheme, a column per layer, one seed; few layers and many schemes the other way round.
+
+    On the page it stands where no script can draw the layer explorer.
+    """
     shown = _one_seed(view)
     if not shown:
         return None
@@ -101,42 +75,6 @@ def draw(view: View) -> Drawn | None:
     return Drawn(canvas, view.line(shown.runs), " ".join(filter(None, parts)))
 
 
-def draw_unit(view: View) -> Drawn | None:
-    """Ioffe & Szegedy's own figure: one unit per scheme. None where `instruments.units` was below `FEWEST`."""
-    shown = _one_seed(view)
-    found = {s: u for s, table in shown.table.groupby("scheme") if (u := tracked_units(table))} if shown else {}
-    tracked = {scheme: found[scheme] for scheme in order(found) if len(found[scheme].names) >= FEWEST}
-    if not shown or not tracked:
-        return None
-    schemes, styles = list(tracked)[:SCHEMES], palette(view.groups.schemes)
-    canvas, axes = panels(1, len(schemes), max(2.4, 11 / len(schemes)), 2.8, sharey=True)
-    reach = max(float(np.abs(tracked[scheme].bands[tracked[scheme].typical]).max()) for scheme in schemes)
-    parts = []
-    for ax, scheme in zip(axes[0], schemes, strict=True):
-        units, color = tracked[scheme], styles[scheme].color
-        p15, p50, p85 = units.bands[units.typical].T
-        ax.fill_between(units.steps, p15, p85, color=color, alpha=0.25, linewidth=0)
-        for values, width in ((p15, 0.8), (p50, 1.6), (p85, 0.8)):
-            ax.plot(units.steps, values, color=color, linewidth=width)
-        ax.xaxis.set_major_formatter(EngFormatter(sep=""))
-        ax.set_title(f"{scheme}: unit {units.names[units.typical]}\nof {units.layer}, {units.tensor}")
-        ax.set_ylim(-1.05 * reach, 1.05 * reach)
-        low, middle, high = np.quantile(units.excursion, [0, 0.5, 1])
-        relative = np.nanmedian(units.relative) if np.isfinite(units.relative).any() else np.nan
-        parts.append(
-            f"{scheme}: {len(units.names)} units, the highest median minus the lowest is {middle:.2f} for half of them"
-            f" (from {low:.2f} to {high:.2f}), {relative:.2f} of the band's width."
-        )
-    canvas.supxlabel("training step", fontsize=9)
-    parts += [
-        f"One run per scheme ({_seeds(shown.runs)}). Percentiles 15, 50 and 85, over the probe's images, of what",
-        "enters the activation of one unit of the last hidden layer: the one with the median excursion.",
-        shown.words,
-        omitted(SCHEMES, len(tracked), "schemes"),
-    ]
-    return Drawn(canvas, view.line(shown.runs), " ".join(filter(None, parts)))
-
-
 def _one_seed(view: View) -> Shown | None:
     """A run of each scheme. A diverged run counts too: here each is drawn by itself, not averaged."""
     shown = view.measured("activations", "step", "unit", *PERCENTILES, words=("bn_mode",), statuses=OVER)
@@ -152,21 +90,6 @@ def _seeds(runs: pd.DataFrame) -> str:
     if runs["seed"].nunique() == 1:
         return f"seed {runs['seed'].iloc[0]}"
     return ", ".join(f"{scheme} seed {seed}" for scheme, seed in zip(runs["scheme"], runs["seed"], strict=True))
-
-
-def tracked_units(table: pd.DataFrame) -> Units | None:
-    """The units that were tracked in the last layer before the output, of one run's rows of what enters activations."""
-    table = table[table["unit"].notna()]
-    layers = [layer for layer in dict.fromkeys(table["layer"]) if layer != "output"]
-    if not layers:
-        return None
-    table = table[table["layer"] == layers[-1]].astype({"unit": int})
-    wide = [table.pivot_table(index="unit", columns="step", values=name, dropna=False) for name in BAND]
-    bands = np.stack([part.to_numpy(dtype=float) for part in wide], axis=2)
-    if not np.isfinite(bands).all():
-        return None
-    steps = wide[0].columns.to_numpy(dtype=float)
-    return Units(layers[-1], str(table["tensor"].iloc[0]), steps, bands, list(wide[0].index))
 
 
 def _what_one_sees(table: pd.DataFrame, schemes: Sequence[str]) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 from normbench.errors import UserError
 from normbench.files import open_file, read_bytes, write_atomically
 
-SCHEMA_VERSION = 5  # of the files in a run's folder and of the defaults that its identity leaves out
+SCHEMA_VERSION = 6  # of the files in a run's folder and of the defaults that its identity leaves out
 
 
 class Damaged(ValueError):

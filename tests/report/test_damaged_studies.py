@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from normbench.report.build import build
+from normbench.runs import SCHEMA_VERSION
 
 pytestmark = pytest.mark.usefixtures("unsaved")
 
@@ -50,8 +51,12 @@ def test_folders_that_cannot_be_read_are_named_with_the_reason(study: Path, add:
         add(norm="none", seed=seed)
         add(norm="batch", seed=seed)
     damages: dict[str, tuple[str, bytes, str]] = {
-        "cut": ("config.yaml", b"schema_version: 5\nchoices:\n  norm: ba", "config.yaml has no c"),
-        "torn": ("config.yaml", b"schema_version: 5\nchoices: {norm: [", "config.yaml can&#39;t be read"),
+        "cut": ("config.yaml", b"schema_version: %d\nchoices:\n  norm: ba" % SCHEMA_VERSION, "config.yaml has no c"),
+        "torn": (
+            "config.yaml",
+            b"schema_version: %d\nchoices: {norm: [" % SCHEMA_VERSION,
+            "config.yaml can&#39;t be read",
+        ),
         "empty": ("config.yaml", b"", "config.yaml is empty"),
         "old": ("config.yaml", b"schema_version: 1\nchoices: {}\nconfig: {}\n", "schema_version is 1"),
         "foreign": ("config.yaml", b"hello\n", "config.yaml is not that of a run"),
