@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from normbench.runs import load
 if TYPE_CHECKING:
     from normbench.claims.report import Extra
     from normbench.report.content import Content
+    from normbench.report.explorer import Explorer
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,9 +78,7 @@ def compile_content(
     from normbench.analysis.reproduce import every_run
     from normbench.claims.report import Extra
     from normbench.plots.figures import draw_all  # matplotlib takes half a second that tables alone don't need
-    from normbench.plots.view import View
     from normbench.report.content import Content
-    from normbench.report.explorer import explorer
 
     everything = load(folder)
     chosen = select(everything, only)
@@ -105,8 +105,20 @@ def compile_content(
         unread={**groups.unreadable, **_strangers(folder)},
         figures=draw_all(groups, (reference, options.margin)),
         claims=first.claims,
-        explorer=explorer(View(groups)),
+        explorer=_explore(groups),
     )
+
+
+def _explore(groups: Groups) -> Explorer | None:
+    """None also where it fails, as no table should be lost to a picture."""
+    from normbench.plots.view import View
+    from normbench.report.explorer import explorer
+
+    try:
+        return explorer(View(groups))
+    except Exception:
+        logging.getLogger(__name__).exception("the layer explorer could not be made")
+        return None
 
 
 def _command(folder: Path, options: Options, only: Filter) -> str:

@@ -198,18 +198,19 @@ def read(run: Run, instrument: str, steps: Sequence[float], most: int) -> Series
     """A run's numbers at `steps`, of at most so many layers. Units: of layers that are not the output."""
     columns, levels, chosen = SOURCES[instrument]
     table = rows(run, instrument, "step", "unit", *columns)
-    table = table[table["step"].isin(steps) & (table["bn_mode"] == "probe") & table["layer"].notna()]
-    kept: dict[Key, np.ndarray] = {}
-    layers = evenly(list(dict.fromkeys(table["layer"])), most) if len(table) else []
-    for layer, of_layer in table[table["layer"].isin(layers)].groupby("layer", sort=False):
-        units = sorted(set(of_layer["unit"].dropna())) if layer != "output" else []
-        for unit in (math.nan, *(evenly(units, UNITS) if units else ())):
-            own = of_layer[of_layer["unit"].isna() if math.isnan(unit) else of_layer["unit"] == unit]
-            for tensor, part in own.drop_duplicates(["tensor", "step"]).groupby("tensor", sort=False):
-                values = part.set_index("step")[columns].reindex(steps).to_numpy(dtype=float)
-                values[~np.isfinite(values).all(axis=1)] = np.nan
-                if np.isfinite(values).any():
-                    kept[str(layer), str(tensor), "" if math.isnan(unit) else f"{unit:.0f}"] = values
+    table = table[table["bn_mode"] == "probe"]
+    layers = evenly(list(dict.fromkeys(table["layer"].dropna())), most) if len(table) else []
+    units: dict[str, set[float]] = {layer: set() for layer in layers}
+    for layer, unit in zip(table["layer"], table["unit"], strict=True):
+        if layer in units and layer != "output" and not math.isnan(unit):
+            units[layer].add(unit)
+    wanted = {(layer, unit): f"{unit:.0f}" for layer, of in units.items() if of for unit in evenly(sorted(of), UNITS)}
+    wanted |= {(layer, -1.0): "" for layer in layers}
+    found = _by_key(table.fillna({"unit": -1}), ("layer", "tensor", "unit"), columns, steps)
+    kept = {(layer, tensor, wanted[layer, unit]): values for (layer, tensor, unit), values in found.items()
+            if (layer, unit) in wanted and np.isfinite(values).all(axis=1).any()}  # fmt: skip
+    for values in kept.values():
+        values[~np.isfinite(values).all(axis=1)] = np.nan
     ends = _both_ends(chosen, columns)
     zeros = {key: share_of_zeros(values, np.array(levels)) for key, values in kept.items()}
     return Series(list(steps), {key: values[:, ends] for key, values in kept.items()}, zeros, _moved(run, steps, kept))
@@ -219,17 +220,28 @@ def _moved(run: Run, steps: Sequence[float], kept: Mapping[Key, Any]) -> dict[tu
     table = rows(run, "shift", "step", *MOVED)
     if not {"bn_mode", "since"} <= set(table.columns):
         return {}
-    table = table[(table["bn_mode"] == "probe") & table["since"].isin(("start", "halves"))]
-    found: dict[tuple[str, str], np.ndarray] = {}
-    for (layer, tensor), part in table.groupby(["layer", "tensor"], sort=False):
-        if (layer, tensor, "") in kept:
-            start, halves = (
-                part[part["since"] == since].drop_duplicates("step").set_index("step")[list(MOVED)].reindex(steps)
-                for since in ("start", "halves")
-            )
-            numbers = np.vstack([start.to_numpy(dtype=float).T, halves[MOVED[0]].to_numpy(dtype=float)])
-            numbers[:3, 0] = np.where(np.isfinite(numbers[:3]).any(axis=1), 0, np.nan)
-            found[str(layer), str(tensor)] = numbers
+    found = _by_key(table[table["bn_mode"] == "probe"], ("layer", "tensor", "since"), MOVED, steps)
+    moved = {}
+    for layer, tensor, _ in (key for key in kept if key[2] == ""):
+        missing = np.full((len(steps), len(MOVED)), np.nan)
+        start, halves = (found.get((layer, tensor, since), missing) for since in ("start", "halves"))
+        numbers = np.vstack([start.T, halves[:, :1].T])
+        numbers[:3, 0] = np.where(np.isfinite(numbers[:3]).any(axis=1), 0, np.nan)
+        if np.isfinite(numbers).any():
+            moved[layer, tensor] = numbers
+    return moved
+
+
+def _by_key(
+    table: pd.DataFrame, keys: Sequence[str], columns: Sequence[str], steps: Sequence[float]
+) -> dict[Any, np.ndarray]:
+    """Values of the key columns -> [steps, columns], NaN without a row. Of two rows for one place the last counts."""
+    place = {step: i for i, step in enumerate(steps)}
+    found: dict[Any, np.ndarray] = {}
+    numbers = table[list(columns)].to_numpy(dtype=float)
+    for *key, step, row in zip(*(table[k].tolist() for k in (*keys, "step")), numbers, strict=True):
+        if step in place:
+            found.setdefault(tuple(key), np.full((len(steps), len(columns)), np.nan))[place[step]] = row
     return found
 
 
