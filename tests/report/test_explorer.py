@@ -50,7 +50,7 @@ def write_study(study: Path) -> Path:
     layers = {f"{layer}/{tensor}": BAND for layer in ("hidden1", "output") for tensor in ("linear", "activation")}
     for size in (4, 64):
         for place, norm in enumerate(SCHEMES):
-            accuracy = 0.9 - (0.1 * place if size == 4 else 0)
+            accuracy = 0.9 - (0.1 * place if size == 64 else 0)
             run = write_run(study, norm=norm, batch_size=size, accuracy=accuracy, layers=layers)
             write_distributions(run, 0.5 * place + size / 100, seed=place + size)
     return study
@@ -60,7 +60,7 @@ def see(study: Path) -> Explorer | None:
     return explorer(View(read_groups(load(study))))
 
 
-def table(study: Path, norm: str, batch_size: int = 4, **where: Any) -> pd.DataFrame:
+def table(study: Path, norm: str, batch_size: int = 64, **where: Any) -> pd.DataFrame:
     """The rows of distributions.csv of one run, by step."""
     run = next(study.glob(f"*{norm.replace('/', '_')}*batch_size{batch_size}"))
     found = pd.read_csv(run / "measured" / "distributions.csv")
@@ -85,8 +85,8 @@ def test_the_page_holds_the_quantiles_of_the_tables(study: Path) -> None:
     assert found.options == {"batch size": ["4", "64"]}
     assert found.schemes == dict.fromkeys(SCHEMES, True)
     first = found.data["settings"][0]
-    assert first["at"] == {"batch size": "4"}, "in which schemes differ most"
-    assert first["line"] == "mlp, mnist, adam, lr 0.001, batch size 4; n = 1 seed"
+    assert first["at"] == {"batch size": "64"}, "in which schemes differ most"
+    assert first["line"] == "mlp, mnist, adam, lr 0.001, batch size 64; n = 1 seed"
     run = found.data["runs"][first["runs"][1]]
     assert run["steps"] == list(STEPS)
     for unit, key in ((None, "hidden1|activation|"), (7, "hidden1|activation|7")):
@@ -202,6 +202,7 @@ def close(value: float) -> Any:
 def test_keys_move_the_slider_and_the_numbers_are_those_of_the_tables(page: Path, browser: Chromium) -> None:
     study = page.parent.parent
     browser.open(page)
+    assert browser.ask("document.querySelector('#explorer .line').textContent").endswith("batch size 64; seed 0")
     seen: list[str] = []
     while "Training step" not in seen and len(seen) < 9:  # from the head of the page on
         browser.press("Tab")
@@ -223,10 +224,10 @@ def test_keys_move_the_slider_and_the_numbers_are_those_of_the_tables(page: Path
     assert browser.ask("document.querySelector('#explorer .play').getAttribute('aria-label')") == "Pause"
     browser.wait(f"{slider}.value === '3'")
     browser.wait("document.querySelector('#explorer .play').getAttribute('aria-label') === 'Play'")
-    for name, value in (("[data-option]", "64"), ("[name=tensor]", "activation"), ("[name=unit]", "1")):
+    for name, value in (("[data-option]", "4"), ("[name=tensor]", "activation"), ("[name=unit]", "1")):
         select = f"document.querySelector('#explorer select{name}')"
         browser.ask(f"{select}.value = {value!r}, {select}.dispatchEvent(new Event('change'))")
-    csv = table(study, "batch", 64, layer="hidden1", tensor="activation", unit=7)
+    csv = table(study, "batch", 4, layer="hidden1", tensor="activation", unit=7)
     assert cell(browser, "batch")[:3] == [close(csv.at[100, name]) for name in ("q16", "q05", "q27")]
     assert browser.ask("document.querySelector('#explorer h3').textContent") == "hidden1, unit 7"
     assert browser.errors == []

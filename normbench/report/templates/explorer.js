@@ -111,10 +111,10 @@
   const shownSchemes = () => new Set(ticks.filter((box) => box.checked).map((box) => box.value));
   const snapshot = () => Math.round(position);
 
-  // The setting that fits the selects; where there is none of that kind, the one that fits the changed one and most others.
+  // The setting that fits the select that was changed and most others; at first the one in which schemes differ most.
   const select = (changed) => {
     const fit = ({ at }) => selects.reduce((sum, s) => sum + (at[s.dataset.option] === s.value) * (s === changed ? 100 : 1), 0);
-    setting = data.settings.reduce((best, one) => (fit(one) > fit(best) ? one : best));
+    setting = changed ? data.settings.reduce((best, one) => (fit(one) > fit(best) ? one : best)) : data.settings[0];
     selects.forEach((s) => { s.value = setting.at[s.dataset.option]; });
     runs = setting.runs.map((index) => data.runs[index]);
     const before = steps ? steps[snapshot()] : 0;
@@ -197,7 +197,7 @@
       const panel = panelOf("density", layer, traced, width), [low, high] = common || ranges[i];
       panel.xs = [...Array(POINTS + 1).keys()].map((k) => scale(0, POINTS, low, high)(k));
       if (low < 0 && high > 0) panel.xs = [...panel.xs, -1e-9, 0].sort((a, b) => a - b); // an edge there is upright
-      panel.smooth = place === "" ? 0.15 : 0.3; // a single unit has few values
+      panel.smooth = last < 10 ? 0.5 : place === "" ? 0.15 : 0.3; // of few percentiles, of a unit's few values
       const peaks = traced.map(({ values }) => Math.max(...values.filter(Boolean).flatMap((v) => density(v, panel.xs, panel.smooth)), 0));
       const peak = 1.05 * Math.min(Math.max(...peaks), 3 * median(peaks) || Infinity) || 1;
       Object.assign(panel, { x: scale(low, high, LEFT, width - RIGHT), y: scale(0, peak, panel.height - BOTTOM, TOP), back: scale(LEFT, width - RIGHT, low, high) });
@@ -302,7 +302,7 @@
   const numbers = (i) => {
     const table = find(".numbers table"), shown = shownSchemes();
     const columns = panels.filter(({ kind }) => kind === "density");
-    const head = html("tr", {}, ...["norm", ...columns.map(({ layer }) => layer)].map((text) => html("th", { scope: "col" }, text)));
+    const head = html("tr", {}, ...["norm", ...columns.map(({ layer }) => layer)].map((text, k) => html("th", { scope: "col", className: k ? "" : "left" }, text)));
     const lines = data.schemes.filter(({ name }) => shown.has(name)).map(({ name }) => html("tr", {}, html("th", { scope: "row" }, name),
       ...columns.map(({ traced }) => {
         const trace = traced.find((one) => one.name === name), now = trace && trace.values[i];
