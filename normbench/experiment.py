@@ -8,7 +8,7 @@ import os
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,12 +34,12 @@ from normbench.training.callbacks import (
     Callback,
     Checkpoint,
     Diverged,
+    LearningCurve,
     Log,
     LossLog,
     OnProgress,
     ReportProgress,
     Stop,
-    Validation,
     to_bytes,
 )
 from normbench.training.device import calculate_exactly, device_name, resolve_device
@@ -315,10 +315,11 @@ def _train(ready: Prepared, folder: RunFolder, on_progress: OnProgress, stop: St
         return evaluate_with_kind(model, kind, dataset.train, examples, size, config["seed"])
 
     instruments = Instruments(parts.instruments, config, model, dataset, optimizer, update, log)
+    curve = replace(dataset.validation, index=dataset.validation.index[: config["curve_images"]])  # stratified
     evaluations = frozenset(evenly_spaced(total, config["evaluations"] + 1))
     callbacks: dict[str, Callback] = {
         "loss": LossLog(log, torch.device(config["device"])),
-        "validation": Validation(log, lambda: evaluate(dataset.validation), evaluations),
+        "curve": LearningCurve(log, lambda: evaluate(curve), evaluations),
         "instruments": instruments,
     }
     if (perturbation := Perturbation.of(config)) is not None:
@@ -334,7 +335,7 @@ def _train(ready: Prepared, folder: RunFolder, on_progress: OnProgress, stop: St
         if scheme.data_dependent_init is not None and count > 0:
             places = torch.arange(count, device=dataset.train.images.device)
             scheme.data_dependent_init(model, dataset.train.batch(places)[0])
-    diverged = test = None
+    diverged = None
     log.clock.start()
     for step in steps(model, batches(config, dataset, done or 0, total), optimizer, done or 0, update):
         if step.loss is None and done is not None:
@@ -347,11 +348,13 @@ def _train(ready: Prepared, folder: RunFolder, on_progress: OnProgress, stop: St
             break
     if diverged is None:
         with log.clock.timed("evaluating"):
-            test = evaluate(dataset.test)
-        losses = [test[0], log.results.get("validation_loss", 0.0)]
+            validation, test = evaluate(dataset.validation), evaluate(dataset.test)
         weights_are_finite = all(parameter.isfinite().all() for parameter in model.parameters())
-        if not (weights_are_finite and all(map(math.isfinite, losses))):
-            diverged, test = step.index, None
+        if weights_are_finite and math.isfinite(validation[0]) and math.isfinite(test[0]):
+            log.results |= {"validation_loss": validation[0], "validation_accuracy": validation[1]}
+            log.results |= {"test_loss": test[0], "test_accuracy": test[1], "at_chance": at_chance(test[1], dataset)}
+        else:
+            diverged = step.index
 
     summary: dict[str, Any] = {
         "status": "complete" if diverged is None else "diverged",
@@ -366,9 +369,8 @@ def _train(ready: Prepared, folder: RunFolder, on_progress: OnProgress, stop: St
     }  # fmt: skip
     summary.update(log.results)
     remarks = [text] if (text := remark(model, config["batch_size"])) is not None else []
-    if test is not None:
-        summary.update(test_loss=test[0], test_accuracy=test[1], at_chance=at_chance(test[1], dataset))
-        remarks += ["too few test images to tell from chance"] if summary["at_chance"] is None else []
+    if diverged is None and summary["at_chance"] is None:
+        remarks.append("too few test images to tell from chance")
     if remarks:
         summary["remark"] = "; ".join(remarks)
     seconds = log.clock.read()

@@ -22,9 +22,10 @@ from normbench.config.options import choices
 from normbench.config.run_config import RunConfig
 from normbench.data import Dataset
 from normbench.errors import ConfigError, Stopped, Unsupported
-from normbench.experiment import at_chance, execute, prepare_run
+from normbench.experiment import at_chance, execute, new_model, prepare_run
 from normbench.runs import Run
 from normbench.sweep.plan import make_plan
+from normbench.training.evaluation import evaluate_with_kind
 
 TIMES = ("train_seconds", "training_ms", "evaluating_ms", "measuring_ms")
 SMALL = ["dataset.size=8", "dataset.examples=600", "dataset.validation=100", "batch_size=8"]
@@ -176,7 +177,7 @@ def test_what_a_run_writes(small: Callable[..., RunConfig]) -> None:
     assert run.steps["epoch"].iloc[-1] == 2
     assert run.measured("activations")["step"].iloc[[0, -1]].tolist() == [0, 2 * per_epoch]
     assert sum(run.summary["measuring_seconds"].values()) == pytest.approx(run.summary["seconds"]["measuring"], rel=0.1)
-    assert run.summary["validation_accuracy"] == run.epochs["validation_accuracy"].iloc[-1]
+    assert run.summary["validation_accuracy"] == run.epochs["validation_accuracy"].iloc[-1]  # fewer than curve_images
     total = run.summary["seconds"]["total"]
     assert total == pytest.approx(sum(v for k, v in run.summary["seconds"].items() if k != "total"))
     assert not (run.folder / "checkpoint").exists()
@@ -185,6 +186,27 @@ def test_what_a_run_writes(small: Callable[..., RunConfig]) -> None:
     before = {p.name: p.stat().st_mtime_ns for p in run.folder.iterdir()}
     execute(cell)  # it is over, and stays as it is
     assert {p.name: p.stat().st_mtime_ns for p in run.folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("kind", ["ema", "precise", "batch"])
+def test_the_curve_is_of_the_first_validation_images_and_the_summary_of_all(
+    small: Callable[..., RunConfig], kind: str
+) -> None:
+    """In their stratified order, so that all classes are in it."""
+    words = ["max_steps=20", "evaluations=2", "norm=batch", "instruments=none", f"norm.statistics={kind}"]
+    few, every = (execute(small(*words, f"curve_images={count}")) for count in (40, "null"))
+    whole = few.summary["validation_loss"]
+    assert whole == every.summary["validation_loss"] == every.epochs["validation_loss"].iloc[-1]
+    assert whole != few.epochs["validation_loss"].iloc[-1]
+    ready = prepare_run(small(*words))
+    model = new_model(ready.run_config.config, ready.parts, ready.dataset)
+    model.load_state_dict(torch.load(few.folder / "model.pt", weights_only=True))
+    validation = ready.dataset.validation
+    first = replace(validation, index=validation.index[:40])
+    few_of_each, all_of_each = (split.labels[split.index].bincount() for split in (first, validation))
+    assert (few_of_each - 0.4 * all_of_each).abs().max() < 1
+    found = evaluate_with_kind(model, kind, ready.dataset.train, first, 8, 0)
+    assert found == tuple(few.epochs[["validation_loss", "validation_accuracy"]].iloc[-1])
 
 
 def test_at_most_a_thousand_rows_of_means(small: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,7 +238,7 @@ def test_a_diverged_run_is_a_result(small: Callable[..., RunConfig]) -> None:
 def test_a_run_that_ends_in_numbers_that_are_not_finite_has_diverged(
     small: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
-    splits = iter(["validation", "validation", "test"])
+    splits = iter(["curve", "curve", "validation", "test"])
 
     def evaluate(model: Any, *about: Any) -> tuple[float, float]:
         split = next(splits)

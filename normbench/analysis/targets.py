@@ -63,9 +63,9 @@ def time_table(groups: Groups, targets: Sequence[float]) -> Table:
         REMARKS,
     ]
     caption = (
-        f"From {sum(row['n'] for row in made if row['target'] == targets[0])} runs: where the validation accuracy "
-        "first reaches the target, on straight lines between evaluations. Medians over all seeds of a "
-        "cell, one that never gets there, or diverges before, being later than all others: not reached, where half of "
+        f"From {sum(row['n'] for row in made if row['target'] == targets[0])} runs: where the learning curve's "
+        "accuracy first reaches the target, on straight lines between its points. Medians over all seeds of a cell, "
+        "one that never gets there, or diverges before, being later than all others: not reached, where half of "
         "them or more never do. Seconds of training alone, on the machine at hand. The CSV file has the medians of "
         "those that get there as well."
     )

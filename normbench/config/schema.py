@@ -111,6 +111,7 @@ OPTIONS: dict[str, Option] = {
     "perturb_block": whole(0),
     "seed": whole(0),
     "evaluations": whole(1),
+    "curve_images": whole(1, null=True),
     "log_every": whole(1),
     "checkpoint_seconds": at_least_zero,
     "save_model": flag,

@@ -110,14 +110,22 @@ def learning_curves(view: View) -> Drawn | None:
     canvas.supylabel("validation error (%)", fontsize=9)
     parts = [
         ends(data[data["row"] == log[0]], "%"),
-        f"From {plural(len(shown) - diverged, 'complete run')}. Validation error on a logarithmic axis, against the",
-        "training images seen and against the seconds of training on this machine, without evaluating and measuring",
-        "(means over seeds at the same evaluation). Thick: means over seeds, thin: seeds. The steeper the fall at the",
-        "left, the faster the start.",
+        f"From {plural(len(shown) - diverged, 'complete run')}. Error on {_curve_images(view, shown)}, on a",
+        "logarithmic axis, against the training images seen and the seconds of training on this machine, without",
+        "evaluating and measuring (means over seeds at the same evaluation). Thick: means over seeds, thin: seeds. The",
+        "steeper the fall at the left, the faster the start.",
         f"Lines that end in a cross: {plural(diverged, 'run')} that diverged after it." * bool(diverged),
         omitted(_count(runs), settings, "settings"),
     ]
     return Drawn(canvas, view.line(shown), " ".join(filter(None, parts)))
+
+
+def _curve_images(view: View, runs: pd.DataFrame) -> str:
+    """On how many validation images the learning curves of these runs were taken."""
+    counts = {(view.members[name].config.get("curve_images"), view.members[name].summary["dataset"].get("validation"))
+              for name in runs.index}  # fmt: skip
+    least = {min(filter(None, both), default=None) for both in counts}
+    return "validation images" if len(least) > 1 or None in least else f"{least.pop():,} validation images"
 
 
 def curve(view: View, name: str) -> pd.DataFrame:

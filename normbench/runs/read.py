@@ -146,7 +146,7 @@ class Run:
 
     @property
     def epochs(self) -> pd.DataFrame:
-        """Validation loss and accuracy at the scheduled evaluations."""
+        """The learning curve: loss and accuracy on `curve_images` validation images."""
         return self.table("epochs")
 
     def measured(self, instrument: str) -> pd.DataFrame:

@@ -56,7 +56,8 @@ class Timings:
 def _keys(choices: Mapping[str, str], config: Mapping[str, Any]) -> list[str]:
     machine = [config["device"].split(":")[0], config["threads"]]
     batch = [config["batch_size"], config["accumulate"]]
-    exact = [config[key] for key in ("model", "norm", "dataset", "instruments", "evaluations", "optimizer")]
+    exact = [config[key] for key in ("model", "norm", "dataset", "instruments", "optimizer")]
+    exact += [config[key] for key in ("evaluations", "curve_images")]
     wide = [choices["model"], choices["norm"], choices["dataset"], choices["instruments"]]
     keys = ([exact, batch, machine], [wide, batch, machine], [choices["model"], choices["dataset"], batch, machine])
     return [json.dumps(key, sort_keys=True) for key in keys]

@@ -1,4 +1,4 @@
-"""What happens between updates: losses are logged, the validation set is evaluated, a checkpoint is written.
+"""What happens between updates: losses are logged, the learning curve goes on, a checkpoint is written.
 
     for step in steps(model, batches, optimizer):
         for callback in callbacks:
@@ -53,7 +53,7 @@ class Progress:
     total: int
     samples_per_second: float
     loss: float
-    accuracy: float | None  # on the validation set, at its last evaluation
+    accuracy: float | None  # at the last point of the learning curve
 
 
 OnProgress = Callable[[Progress], None]
@@ -111,6 +111,7 @@ class Log:
         self.every = every
         self.clock = Clock()
         self.results: dict[str, Any] = {}  # numbers of the summary, as they become known
+        self.accuracy: float | None = None  # at the last point of the learning curve
 
     def due(self, index: int) -> bool:
         """Is the loss read after `index` updates?"""
@@ -168,12 +169,12 @@ class LossLog(Callback):
         self.sum, self.count, self.pending = state["sum"], state["count"], list(state["pending"])
 
 
-class Validation(Callback):
-    """Writes epochs.csv: loss and accuracy on the validation set.
+class LearningCurve(Callback):
+    """Writes epochs.csv: loss and accuracy on validation images.
 
     Args:
         evaluate: () -> mean loss and accuracy.
-        after: which updates.
+        updates: after which of them.
     """
 
     def __init__(self, log: Log, evaluate: Callable[[], tuple[float, float]], updates: frozenset[int]) -> None:
@@ -183,8 +184,7 @@ class Validation(Callback):
         if step.index in self.updates:
             with self.log.clock.timed("evaluating"):
                 loss, accuracy = self.evaluate()
-                found = {"validation_loss": loss, "validation_accuracy": accuracy}
-                self.log.results.update(found)
+                self.log.accuracy, found = accuracy, {"validation_loss": loss, "validation_accuracy": accuracy}
                 self.log.folder.epochs.append([{**self.log.position(step.index), **found}])
 
 
@@ -197,8 +197,8 @@ class ReportProgress(Callback):
     def after(self, step: Step) -> None:
         if step.index and self.log.due(step.index):
             speed = step.index * self.log.per_update / max(self.log.clock.read()["training"], 1e-9)
-            loss, accuracy = self.log.results.get("train_loss", math.nan), self.log.results.get("validation_accuracy")
-            self.on_progress(Progress(step.index, self.log.total, speed, loss, accuracy))
+            loss = self.log.results.get("train_loss", math.nan)
+            self.on_progress(Progress(step.index, self.log.total, speed, loss, self.log.accuracy))
 
 
 class Checkpoint(Callback):

@@ -128,7 +128,11 @@ def mini_batches(
 
 @torch.no_grad()
 def evaluate(model: nn.Module, examples: Examples, batch_size: int = 200) -> tuple[float, float]:
-    """Mean loss and accuracy (0 to 1) of `model` in evaluation mode on all `examples`. Its modes are restored."""
+    """Mean loss and accuracy (0 to 1) of `model` in evaluation mode on all `examples`. Its modes are restored.
+
+    On one core of an AMD EPYC, batches of 200 are within 20% of the fastest size for the MLP (1,000), the CNN (200; it
+    takes twice as long at 500, which no cache holds) and the LSTM (500).
+    """
     modes = [(module, module.training) for module in model.modules()]
     device = next(model.parameters()).device
     model.eval()
