@@ -194,11 +194,15 @@ class Prepared:
     parts: Parts
     dataset: Dataset
     total: int  # updates
-    saved_bytes: int  # that a step keeps for the backward pass
+    saved_bytes: int = 0  # that a step keeps for the backward pass, where it was checked
 
 
-def prepare_run(run_config: RunConfig) -> Prepared:
+def prepare_run(run_config: RunConfig, checked: bool = False) -> Prepared:
     """Build the parts of `run_config`, load its data, and make sure that it can be trained. Writes nothing.
+
+    Args:
+        checked: the plan of its sweep has made sure of it. That takes as long as starting the run does (and the first
+            time in a process 2 s more, in which torch imports its compiler for tensors without numbers).
 
     Raises:
         ConfigError: it can't be run as asked.
@@ -207,6 +211,8 @@ def prepare_run(run_config: RunConfig) -> Prepared:
     config, parts = run_config.config, build(run_config.config)
     dataset = load_dataset(config, parts)
     total = total_steps(config, len(dataset.train))
+    if checked:
+        return Prepared(run_config, parts, dataset, total)
     model, saved = check_supported(config, parts, dataset.shape, len(dataset.classes))
     check_layers(config["instruments"].get("layers"), [name for name, _ in blocks(model)])
     if (perturbation := Perturbation.of(config)) is not None:
@@ -267,8 +273,16 @@ def free_memory(device: str) -> int:
 # ---- the run
 
 
-def execute(run_config: RunConfig, on_progress: OnProgress = lambda progress: None, stop: Stop = lambda: False) -> Run:
+def execute(
+    run_config: RunConfig,
+    on_progress: OnProgress = lambda progress: None,
+    stop: Stop = lambda: False,
+    checked: bool = False,
+) -> Run:
     """Train `run_config` to its end, or continue it, or find it finished.
+
+    Args:
+        checked: as for `prepare_run`.
 
     Raises:
         ConfigError, Unsupported: as `prepare_run`; nothing was written.
@@ -279,7 +293,7 @@ def execute(run_config: RunConfig, on_progress: OnProgress = lambda progress: No
     if is_finished(run_config.folder, run_config.identity):
         require_same_data([run_config])
         return Run(run_config.folder)
-    return train(prepare_run(run_config), on_progress, stop)
+    return train(prepare_run(run_config, checked), on_progress, stop)
 
 
 def train(ready: Prepared, on_progress: OnProgress = lambda progress: None, stop: Stop = lambda: False) -> Run:

@@ -41,7 +41,7 @@ def start_server() -> None:
         return
     before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)}
     try:
-        _context.set_forkserver_preload(["normbench.experiment", "torch._dynamo"])
+        _context.set_forkserver_preload(["normbench.experiment"])
         forkserver.ensure_running()
     finally:
         for number, handler in before.items():
@@ -147,7 +147,7 @@ def _train(run_config: RunConfig, again: bool, stopping: threading.Event) -> Rep
     try:
         if again:
             forget(run_config)
-        execute(run_config, stop=stopping.is_set)
+        execute(run_config, stop=stopping.is_set, checked=True)
     except Stopped:
         return Report(STOPPED, run_config.name)
     except Locked as error:

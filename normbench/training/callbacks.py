@@ -137,17 +137,17 @@ class LossLog(Callback):
 
     def __init__(self, log: Log, device: torch.device) -> None:
         self.log, self.row_every = log, math.ceil(log.total / ROWS)
-        self.sum, self.count = torch.zeros((), device=device), 0  # since the last row
+        self.sum, self.count = torch.zeros((), device=device), 0  # of the losses since the last row
         self.pending: list[tuple[dict[str, Any], Tensor]] = []  # rows whose loss is still on the device
 
     def after(self, step: Step) -> None:
         index = step.index
         if step.loss is not None:
-            self.sum += step.loss
+            self.sum = self.sum + step.loss if self.count else step.loss
             self.count += 1
         if self.count and (index % self.row_every == 0 or index == self.log.total):
-            self.pending.append((self.log.position(index), self.sum / self.count))
-            self.sum, self.count = torch.zeros_like(self.sum), 0
+            self.pending.append((self.log.position(index), self.sum / self.count if self.count > 1 else self.sum))
+            self.count = 0
         if self.pending and self.log.due(index):
             self._write()
 

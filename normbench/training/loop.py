@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from normbench.noise import Key, next_draw, set_draw
+from normbench.training.optimizers import update_parameters
 
 Batch = tuple[Tensor, Tensor]  # images [N, C, H, W] float32, labels [N] int64
 
@@ -57,13 +58,19 @@ class Update:
         Each part of the batch has noise of its own: that of the network's next draw.
         """
         (x, y), n = batch, self.accumulate
-        loss: Tensor | float = 0.0
-        for images, labels in zip(x.chunk(n), y.chunk(n), strict=True) if n > 1 else ((x, y),):
-            next_draw(model)
-            part = F.cross_entropy(model(images), labels) / n
-            part.backward()
-            loss = loss + part.detach()
-        return cast(Tensor, loss)
+        if n == 1:
+            return self._backward(model, x, y)
+        parts = [self._backward(model, *part, n) for part in zip(x.chunk(n), y.chunk(n), strict=True)]
+        return torch.stack(parts).sum()
+
+    @staticmethod
+    def _backward(model: nn.Module, images: Tensor, labels: Tensor, parts: int = 1) -> Tensor:
+        next_draw(model)
+        loss = F.cross_entropy(model(images), labels)
+        if parts > 1:
+            loss = loss / parts
+        loss.backward()
+        return loss.detach()
 
     def apply(self, model: nn.Module, optimizer: torch.optim.Optimizer, index: int) -> None:
         """Change the weights by their gradients, `index` updates having been done."""
@@ -71,7 +78,7 @@ class Update:
             nn.utils.clip_grad_norm_(model.parameters(), self.clip_norm)
         for group in optimizer.param_groups:
             group["lr"] = self.rate(group, index)
-        optimizer.step()
+        update_parameters(optimizer)
 
     def rate(self, group: Mapping[str, Any], index: int) -> float:
         """The learning rate of a group of the optimizer's parameters, `index` updates having been done."""
@@ -89,12 +96,13 @@ def steps(
 
     Yields one `Step` more than there are batches; the first has index `start`.
     """
-    loss = None
+    loss, parameters = None, list(model.parameters())
     model.train()
     set_draw(model, start * update.accumulate)
     for index, batch in enumerate(batches, start):
         yield Step(index, batch, loss)
-        optimizer.zero_grad()
+        for parameter in parameters:
+            parameter.grad = None
         loss = update.backward(model, batch)
         update.apply(model, optimizer, index)
         start = index + 1
