@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from normbench.runs import Run
 
 SNAPSHOTS, LAYERS, UNITS, SCHEMES = 12, 8, 3, 6  # at most; of the schemes: that are shown until more are ticked
-MOST = 750_000  # characters of JSON, of which a scheme has 8,000 for each of its layers
+MOST = 780_000  # characters of JSON, of which a scheme has 8,000 for each of its layers
 LEVELS = [k / 32 for k in range(33)]
 # Tables with quantiles: their columns, and which of these the page gets. 17 of 33, closer together in the tails.
 SOURCES: dict[str, tuple[list[str], list[float], list[int]]] = {
@@ -118,7 +118,9 @@ def explorer(view: View) -> Explorer | None:
         steps = sorted({step for run in members for step in rows(run, instrument, "step")["step"].tolist()})
         steps = evenly(steps, SNAPSHOTS)
         new = {run.name: read(run, instrument, steps, most) for run in members if run.name not in known}
-        room -= sum(len(text) + 40 for one in new.values() for text in one.encoded["series"].values())
+        room -= sum(
+            len(text) + 40 for one in new.values() for k in ("series", "moved") for text in one.encoded[k].values()
+        )
         if room < 0 and shown:
             break
         known |= new

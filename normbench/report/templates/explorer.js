@@ -135,9 +135,9 @@
     if (!(key in run.series)) return [];
     const own = series(run, key), at = steps.map((step) => run.steps.indexOf(step));
     const values = at.map((i) => (i < 0 ? null : own[i])), table = moved(run, `${layer}|${kind}`);
-    const missing = steps.map(() => NaN), which = Number(choose("moved").value);
+    const missing = steps.map(() => NaN), which = unit ? 0 : Number(choose("moved").value);
     const all = table ? table.map((row) => at.map((i) => (i < 0 ? NaN : row[i]))) : [missing, missing, missing, missing];
-    const w1 = unit ? values.map((now) => (now && values[0] && which === 0 ? distance(now, values[0]) : NaN)) : all[which];
+    const w1 = unit ? values.map((now) => (now && values[0] ? distance(now, values[0]) : NaN)) : all[which];
     return [{ ...data.schemes[run.scheme], values, moved: w1, noise: which === 0 && !unit ? all[3] : missing }];
   });
 
@@ -175,7 +175,8 @@
   };
 
   const build = () => {
-    const tensor = choose("tensor").value, place = choose("unit") ? choose("unit").value : "";
+    const tensor = choose("tensor").value, place = choose("unit") ? choose("unit").value : "", which = choose("moved");
+    which.disabled = place !== "";
     const some = layers.map((layer) => [layer, place === "" ? "" : unitsOf(layer)[place]]).filter(([, unit]) => unit !== undefined)
       .map(([layer, unit]) => [layer, unit, traces(layer, tensor, unit)]).filter(([, , found]) => found.length);
     const width = Math.max(215, Math.min(440, Math.floor((box.clientWidth - 12 * (some.length - 1)) / Math.max(1, some.length))));
@@ -233,7 +234,7 @@
       panels.push(panel);
       grid.append(panel.node);
     });
-    if (highest > 0) heading(`Moved since the start, in s.d. of ${place === "" ? "a" : "the"} unit: ${choose("moved").selectedOptions[0].textContent}`);
+    if (highest > 0) heading(`Moved since the start, in s.d. of ${place === "" ? "a" : "the"} unit: ${which.options[which.disabled ? 0 : which.value].textContent}`);
     some.forEach(([layer, , traced]) => {
       if (!(highest > 0)) return;
       const panel = panelOf("moved", layer, traced, width), up = find("[name=common]").checked ? highest * 1.08 : top(traced);
@@ -281,14 +282,14 @@
     const words = `step ${whole.format(steps[i])}, snapshot ${i + 1} of ${steps.length}`;
     said.textContent = words;
     slider.setAttribute("aria-valuetext", words);
-    const lower = Math.floor(position), step = steps[lower] + (position % 1) * ((steps[lower + 1] ?? steps[lower]) - steps[lower]);
+    const shown = shownSchemes(), lower = Math.floor(position), step = steps[lower] + (position % 1) * ((steps[lower + 1] ?? steps[lower]) - steps[lower]);
     for (const panel of panels) {
       if (panel.cursor) {
         panel.cursor.setAttribute("x1", panel.x(step));
         panel.cursor.setAttribute("x2", panel.x(step));
         continue;
       }
-      for (const { trace, bar, path } of panel.drawn) {
+      for (const { trace, bar, path } of panel.drawn.filter(({ trace }) => shown.has(trace.name))) {
         const now = between(trace.values, position), zero = now ? now.zero : 0, high = zero * (panel.height - BOTTOM - TOP);
         const ys = now ? density(now, panel.xs, panel.smooth) : [];
         path.setAttribute("d", line(ys.map((y, k) => [panel.x(panel.xs[k]), panel.y(y)])));
@@ -382,7 +383,7 @@
   const fromFilter = () => {
     if (boxes.length) ticks.forEach((tick) => { tick.checked = boxes.every((b) => !b.checked) || boxes.some((b) => b.checked && b.value === tick.value); });
     show();
-    numbers(snapshot());
+    move();
   };
   const toFilter = () => {
     if (ticks.every((tick) => !tick.checked)) ticks.forEach((tick) => { tick.checked = true; });
