@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
+import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -44,11 +46,15 @@ from normbench.training.callbacks import (
 )
 from normbench.training.device import calculate_exactly, device_name, resolve_device
 from normbench.training.evaluation import evaluate_with_kind
-from normbench.training.loop import Batch, Examples, Update, mini_batches, steps
+from normbench.training.loop import Batch, Step, Update, mini_batches, steps
 from normbench.training.memory import saved_for_backward, size
 from normbench.training.optimizers import first_lr, lr_by_step, make_optimizer
 from normbench.training.perturbation import Perturbation, PerturbWeights
 from normbench.training.provenance import provenance
+from normbench.training.stack import LARGEST, LONGEST, Member, Stack, why_not_stacked
+
+logger = logging.getLogger("normbench")
+Ended = Callable[[RunConfig, Exception | None], None]
 
 KEPT = 2  # data sets stay loaded for the next run in this process: a sweep has few, and each start checks all bytes
 LUCK = 0.00135  # an accuracy that is likelier than this without learning is at chance
@@ -195,6 +201,8 @@ class Prepared:
     dataset: Dataset
     total: int  # updates
     saved_bytes: int = 0  # that a step keeps for the backward pass, where it was checked
+    fits: int = 0  # so many runs like it can be one stack; 0: it is not to be trained in one, be it of itself alone ...
+    why_alone: str = ""  # ... because it can't: the reason
 
 
 def prepare_run(run_config: RunConfig, checked: bool = False) -> Prepared:
@@ -212,12 +220,36 @@ def prepare_run(run_config: RunConfig, checked: bool = False) -> Prepared:
     dataset = load_dataset(config, parts)
     total = total_steps(config, len(dataset.train))
     if checked:
-        return Prepared(run_config, parts, dataset, total)
+        return Prepared(run_config, parts, dataset, total, fits=int(is_stacked(config)))
     model, saved = check_supported(config, parts, dataset.shape, len(dataset.classes))
     check_layers(config["instruments"].get("layers"), [name for name, _ in blocks(model)])
     if (perturbation := Perturbation.of(config)) is not None:
         perturbation.check(model, total)
-    return Prepared(run_config, parts, dataset, total, saved)
+    ready = Prepared(run_config, parts, dataset, total, saved)
+    if not is_stacked(config):
+        return ready
+    if (why := why_alone(ready)) is not None:
+        return replace(ready, why_alone=why)
+    # weights, gradients, averages of an optimizer and what is computed on the way; what the backward pass needs, and as
+    # much again in it; order of the images
+    need = 6 * size(model.parameters()) + 2 * saved + 8 * len(dataset.train)
+    return replace(ready, fits=max(1, min(LARGEST, int(0.8 * free_memory(config["device"]) / need))))
+
+
+def is_stacked(config: Mapping[str, Any]) -> bool:
+    """Is this run to be trained in a stack, be it one of itself alone?"""
+    return config["execute"] == "stacked" or (config["execute"] == "auto" and config["device"] != "cpu")
+
+
+def why_alone(ready: Prepared) -> str | None:
+    """Why runs like this one can't be stacked, tried on a few images that are noise, on the CPU; None: they can."""
+    config = ready.run_config.config
+    for images in (min(8, config["batch_size"]), config["batch_size"]):
+        models = [new_model({**config, "seed": k, "device": "cpu"}, ready.parts, ready.dataset) for k in range(2)]
+        x = torch.randn(2, images, *ready.dataset.shape, generator=seeding.generator(0, "tried"))
+        with suppress(Unsupported):  # by so few images
+            return why_not_stacked(models, x, torch.arange(2 * images).view(2, -1) % len(ready.dataset.classes))
+    return "it does not train on noise"
 
 
 def check_supported(
@@ -298,101 +330,318 @@ def execute(
 
 def train(ready: Prepared, on_progress: OnProgress = lambda progress: None, stop: Stop = lambda: False) -> Run:
     """As `execute`, for a run that was prepared."""
-    run_config = ready.run_config
-    torch.set_num_threads(run_config.config["threads"])
+    if not ready.fits:
+        return train_alone(ready, on_progress, stop)
+    errors: list[Exception | None] = []
+    train_stacked([ready], lambda run_config, error: errors.append(error), on_progress, stop)
+    if errors[0] is not None:
+        raise errors[0]
+    return Run(ready.run_config.folder)
+
+
+def train_alone(ready: Prepared, on_progress: OnProgress, stop: Stop) -> Run:
+    """As `train`, update by update."""
+    use_threads(ready)
+    with run_folder(ready) as folder, recorded_failure(folder):
+        if not is_finished(folder.path, folder.identity):  # another process may have finished it meanwhile
+            run = Training(ready, folder, on_progress, stop)
+            run.begin()
+            run.log.clock.start()
+            for step in steps(run.model, run.batches(), run.optimizer, run.step.index, run.update):
+                if not run.after(step):
+                    break
+            run.finish()
+    return Run(folder.path)
+
+
+def use_threads(ready: Prepared) -> None:
+    torch.set_num_threads(ready.run_config.config["threads"])
     calculate_exactly()
+
+
+def run_folder(ready: Prepared) -> RunFolder:
     columns = {instrument.name: instrument.columns for instrument in ready.parts.instruments}
-    with RunFolder(run_config.folder, columns, ready.dataset.checksum, run_config.identity) as folder:
-        if not is_finished(run_config.folder, run_config.identity):  # another process may have finished it meanwhile
-            try:
-                _train(ready, folder, on_progress, stop)
-            except Stopped:
-                raise
-            except Exception as error:
-                with suppress(OSError):  # a full disk: what went wrong must be said all the same
-                    folder.fail(f"{type(error).__name__}: {error}", traceback.format_exc())
-                raise
-    return Run(run_config.folder)
+    return RunFolder(ready.run_config.folder, columns, ready.dataset.checksum, ready.run_config.identity)
 
 
-def _train(ready: Prepared, folder: RunFolder, on_progress: OnProgress, stop: Stop) -> None:
-    config, parts, dataset, total = ready.run_config.config, ready.parts, ready.dataset, ready.total
-    model = new_model(config, parts, dataset)
-    shared = {name: config[name] for name in ("weight_decay", "momentum", "decay_norm_parameters")}
-    optimizer = make_optimizer(config["optimizer"], model, lr=first_lr(config), **shared)
-    update = Update(lr_by_step(config, total), config["clip_norm"], config["accumulate"])
-    per_update = config["batch_size"] * config["accumulate"]
-    log = Log(folder, total, per_update, len(dataset.train) // per_update, config["log_every"])
+@contextmanager
+def recorded_failure(folder: RunFolder) -> Iterator[None]:
+    """What goes wrong inside is in the run's `error.json`, too."""
+    try:
+        yield
+    except Stopped:
+        raise
+    except Exception as error:
+        with suppress(OSError):  # a full disk: what went wrong must be said all the same
+            folder.fail(f"{type(error).__name__}: {error}", traceback.format_exc())
+        raise
 
-    def evaluate(examples: Examples) -> tuple[float, float]:
-        kind, size = parts.scheme.statistics, config["batch_size"]
-        return evaluate_with_kind(model, kind, dataset.train, examples, size, config["seed"])
 
-    instruments = Instruments(parts.instruments, config, model, dataset, optimizer, update, log)
-    curve = replace(dataset.validation, index=dataset.validation.index[: config["curve_images"]])  # stratified
-    evaluations = frozenset(evenly_spaced(total, config["evaluations"] + 1))
-    callbacks: dict[str, Callback] = {
-        "loss": LossLog(log, torch.device(config["device"])),
-        "curve": LearningCurve(log, lambda: evaluate(curve), evaluations),
-        "instruments": instruments,
-    }
-    if (perturbation := Perturbation.of(config)) is not None:
-        callbacks["perturbation"] = PerturbWeights(log, model, perturbation)
-    callbacks["progress"] = ReportProgress(log, on_progress)
-    checkpoint = Checkpoint(log, model, optimizer, callbacks, config["checkpoint_seconds"], stop)
+class Training:
+    """A run in training, alone or in a stack: its network, what happens between updates, and its files.
 
-    done = checkpoint.restore()
-    if done is None:
-        about = {"total_steps": total, "executed": {"device": device_name(config["device"]), "stack": None}}
-        folder.start(record(ready.run_config) | {"classes": list(dataset.classes), **about})
-        scheme, count = parts.scheme, min(parts.scheme.init_images, len(dataset.train))
+    It is where its checkpoint left it, if there is one. Then: `begin`, `after` each update, `finish`.
+    """
+
+    def __init__(self, ready: Prepared, folder: RunFolder, on_progress: OnProgress, stop: Stop) -> None:
+        self.ready, self.folder = ready, folder
+        config, parts, dataset, total = ready.run_config.config, ready.parts, ready.dataset, ready.total
+        self.model = model = new_model(config, parts, dataset)
+        shared = {name: config[name] for name in ("weight_decay", "momentum", "decay_norm_parameters")}
+        self.optimizer = make_optimizer(config["optimizer"], model, lr=first_lr(config), **shared)
+        self.update = Update(lr_by_step(config, total), config["clip_norm"], config["accumulate"])
+        self.per_update = config["batch_size"] * config["accumulate"]
+        self.log = log = Log(folder, total, self.per_update, len(dataset.train) // self.per_update, config["log_every"])
+        validation = dataset.validation
+        curve = replace(validation, index=validation.index[: config["curve_images"]])  # stratified
+        self.splits = {"curve": curve, "validation": validation, "test": dataset.test}
+        self.instruments = Instruments(parts.instruments, config, model, dataset, self.optimizer, self.update, log)
+        evaluations = frozenset(evenly_spaced(total, config["evaluations"] + 1))
+        callbacks: dict[str, Callback] = {
+            "loss": LossLog(log),
+            "curve": LearningCurve(log, lambda: self.evaluate("curve"), evaluations),
+            "instruments": self.instruments,
+        }
+        if (perturbation := Perturbation.of(config)) is not None:
+            callbacks["perturbation"] = PerturbWeights(log, model, perturbation)
+        callbacks["progress"] = ReportProgress(log, on_progress)
+        checkpoint = Checkpoint(log, model, self.optimizer, callbacks, config["checkpoint_seconds"], stop)
+        self.callbacks = [*callbacks.values(), checkpoint]
+        self.done = checkpoint.restore()  # updates
+        self.step = Step(self.done or 0, None, None)
+        self.diverged: int | None = None
+
+    def begin(self, stack: int | None = None) -> None:
+        """Start its files and adjust its weights to the data, unless it continues. `stack`: of how many runs."""
+        if self.done is not None:
+            return
+        ready, config, train = self.ready, self.ready.run_config.config, self.ready.dataset.train
+        about = {"total_steps": ready.total, "executed": {"device": device_name(config["device"]), "stack": stack}}
+        self.folder.start(record(ready.run_config) | {"classes": list(ready.dataset.classes), **about})
+        scheme, count = ready.parts.scheme, min(ready.parts.scheme.init_images, len(train))
         if scheme.data_dependent_init is not None and count > 0:
-            places = torch.arange(count, device=dataset.train.images.device)
-            scheme.data_dependent_init(model, dataset.train.batch(places)[0])
-    diverged = None
-    log.clock.start()
-    for step in steps(model, batches(config, dataset, done or 0, total), optimizer, done or 0, update):
-        if step.loss is None and done is not None:
-            continue  # what is due here was done before the checkpoint
+            scheme.data_dependent_init(self.model, train.batch(torch.arange(count, device=train.images.device))[0])
+
+    def order(self, epoch: int) -> Tensor:
+        train = self.ready.dataset.train
+        return seeding.order(self.ready.run_config.config["seed"], epoch, len(train)).to(train.images.device)
+
+    @property
+    def key(self) -> Callable[[int], Key] | None:
+        """Index of a batch -> what its augmentation draws; None without augmentation."""
+        config, device = self.ready.run_config.config, self.ready.dataset.train.images.device
+        seed = seeding.derive(config["seed"], "augment")
+        augmented = config["dataset"].get("augment", "none") != "none"
+        return (lambda index: key_of(seed, index, "augment", device)) if augmented else None
+
+    def batches(self) -> Iterator[Batch]:
+        """Those of all its updates that are not yet done."""
+        train, start = self.ready.dataset.train, self.step.index
+        return mini_batches(train, self.per_update, self.order, start, self.ready.total, self.key)
+
+    def evaluate(self, split: str) -> tuple[float, float]:
+        config, train = self.ready.run_config.config, self.ready.dataset.train
+        kind, size, seed = self.ready.parts.scheme.statistics, config["batch_size"], config["seed"]
+        return evaluate_with_kind(self.model, kind, train, self.splits[split], size, seed)
+
+    def due(self, index: int) -> bool:
+        """Must `after` be called after `index` updates?"""
+        return any(callback.due(index) for callback in self.callbacks)
+
+    def after(self, step: Step) -> bool:
+        """What happens between two updates, and after the last. Returns whether training goes on; raises Stopped."""
+        self.step = step
+        if step.loss is None and self.done is not None:
+            return True  # what is due here was done before the checkpoint
         try:
-            for callback in (*callbacks.values(), checkpoint):
+            for callback in self.callbacks:
                 callback.after(step)
         except Diverged as error:
-            diverged = error.step
-            break
-    if diverged is None:
-        with log.clock.timed("evaluating"):
-            validation, test = evaluate(dataset.validation), evaluate(dataset.test)
-        weights_are_finite = all(parameter.isfinite().all() for parameter in model.parameters())
-        if weights_are_finite and math.isfinite(validation[0]) and math.isfinite(test[0]):
-            log.results |= {"validation_loss": validation[0], "validation_accuracy": validation[1]}
-            log.results |= {"test_loss": test[0], "test_accuracy": test[1], "at_chance": at_chance(test[1], dataset)}
-        else:
-            diverged = step.index
+            self.diverged = error.step
+        return self.diverged is None
 
-    summary: dict[str, Any] = {
-        "status": "complete" if diverged is None else "diverged",
-        "steps": step.index,
-        "samples": step.index * per_update,
-        "epoch": log.position(step.index)["epoch"],
-        "diverged_step": diverged,
-        "train_loss": None, "validation_loss": None, "validation_accuracy": None,
-        "test_loss": None, "test_accuracy": None, "at_chance": None,
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "dataset": dataset_facts(dataset),
-    }  # fmt: skip
-    summary.update(log.results)
-    remarks = [text] if (text := remark(model, config["batch_size"])) is not None else []
-    if diverged is None and summary["at_chance"] is None:
-        remarks.append("too few test images to tell from chance")
-    if remarks:
-        summary["remark"] = "; ".join(remarks)
-    seconds = log.clock.read()
-    summary["seconds"] = {**seconds, "total": sum(seconds.values())}
-    summary.update(instruments.results())
-    if config["save_model"]:
-        folder.write_model(to_bytes(model.state_dict()))
-    folder.finish(finite(summary))
+    def finish(self) -> None:
+        """Write what came out: from here on the run is over."""
+        log, step, config, dataset = self.log, self.step, self.ready.run_config.config, self.ready.dataset
+        if self.diverged is None:
+            with log.clock.timed("evaluating"):
+                validation, test = self.evaluate("validation"), self.evaluate("test")
+            weights_are_finite = all(parameter.isfinite().all() for parameter in self.model.parameters())
+            if weights_are_finite and math.isfinite(validation[0]) and math.isfinite(test[0]):
+                log.results |= {"validation_loss": validation[0], "validation_accuracy": validation[1]}
+                log.results |= {
+                    "test_loss": test[0],
+                    "test_accuracy": test[1],
+                    "at_chance": at_chance(test[1], dataset),
+                }
+            else:
+                self.diverged = step.index
+
+        summary: dict[str, Any] = {
+            "status": "complete" if self.diverged is None else "diverged",
+            "steps": step.index,
+            "samples": step.index * self.per_update,
+            "epoch": log.position(step.index)["epoch"],
+            "diverged_step": self.diverged,
+            "train_loss": None, "validation_loss": None, "validation_accuracy": None,
+            "test_loss": None, "test_accuracy": None, "at_chance": None,
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "dataset": dataset_facts(dataset),
+        }  # fmt: skip
+        summary.update(log.results)
+        remarks = [text] if (text := remark(self.model, config["batch_size"])) is not None else []
+        if self.diverged is None and summary["at_chance"] is None:
+            remarks.append("too few test images to tell from chance")
+        if remarks:
+            summary["remark"] = "; ".join(remarks)
+        seconds = log.clock.read()
+        summary["seconds"] = {**seconds, "total": sum(seconds.values())}
+        summary.update(self.instruments.results())
+        if config["save_model"]:
+            self.folder.write_model(to_bytes(self.model.state_dict()))
+        self.folder.finish(finite(summary))
+
+
+# ---- stacks: runs that train together
+
+
+def execute_stacked(run_configs: Sequence[RunConfig], ended: Ended, stop: Stop = lambda: False) -> None:
+    """As `execute`, several runs that can be stacked, see `sweep.plan`.
+
+    Args:
+        ended: called for each run when it is over, or failed, with what `execute` would have raised.
+    """
+    over = [one for one in run_configs if is_finished(one.folder, one.identity)]
+    for run_config in over:
+        ended(run_config, None)
+    if len(over) == len(run_configs):
+        return
+    first, *others = (one for one in run_configs if one not in over)
+    readies = [ready := prepare_run(first, checked=True)]
+    for run_config in others:  # which differ in what needs no check
+        parts = replace(ready.parts, instruments=build(run_config.config).instruments)
+        dataset = load_dataset(run_config.config, parts).sharing_images(ready.dataset)
+        readies.append(replace(ready, run_config=run_config, parts=parts, dataset=dataset))
+    train_stacked(readies, ended, stop=stop)
+
+
+def train_stacked(
+    readies: Sequence[Prepared],
+    ended: Ended,
+    on_progress: OnProgress = lambda progress: None,
+    stop: Stop = lambda: False,
+) -> None:
+    """As `execute_stacked`, for runs that were prepared. On a lack of memory in two halves, one after the other."""
+    left = {ready.run_config.name: ready for ready in readies}
+
+    def ended_once(run_config: RunConfig, error: Exception | None) -> None:
+        del left[run_config.name]
+        ended(run_config, error)
+
+    why: Exception | None = None
+    try:
+        _train_stacked(readies, ended_once, on_progress, stop)
+    except Exception as error:
+        why = error.with_traceback(None)  # whose frames hold the tensors
+    if why is None:
+        return
+    rest = list(left.values())
+    if isinstance(why, torch.OutOfMemoryError) and len(rest) > 1:
+        torch.cuda.empty_cache()
+        for half in (rest[: len(rest) // 2], rest[len(rest) // 2 :]):
+            train_stacked(half, ended_once, on_progress, stop)
+        return
+    logger.warning("%d runs can't be stacked and are trained one by one: %s: %s", len(rest), type(why).__name__, why)
+    for ready in rest:
+        try:
+            train_alone(ready, on_progress, stop)
+        except Exception as error:
+            ended_once(ready.run_config, error)
+        else:
+            ended_once(ready.run_config, None)
+
+
+def _train_stacked(readies: Sequence[Prepared], ended: Ended, on_progress: OnProgress, stop: Stop) -> None:
+    use_threads(readies[0])
+    by_start: dict[int, list[Training]] = {}
+    with ExitStack() as folders:
+        for ready in readies:
+            try:
+                folder = folders.enter_context(run_folder(ready))
+                if is_finished(folder.path, folder.identity):
+                    ended(ready.run_config, None)
+                    continue
+                with recorded_failure(folder):
+                    run = Training(ready, folder, on_progress, stop)
+                by_start.setdefault(run.step.index, []).append(run)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:
+                ended(ready.run_config, error)
+        for runs in by_start.values():
+            _Together(runs, ended).train()
+
+
+class _Together:
+    """Runs in one stack, after equally many updates."""
+
+    def __init__(self, runs: Sequence[Training], ended: Ended) -> None:
+        self.runs, self.ended, self.open = runs, ended, dict(enumerate(runs))
+        for run in runs:
+            run.begin(len(runs))
+        members = [Member(r.model, r.optimizer, r.update, r.ready.dataset.train, r.order, r.key) for r in runs]
+        self.stack = Stack(members, runs[0].ready.run_config.config["batch_size"], runs[0].step.index)
+        self.evaluated: dict[tuple[int, str], list[tuple[float, float]]] = {}
+        if all(run.ready.parts.scheme.statistics == "ema" for run in runs):
+            for k, run in enumerate(runs):
+                run.evaluate = partial(self.evaluate, k)  # type: ignore[method-assign]
+
+    def train(self) -> None:
+        losses, total, stack = None, self.runs[0].ready.total, self.stack
+        while self.open:
+            x, y = stack.batch() if stack.index < total else (None, None)
+            for k, run in list(self.open.items()):
+                batch = None if x is None or y is None else (x[k], y[k])
+                self._after(k, run, Step(stack.index, batch, None if losses is None else losses[:, k]))
+            if not self.open:
+                return
+            begin, updates = time.perf_counter(), 1
+            while updates < LONGEST and not self.runs[0].due(stack.index + updates):
+                updates += 1
+            losses = stack.advance(updates).cpu()  # waits for the device
+            self._share("training", time.perf_counter() - begin)
+
+    def _after(self, k: int, run: Training, step: Step) -> None:
+        """What happens in one of the runs between two updates; what goes wrong there concerns no other."""
+        run.log.clock.start()
+        error: Exception | None = None
+        try:
+            with recorded_failure(run.folder):
+                if run.after(step) and step.index < run.ready.total:
+                    return
+                run.finish()
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as why:
+            error = why
+        finally:
+            run.log.clock.stop()
+        del self.open[k]
+        self.ended(run.ready.run_config, error)
+
+    def evaluate(self, k: int, split: str) -> tuple[float, float]:
+        """Of run k; all are evaluated when the first of them asks."""
+        key = self.stack.index, split
+        if key not in self.evaluated:
+            begin = time.perf_counter()
+            self.evaluated = {key: self.stack.evaluate([run.splits[split] for run in self.runs])}
+            self._share("evaluating", seconds := time.perf_counter() - begin)
+            self.runs[k].log.clock.add("evaluating", -seconds)  # its own clock is running
+        return self.evaluated[key][k]
+
+    def _share(self, activity: str, seconds: float) -> None:
+        for run in self.runs:
+            run.log.clock.add(activity, seconds / len(self.runs))
 
 
 def new_model(config: Mapping[str, Any], parts: Parts, dataset: Dataset) -> nn.Module:
@@ -405,21 +654,6 @@ def new_model(config: Mapping[str, Any], parts: Parts, dataset: Dataset) -> nn.M
     model.to(config["device"])
     seed_noise(model, seeding.derive(seed, "noise"))
     return model
-
-
-def batches(config: Mapping[str, Any], dataset: Dataset, start: int, total: int) -> Iterator[Batch]:
-    """The batches of the run's updates `start` to `total`, by its seed."""
-    seed, train, device = config["seed"], dataset.train, torch.device(config["device"])
-
-    def order(epoch: int) -> Tensor:
-        return seeding.order(seed, epoch, len(train)).to(device)
-
-    def key(index: int) -> Key:
-        return key_of(seeding.derive(seed, "augment"), index, "augment", device)
-
-    augmented = config["dataset"].get("augment", "none") != "none"
-    per_update = config["batch_size"] * config["accumulate"]
-    return mini_batches(train, per_update, order, start, total, key if augmented else None)
 
 
 # ---- what is written about it

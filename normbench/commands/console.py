@@ -103,6 +103,12 @@ def heading(plan: Plan) -> str:
     return f"{len(plan.items)} runs in {shortened(plan.items[0].run_config.folder.parent)}{words}"
 
 
+def say_alone(plan: Plan) -> None:
+    """Which runs of a sweep that is to be stacked can't be."""
+    for reason, count in plan.alone.items():
+        say(f"{count} run{'s' * (count > 1)} can't be stacked, to be trained one by one: {reason}")
+
+
 def _bars(*columns: ProgressColumn) -> Bars:
     return Bars(*columns, console=err, transient=True, disable=not err.is_terminal)
 

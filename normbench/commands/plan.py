@@ -55,6 +55,10 @@ def _print(plan: Plan, is_all: bool) -> None:
         console.say(f"{count} unsupported: {reason}")
     for item in [item for item in plan.having("again") if item.reason][:LISTED]:
         console.say(f"damaged, will be done again: {item.run_config.name}: {item.reason}")
+    if sizes := [len(task) for task in plan.tasks if task[0].stack]:
+        each = sizes[0] if len({*sizes}) == 1 else f"{min(sizes)} to {max(sizes)}"
+        console.say(f"in stacks, {each} run{'s' * (max(sizes) > 1)} at once: {sum(sizes)} runs, {len(sizes)} stacks")
+    console.say_alone(plan)
     counts = Counter(item.status for item in plan.items)
     console.say(", ".join(f"{count} {status}" for status, count in counts.items()))
     if todo:
@@ -75,6 +79,7 @@ def _print_json(plan: Plan, is_all: bool) -> None:
         "study": str(plan.items[0].run_config.folder.parent), "jobs": plan.jobs, "seconds_left": plan.seconds_left(),
         "is_all": is_all,
         "order": [item.run_config.name for item in plan.todo],
+        "tasks": [[item.run_config.name for item in task] for task in plan.tasks],
         "cells": cells,
     }  # fmt: skip
     print(json.dumps(summary, indent=1))

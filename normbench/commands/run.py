@@ -95,6 +95,7 @@ def _sweep(sweep: Expanded) -> int:
             plan = make_plan(one.run_configs, depth=EVERYTHING)
             make_folder(part[0].folder.parent)
             console.say(console.heading(plan) + (f" ({one.why})" if one.why else ""))
+            console.say_alone(plan)
             with console.SweepView(plan) as view:
                 launcher = sweep.launcher
                 total += run_plan(plan, view) if launcher is None else run_through_launcher(plan, view, launcher)

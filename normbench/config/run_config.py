@@ -15,7 +15,7 @@ from typing import Any
 INSTRUMENTS = "instruments.measure."  # the only place where options may be added and deleted
 # Where things go and how a sweep runs: they change nothing that a run computes, so they are no part of its identity.
 NOT_IDENTITY = {"study", "results_dir", "data_dir", "save_model", "checkpoint_seconds", "device"}
-NOT_IDENTITY |= {"jobs", "cell_timeout", "rerun", "shard"}
+NOT_IDENTITY |= {"execute", "jobs", "cell_timeout", "rerun", "shard"}
 
 
 @dataclass(frozen=True)

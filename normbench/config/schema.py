@@ -120,6 +120,7 @@ OPTIONS: dict[str, Option] = {
     "data_dir": matching(".+", "a folder, or null", null=True),
     "device": matching("(?!meta).+", "auto, cpu, cuda or cuda:1 ..."),
     "threads": whole(1),
+    "execute": one_of("auto", "processes", "stacked"),
     "jobs": Option(None, "auto, or 1 or more", lambda n: n == "auto" or (type(n) is int and n >= 1)),
     "cell_timeout": positive(null=True, of=" of seconds"),
     "rerun": one_of("failed", "diverged", "all"),

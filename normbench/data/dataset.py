@@ -85,6 +85,12 @@ class Dataset:
     validation: Split
     test: Split
 
+    def sharing_images(self, other: "Dataset") -> "Dataset":
+        """This one, on the image tensors of `other`, which is cut from the same source: they are in memory once."""
+        same = {name: replace(getattr(self, name), images=getattr(other, name).images)
+                for name in ("train", "validation", "test")}  # fmt: skip
+        return replace(self, **same)
+
 
 def prepare(
     source: Source,

@@ -134,6 +134,9 @@ class Instruments(Callback):
         for instrument in instruments:
             instrument.prepare(setting)
 
+    def due(self, index: int) -> bool:
+        return any(instrument.due(index) for instrument in self.instruments)
+
     def after(self, step: Step) -> None:
         due = [instrument for instrument in self.instruments if instrument.due(step.index)]
         if not due:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
+from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 # prepared once.
 IRRELEVANT = {"seed", "lr", "momentum", "weight_decay", "decay_norm_parameters", "growth", "warmup", "steps_at"}
 IRRELEVANT |= {"study", "results_dir", "jobs", "shard", "rerun", "cell_timeout", "checkpoint_seconds", "save_model"}
+# Runs that differ in these alone can be one stack; of the model also in how its weights start.
+IN_A_STACK = {"seed", "lr", "momentum", "weight_decay", "rerun", "save_model", "checkpoint_seconds"}
 DONE, RESUMES, NEW, AGAIN, UNSUPPORTED, RUNNING = "done", "resumes", "new", "again", "unsupported", "running"
 
 
@@ -37,6 +41,9 @@ class Item:
         reason: why it is unsupported, or what is damaged.
         seconds: that it still takes; None where no earlier run tells.
         work: a measure of how long it takes, to begin with the longest.
+        stack: runs that have it in common can be one stack; "": it is trained by itself.
+        fits: so many runs in a stack, at most.
+        why_alone: why it can't be stacked, where that was asked for.
     """
 
     run_config: RunConfig
@@ -46,6 +53,9 @@ class Item:
     reason: str = ""
     seconds: float | None = None
     work: float = 0.0
+    stack: str = ""
+    fits: int = 1
+    why_alone: str = ""
 
     @property
     def samples(self) -> int:
@@ -66,6 +76,24 @@ class Plan:
         """Seed by seed, so that every scheme has results early; within a seed the longest first."""
         todo = self.having(NEW, RESUMES, AGAIN, RUNNING)
         return sorted(todo, key=lambda item: (item.run_config.config["seed"], -item.work))
+
+    @cached_property
+    def tasks(self) -> list[tuple[Item, ...]]:
+        """`todo` as it is run: stacks, of equal size where one can't hold all, and single runs."""
+        groups: dict[str, list[Item]] = {}
+        for item in self.todo:
+            by_itself = not item.stack or item.status == RUNNING
+            groups.setdefault(item.run_config.name if by_itself else item.stack, []).append(item)
+        tasks = []
+        for items in groups.values():
+            size = math.ceil(len(items) / math.ceil(len(items) / items[0].fits))
+            tasks += [tuple(items[i : i + size]) for i in range(0, len(items), size)]
+        return tasks
+
+    @property
+    def alone(self) -> Counter[str]:
+        """Why runs that were to be stacked can't be, with how many there are."""
+        return Counter(item.why_alone for item in self.todo if item.why_alone)
 
     @cached_property
     def jobs(self) -> int:
@@ -178,4 +206,13 @@ def _with_costs(item: Item, ready: Prepared, timings: Timings) -> Item:
     # Of a training step's time, half a millisecond is overhead and the rest goes with the bytes kept for the backward
     # pass: 1.3 ms per MB (an MLP and a CNN on MNIST, one core of an AMD EPYC). Good enough to tell long from short.
     work = left * (0.5e-3 + 1.3e-9 * ready.saved_bytes) if seconds is None else seconds
-    return replace(item, steps=ready.total, seconds=seconds, work=work)
+    stack = ""
+    if ready.fits:
+        same = {key: value for key, value in config.items() if key not in IN_A_STACK}
+        same["model"] = {k: v for k, v in config["model"].items() if k not in ("init_scale", "init_std")}
+        stack = json.dumps(same, sort_keys=True)
+    run_config = item.run_config
+    if ready.why_alone:
+        run_config = replace(run_config, config={**config, "execute": "processes"})
+    return replace(item, run_config=run_config, steps=ready.total, seconds=seconds, work=work, stack=stack,
+                   fits=max(1, ready.fits), why_alone=ready.why_alone)  # fmt: skip

@@ -25,7 +25,7 @@ from normbench.config.run_config import RunConfig, has_own_code
 from normbench.errors import Stopped
 from normbench.runs import Locked
 
-Task = tuple[RunConfig, ...]  # what a process is given at once: one run
+Task = tuple[RunConfig, ...]  # what a process is given at once: one run, or a stack of runs
 LONGEST = 20_000  # characters of a traceback that are sent: fewer than a pipe holds, so that sending never waits
 # What is said of a run.
 FINISHED, FAILED, STOPPED, BUSY, WARNING = "finished", "failed", "stopped", "busy", "warning"
@@ -69,13 +69,15 @@ class Worker:
         self.process = _context.Process(target=_work, args=(theirs,), daemon=True)
         self.process.start()
         theirs.close()  # the process has the only one, so its end is the end of the process
+        self.task: dict[str, RunConfig] = {}
         self.left: dict[str, RunConfig] = {}  # runs of the task that have no result yet
         self.started = 0.0
         self.reusable = True
 
     def start(self, task: Task, again: Collection[str] = ()) -> None:
         """Train these runs; those whose names are in `again` from the beginning, whatever is in their folders."""
-        self.left, self.started = {run_config.name: run_config for run_config in task}, time.monotonic()
+        self.task, self.started = {run_config.name: run_config for run_config in task}, time.monotonic()
+        self.left = dict(self.task)
         self.reusable = not any(has_own_code(run_config.config) for run_config in task)
         with suppress(OSError):  # it was killed while it waited, and `listen` says so
             self.connection.send((task, again))
@@ -135,27 +137,46 @@ def _work(connection: Connection) -> None:
     with suppress(EOFError, OSError):
         while True:
             task, again = connection.recv()
-            for run_config in task:
-                sender.run = run_config.name
-                connection.send(_train(run_config, run_config.name in again, stopping))
+            sender.run = task[0].name
+            _train(task, again, stopping, connection)
             gc.collect()
 
 
-def _train(run_config: RunConfig, again: bool, stopping: threading.Event) -> Report:
-    from normbench.experiment import execute, forget
+def _train(task: Task, again: Collection[str], stopping: threading.Event, connection: Connection) -> None:
+    """Train the runs of a task, and say of each how it ended as soon as it has."""
+    from normbench.experiment import execute, execute_stacked, forget
 
-    try:
-        if again:
+    left = {run_config.name: run_config for run_config in task}
+
+    def ended(run_config: RunConfig, error: BaseException | None) -> None:
+        del left[run_config.name]
+        connection.send(_report(run_config.name, error))
+
+    for run_config in [left[name] for name in again]:
+        try:
             forget(run_config)
-        execute(run_config, stop=stopping.is_set, checked=True)
-    except Stopped:
-        return Report(STOPPED, run_config.name)
-    except Locked as error:
-        return Report(BUSY, run_config.name, str(error))
-    except BaseException as error:  # KeyboardInterrupt and SystemExit, too: whatever it was, it is this run's failure
-        trace = traceback.format_exc()[-LONGEST:]
-        return Report(FAILED, run_config.name, f"{type(error).__name__}: {error}"[:LONGEST], trace)
-    return Report(FINISHED, run_config.name)
+        except Exception as error:
+            ended(run_config, error)
+    try:
+        if len(task) > 1:
+            execute_stacked(tuple(left.values()), ended, stopping.is_set)
+        elif left:
+            execute(task[0], stop=stopping.is_set, checked=True)
+            ended(task[0], None)
+    except BaseException as error:  # KeyboardInterrupt and SystemExit, too: whatever it was, it is these runs' failure
+        for run_config in tuple(left.values()):
+            ended(run_config, error)
+
+
+def _report(run: str, error: BaseException | None) -> Report:
+    if error is None:
+        return Report(FINISHED, run)
+    if isinstance(error, Stopped):
+        return Report(STOPPED, run)
+    if isinstance(error, Locked):
+        return Report(BUSY, run, str(error))
+    trace = "".join(traceback.format_exception(error))[-LONGEST:]
+    return Report(FAILED, run, f"{type(error).__name__}: {error}"[:LONGEST], trace)
 
 
 def _die_with_parent() -> None:

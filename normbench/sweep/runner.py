@@ -104,7 +104,7 @@ def requests_to_stop() -> Iterator[list[int]]:
 
 class _Loop:
     def __init__(self, plan: Plan, view: View, outcome: Outcome, signals: list[int]) -> None:
-        self.queue, self.jobs = deque((item,) for item in plan.todo), plan.jobs  # items that are one task
+        self.queue, self.jobs = deque(plan.tasks), plan.jobs
         self.view, self.outcome, self.signals = view, outcome, signals
         self.running: list[Worker] = []
         self.idle: list[Worker] = []
@@ -142,10 +142,11 @@ class _Loop:
         else:
             time.sleep(TICK)
         for worker in list(self.running):
-            run_configs, reports = dict(worker.left), worker.listen()
+            run_configs, reports = worker.task, worker.listen()
             limit = next(iter(run_configs.values())).config["cell_timeout"]
-            if worker.left and limit is not None and time.monotonic() - worker.started > limit:
-                reports += worker.kill(f"it took longer than cell_timeout={limit:g} seconds")
+            if worker.left and limit is not None and time.monotonic() - worker.started > limit * len(run_configs):
+                stack = f" for each run of a stack of {len(run_configs)}" * (len(run_configs) > 1)
+                reports += worker.kill(f"it took longer than cell_timeout={limit:g} seconds{stack}")
             for report in reports:
                 self._conclude(run_configs[report.run], report)
             if not worker.left:

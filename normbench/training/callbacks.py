@@ -16,6 +16,7 @@ import pickle
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,10 @@ class Callback:
 
     def after(self, step: Step) -> None:
         """Called before each update and after the last one. Leaves the model as it was, unless that is its purpose."""
+        raise NotImplementedError
+
+    def due(self, index: int) -> bool:
+        """Must `after` be called after `index` updates? In a stack it isn't called after others."""
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
@@ -73,7 +78,7 @@ class Clock:
 
     def __init__(self) -> None:
         self.seconds = {"training": 0.0, "evaluating": 0.0, "measuring": 0.0}
-        self._now, self._since = "training", time.perf_counter()
+        self._now, self._since = "", time.perf_counter()  # of nothing until it is started
 
     @contextmanager
     def timed(self, activity: str) -> Iterator[None]:
@@ -84,7 +89,15 @@ class Clock:
 
     def start(self) -> None:
         """Count from now on."""
-        self._since = time.perf_counter()
+        self._switch("training")
+
+    def stop(self) -> None:
+        """Count no more, until it is started again."""
+        self._switch("")
+
+    def add(self, activity: str, seconds: float) -> None:
+        """Count these, too: a share of what was done for several runs at once."""
+        self.seconds[activity] += seconds
 
     def read(self) -> dict[str, float]:
         self._switch(self._now)
@@ -92,7 +105,8 @@ class Clock:
 
     def _switch(self, activity: str) -> None:
         before, self._since = self._since, time.perf_counter()
-        self.seconds[self._now] += self._since - before
+        if self._now:
+            self.seconds[self._now] += self._since - before
         self._now = activity
 
 
@@ -117,10 +131,11 @@ class Log:
         """Is the loss read after `index` updates?"""
         return index % self.every == 0 or index == self.total
 
-    def position(self, index: int) -> dict[str, Any]:
-        """The first columns of every table: any of them can be an x axis."""
+    def position(self, index: int, seconds: float | None = None) -> dict[str, Any]:
+        """The first columns of every table: any of them can be an x axis. `seconds`: of training; None: those of now"""
+        seconds = self.clock.read()["training"] if seconds is None else seconds
         return {"step": index, "samples": index * self.per_update, "epoch": round(index / self.per_epoch, 6),
-                "train_seconds": round(self.clock.read()["training"], 4)}  # fmt: skip
+                "train_seconds": round(seconds, 4)}  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:
         return {"seconds": self.clock.read(), "results": self.results}
@@ -132,41 +147,50 @@ class Log:
 class LossLog(Callback):
     """Writes steps.csv: mean losses of at most ROWS equal parts of the run. Raises Diverged.
 
-    A loss stays on the device until it is written.
+    Losses stay on the device until they are read. The seconds of a row lie on a straight line between two readings.
     """
 
-    def __init__(self, log: Log, device: torch.device) -> None:
+    def __init__(self, log: Log) -> None:
         self.log, self.row_every = log, math.ceil(log.total / ROWS)
-        self.sum, self.count = torch.zeros((), device=device), 0  # of the losses since the last row
-        self.pending: list[tuple[dict[str, Any], Tensor]] = []  # rows whose loss is still on the device
+        self.losses: list[Tensor] = []  # since the last reading, on the device: [] or [updates] each
+        self.seconds = 0.0  # of training, at the last reading
+        self.sum, self.count = 0.0, 0  # of what was read since the last row
+
+    def due(self, index: int) -> bool:
+        return self.log.due(index)
 
     def after(self, step: Step) -> None:
-        index = step.index
         if step.loss is not None:
-            self.sum = self.sum + step.loss if self.count else step.loss
-            self.count += 1
-        if self.count and (index % self.row_every == 0 or index == self.log.total):
-            self.pending.append((self.log.position(index), self.sum / self.count if self.count > 1 else self.sum))
-            self.count = 0
-        if self.pending and self.log.due(index):
-            self._write()
+            self.losses.append(step.loss.view(-1))
+        if self.losses and self.log.due(step.index):
+            self._write(step.index)
 
-    def _write(self) -> None:
-        """Write pending rows, up to the first loss that is not finite."""
-        pending, self.pending = self.pending, []
-        # the one place where the loop waits for the device
-        losses = torch.stack([loss for _, loss in pending]).tolist()
-        for (position, _), loss in zip(pending, losses, strict=True):
-            self.log.folder.steps.append([{**position, "loss": loss}])
-            self.log.results["train_loss"] = loss
-            if not math.isfinite(loss):
-                raise Diverged(position["step"])
+    def _write(self, index: int) -> None:
+        """Write the rows that end in the losses since the last reading, up to the first that is not finite."""
+        losses = torch.cat(self.losses).tolist()  # the one place where the loop waits for the device
+        self.losses, begin, n = [], index - len(losses), len(losses)
+        since, self.seconds = self.seconds, self.log.clock.read()["training"]
+        rows = []
+        for i, loss in enumerate(losses, 1):
+            self.sum, self.count = self.sum + loss, self.count + 1
+            if (begin + i) % self.row_every == 0 or begin + i == self.log.total:
+                seconds = since + (self.seconds - since) * i / n
+                rows.append({**self.log.position(begin + i, seconds), "loss": self.sum / self.count})
+                self.sum, self.count = 0.0, 0
+                if not math.isfinite(rows[-1]["loss"]):
+                    break
+        self.log.folder.steps.append(rows)
+        if rows:
+            self.log.results["train_loss"] = rows[-1]["loss"]
+            if not math.isfinite(rows[-1]["loss"]):
+                raise Diverged(rows[-1]["step"])
 
     def state_dict(self) -> dict[str, Any]:
-        return {"sum": self.sum, "count": self.count, "pending": self.pending}
+        return {"losses": self.losses, "seconds": self.seconds, "sum": self.sum, "count": self.count}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.sum, self.count, self.pending = state["sum"], state["count"], list(state["pending"])
+        self.losses, self.seconds = list(state["losses"]), state["seconds"]
+        self.sum, self.count = state["sum"], state["count"]
 
 
 class LearningCurve(Callback):
@@ -179,6 +203,9 @@ class LearningCurve(Callback):
 
     def __init__(self, log: Log, evaluate: Callable[[], tuple[float, float]], updates: frozenset[int]) -> None:
         self.log, self.evaluate, self.updates = log, evaluate, updates
+
+    def due(self, index: int) -> bool:
+        return index in self.updates
 
     def after(self, step: Step) -> None:
         if step.index in self.updates:
@@ -193,6 +220,9 @@ class ReportProgress(Callback):
 
     def __init__(self, log: Log, on_progress: OnProgress) -> None:
         self.log, self.on_progress = log, on_progress
+
+    def due(self, index: int) -> bool:
+        return self.log.due(index)
 
     def after(self, step: Step) -> None:
         if step.index and self.log.due(step.index):
@@ -225,6 +255,9 @@ class Checkpoint(Callback):
         self.parts: dict[str, Any] = {"model": model, "optimizer": optimizer, "log": log, **callbacks}
         self.device = next(model.parameters()).device
         self._last = time.perf_counter()
+
+    def due(self, index: int) -> bool:
+        return self.log.due(index)
 
     def after(self, step: Step) -> None:
         if step.index == self.log.total:
@@ -265,7 +298,17 @@ class Checkpoint(Callback):
 
 
 def to_bytes(state: Any) -> bytes:
-    """What `torch.save` writes."""
+    """What `torch.save` writes. Of a view, such as a network's in a stack, that is not all that it is a view of."""
     buffer = io.BytesIO()
-    torch.save(state, buffer)
+    torch.save(_own(state), buffer)
     return buffer.getvalue()
+
+
+def _own(state: Any) -> Any:
+    if isinstance(state, dict):
+        made = copy(state)
+        made.update((key, _own(value)) for key, value in state.items())
+        return made
+    if isinstance(state, list | tuple):
+        return type(state)(map(_own, state))
+    return state.clone() if isinstance(state, Tensor) and state.untyped_storage().nbytes() > state.nbytes else state

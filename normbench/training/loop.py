@@ -30,7 +30,8 @@ class Step:
     Args:
         index: updates done so far.
         batch: the mini-batch that the next update will use; None at the end.
-        loss: that of the last update, on the device (reading it waits for the device); None before the first.
+        loss: that of the last update, on the device (reading it waits for the device); None before the first. In a
+            stack, of all updates since the step before [updates].
     """
 
     index: int

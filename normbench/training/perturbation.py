@@ -74,7 +74,10 @@ class PerturbWeights(Callback):
     def __init__(self, log: Log, model: nn.Module, perturbation: Perturbation) -> None:
         self.log, self.model, self.perturbation = log, model, perturbation
 
+    def due(self, index: int) -> bool:
+        return index == self.perturbation.step
+
     def after(self, step: Step) -> None:
-        if step.index == self.perturbation.step and step.batch is not None:
+        if self.due(step.index) and step.batch is not None:
             with self.log.clock.timed("measuring"):
                 self.log.results["perturbation"] = self.perturbation.apply(self.model, step.batch)

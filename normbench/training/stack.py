@@ -25,6 +25,7 @@ from normbench.noise import Key, next_draw, set_draw
 from normbench.training.loop import Batch, Update
 from normbench.training.stacked_optimizers import StackedOptimizer
 
+LARGEST = 256  # networks in a stack
 LONGEST = 200  # updates at once: between two of them nobody is asked anything
 EVALUATED = 2**14  # images of all networks that are evaluated at once
 
@@ -191,7 +192,7 @@ class Stack(StackedModel):
             if self.index % self.per_epoch == 0:
                 self.place.zero_()
                 self._read_order()
-        return self.recorded[:updates]
+        return self.recorded[:updates].clone()
 
     def _read_order(self) -> None:
         """The order of the epoch that begins, or is going on."""
@@ -272,23 +273,24 @@ def why_not_stacked(models: Sequence[nn.Module], x: Tensor, y: Tensor) -> str | 
 
     Shape: x [K, N, ...], y [K, N]
     """
-    alone = [deepcopy(model) for model in models]
+    alone = [deepcopy(model).train() for model in models]
+    expected: list[list[Tensor]] = []
+    for k, model in enumerate(alone):
+        next_draw(model)
+        loss = F.cross_entropy(model(x[k]), y[k])
+        own = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        gradients = torch.autograd.grad(loss, own, allow_unused=True, materialize_grads=True)
+        expected.append([loss, *gradients, *model.buffers()])
     try:
         stacked = StackedModel(models)
         for model in models:
             next_draw(model)
-        trained = [parameter for parameter in stacked.parameters.values() if parameter.requires_grad]
         losses = stacked.losses(x, y)
+        trained = [parameter for parameter in stacked.parameters.values() if parameter.requires_grad]
         gradients = torch.autograd.grad(losses.sum(), trained, allow_unused=True, materialize_grads=True)
     except Exception as error:  # whatever a user's module does
         return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-    for k, model in enumerate(alone):
-        next_draw(model)
-        loss = F.cross_entropy(model.train()(x[k]), y[k])
-        own = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        expected = torch.autograd.grad(loss, own, allow_unused=True, materialize_grads=True)
-        found = [losses[k], *(gradient[k] for gradient in gradients), *(value[k] for value in stacked.buffers.values())]
-        for one, other in zip(found, [loss, *expected, *model.buffers()], strict=True):
-            if not torch.allclose(one, other, rtol=1e-3, atol=1e-4, equal_nan=True):
-                return "its numbers are others than alone"
-    return None
+    found = zip(*([losses, *gradients, *stacked.buffers.values()]), strict=True)
+    same = (torch.allclose(a, b, rtol=1e-3, atol=1e-4, equal_nan=True)
+            for one, other in zip(found, expected, strict=True) for a, b in zip(one, other, strict=True))  # fmt: skip
+    return None if all(same) else "its numbers are others than alone"
