@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from normbench import load
@@ -14,7 +13,7 @@ from normbench.config.run_config import RunConfig
 from normbench.sweep.plan import make_plan
 
 SMALL = ["dataset=synthetic", "dataset.size=8", "dataset.examples=600", "dataset.validation=100", "batch_size=8"]
-SMALL += ["model.hidden=[8]", "device=cpu", "epochs=2", "instruments=quick", "instruments.snapshots=4"]
+SMALL += ["model.hidden=[8]", "device=cpu", "epochs=2"]
 
 # A user's schemes: one that can't be stacked, and one that dies in training.
 MINE = """
@@ -40,8 +39,23 @@ def files(study: Path) -> set[str]:
 
 
 @pytest.mark.usefixtures("own_folder")
-def test_a_sweep_in_stacks_has_the_results_of_one_in_processes(capsys: pytest.CaptureFixture[str]) -> None:
-    grid = ["-m", *SMALL, "norm=none,batch", "lr=0.001,0.01", "seed=0,1,2", "optimizer=adam", "study=s"]
+@pytest.mark.parametrize("report", [False, pytest.param(True, marks=pytest.mark.full)])
+def test_a_sweep_in_stacks_has_the_results_of_one_in_processes(
+    report: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not report:
+        monkeypatch.setattr("normbench.commands.run._report", lambda run_config, code: code)
+    grid = [
+        "-m",
+        *SMALL,
+        "instruments=quick",
+        "instruments.snapshots=4",
+        "norm=none,batch",
+        "lr=0.001,0.01",
+        "seed=0,1,2",
+        "optimizer=adam",
+        "study=s",
+    ]
     assert main(["plan", *grid[1:], "execute=stacked"]) == 0
     assert "in stacks, 6 runs at once: 12 runs, 2 stacks" in capsys.readouterr().out
     for execute in ("stacked", "processes"):
@@ -56,8 +70,6 @@ def test_a_sweep_in_stacks_has_the_results_of_one_in_processes(capsys: pytest.Ca
     groups = [runs.groupby(settings)["test_accuracy"] for runs in both]
     least, most = groups[1].min(), groups[1].max()
     assert groups[0].median().between(least - 1e-9, most + 1e-9).all()
-    reports = [pd.read_csv(path) for path in sorted(Path().glob("*/s/report/tables/leaderboard.csv"))]
-    assert len(reports) in (0, 2)
 
 
 @pytest.mark.usefixtures("own_folder")
@@ -71,7 +83,7 @@ def test_what_cannot_be_stacked_and_a_stack_that_dies(capsys: pytest.CaptureFixt
     printed = capsys.readouterr()
     assert printed.out.count("2 runs can't be stacked, to be trained one by one: RuntimeError: vmap") == 1
     assert "6 runs: 4 ran, 2 failed" in printed.out
-    assert printed.out.count("its process was killed by SIGKILL (out of memory?)") == 2
+    assert printed.err.count("its process was killed by SIGKILL (out of memory?)") == 2
     assert {run.record["choices"]["norm"]: run.record["executed"]["stack"] for run in load("results/s")} == {
         "draws": None, "dies": 2, "none": 2,
     }  # fmt: skip
@@ -96,6 +108,6 @@ def test_stacks_are_no_larger_than_memory_allows_and_of_equal_size(
     runs = [run_config(f"seed={seed}", execute="stacked") for seed in range(9)]
     monkeypatch.setattr("normbench.experiment.LARGEST", 4)
     assert [len(task) for task in make_plan(runs).tasks] == [3, 3, 3]
-    monkeypatch.setattr("normbench.experiment.free_memory", lambda device: 10**6)
+    monkeypatch.setattr("normbench.experiment.free_memory", lambda device: 10**5)
     (fits,) = {item.fits for item in make_plan(runs).items}
     assert 1 <= fits < 4

@@ -175,17 +175,20 @@ def test_a_process_trains_one_run_after_another_and_each_as_if_it_were_alone(
         assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-@pytest.mark.parametrize(("sweep", "number"), [(True, signal.SIGHUP), (False, signal.SIGINT)])
-def test_a_signal_from_the_terminal_loses_nothing_and_leaves_nobody(tmp_path: Path, sweep: bool, number: int) -> None:
-    """Ctrl-C, and a terminal that is closed: all processes get it."""
-    words = [*TINY, "max_steps=1000000", "study=s", *(["-m", "seed=0,1,2", "jobs=2"] if sweep else [])]
+@pytest.mark.parametrize(
+    ("execute", "number"), [("processes", signal.SIGHUP), ("stacked", signal.SIGINT), ("", signal.SIGINT)]
+)
+def test_a_signal_from_the_terminal_loses_nothing_and_leaves_nobody(tmp_path: Path, execute: str, number: int) -> None:
+    """Ctrl-C, and a terminal that is closed: all processes get it, be it of a sweep or of a single run."""
+    sweep = ["-m", "seed=0,1,2", "jobs=2", f"execute={execute}"] if execute else []
+    words = [*TINY, "max_steps=1000000", "study=s", *sweep]
     process = subprocess.Popen(
         [sys.executable, "-m", "normbench", "run", *words], stderr=subprocess.PIPE, stdout=subprocess.PIPE,
         start_new_session=True, text=True,
         preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # under nohup it is ignored, and stays so
     )  # fmt: skip
-    while (
-        len([path for path in tmp_path.glob("results/s/*/steps.csv") if path.stat().st_size > 100]) < (2, 1)[not sweep]
+    while len([path for path in tmp_path.glob("results/s/*/steps.csv") if path.stat().st_size > 100]) < (
+        2 if sweep else 1
     ):
         assert process.poll() is None
         time.sleep(0.1)
