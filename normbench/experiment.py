@@ -347,7 +347,9 @@ def train_alone(ready: Prepared, on_progress: OnProgress, stop: Stop) -> Run:
             run = Training(ready, folder, on_progress, stop)
             run.begin()
             run.log.clock.start()
-            for step in steps(run.model, run.batches(), run.optimizer, run.step.index, run.update):
+            start, config = run.step.index, ready.run_config.config
+            examples = batches(config, ready.dataset, start, ready.total)
+            for step in steps(run.model, examples, run.optimizer, start, run.update):
                 if not run.after(step):
                     break
             run.finish()
@@ -409,6 +411,7 @@ class Training:
         self.callbacks = [*callbacks.values(), checkpoint]
         self.done = checkpoint.restore()  # updates
         self.step = Step(self.done or 0, None, None)
+        self.order, self.key = draws(config, dataset)
         self.diverged: int | None = None
 
     def begin(self, stack: int | None = None) -> None:
@@ -421,23 +424,6 @@ class Training:
         scheme, count = ready.parts.scheme, min(ready.parts.scheme.init_images, len(train))
         if scheme.data_dependent_init is not None and count > 0:
             scheme.data_dependent_init(self.model, train.batch(torch.arange(count, device=train.images.device))[0])
-
-    def order(self, epoch: int) -> Tensor:
-        train = self.ready.dataset.train
-        return seeding.order(self.ready.run_config.config["seed"], epoch, len(train)).to(train.images.device)
-
-    @property
-    def key(self) -> Callable[[int], Key] | None:
-        """Index of a batch -> what its augmentation draws; None without augmentation."""
-        config, device = self.ready.run_config.config, self.ready.dataset.train.images.device
-        seed = seeding.derive(config["seed"], "augment")
-        augmented = config["dataset"].get("augment", "none") != "none"
-        return (lambda index: key_of(seed, index, "augment", device)) if augmented else None
-
-    def batches(self) -> Iterator[Batch]:
-        """Those of all its updates that are not yet done."""
-        train, start = self.ready.dataset.train, self.step.index
-        return mini_batches(train, self.per_update, self.order, start, self.ready.total, self.key)
 
     def evaluate(self, split: str) -> tuple[float, float]:
         config, train = self.ready.run_config.config, self.ready.dataset.train
@@ -654,6 +640,27 @@ def new_model(config: Mapping[str, Any], parts: Parts, dataset: Dataset) -> nn.M
     model.to(config["device"])
     seed_noise(model, seeding.derive(seed, "noise"))
     return model
+
+
+def batches(config: Mapping[str, Any], dataset: Dataset, start: int, total: int) -> Iterator[Batch]:
+    """The batches of the run's updates `start` to `total`, by its seed."""
+    per_update = config["batch_size"] * config["accumulate"]
+    order, key = draws(config, dataset)
+    return mini_batches(dataset.train, per_update, order, start, total, key)
+
+
+def draws(config: Mapping[str, Any], dataset: Dataset) -> tuple[Callable[[int], Tensor], Callable[[int], Key] | None]:
+    """What `mini_batches` asks for: the order of an epoch, and what the augmentation of a batch draws, if there is any."""
+    seed, count, device = config["seed"], len(dataset.train), dataset.train.images.device
+    augment = seeding.derive(seed, "augment")
+
+    def order(epoch: int) -> Tensor:
+        return seeding.order(seed, epoch, count).to(device)
+
+    def key(index: int) -> Key:
+        return key_of(augment, index, "augment", device)
+
+    return order, None if dataset.train.augment is None else key
 
 
 # ---- what is written about it
