@@ -650,7 +650,7 @@ def batches(config: Mapping[str, Any], dataset: Dataset, start: int, total: int)
 
 
 def draws(config: Mapping[str, Any], dataset: Dataset) -> tuple[Callable[[int], Tensor], Callable[[int], Key] | None]:
-    """What `mini_batches` asks for: the order of an epoch, and what the augmentation of a batch draws, if there is any."""
+    """What `mini_batches` asks for: the order of an epoch, and what the augmentation of a batch draws, if any."""
     seed, count, device = config["seed"], len(dataset.train), dataset.train.images.device
     augment = seeding.derive(seed, "augment")
 
