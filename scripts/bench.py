@@ -386,7 +386,7 @@ def take_turns(timers: Mapping[str, Timer], seconds: float) -> pd.DataFrame:
     """Milliseconds of a step: a row per turn, a column per contender. Slow steps get fewer turns, of one step."""
     counts = {}
     for name, measure in timers.items():
-        measure(2)  # warm up
+        measure(1)  # warm up
         counts[name] = max(1, round(1000 * seconds / len(timers) / TURNS / measure(1)))
     turns = TURNS if min(counts.values()) > 1 else FEWEST
     return pd.DataFrame([{name: measure(counts[name]) for name, measure in timers.items()} for _ in range(turns)])
@@ -443,8 +443,11 @@ def seconds_of(*words: str, checkout: Path | None = None) -> float:
     environment = os.environ | {"PYTHONPATH": str(checkout or Path(__file__).resolve().parent.parent)}
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        subprocess.run([sys.executable, *words], cwd=folder, env=environment, check=True, capture_output=True)
-        return time.perf_counter() - start
+        done = subprocess.run([sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True)
+        seconds = time.perf_counter() - start
+    if done.returncode:
+        raise SystemExit(f"{shlex.join(words)}: exit code {done.returncode}\n{done.stderr[-2000:]}")
+    return seconds
 
 
 RUN = ("-m", "normbench", "run")
@@ -604,25 +607,25 @@ def main(words: Sequence[str] | None = None) -> None:
     ):  # fmt: skip
         parser.add_argument(f"--{name}", type=lambda text: text.split(","), default=list(default), help=what)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--seconds", type=float, default=120, help="for steps, all settings together")
+    parser.add_argument("--seconds", type=float, default=90, help="for steps, all settings together")
     parser.add_argument("--images", type=int, default=60_000, help="of a whole run")
     parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="of sweep: an older one")
     parser.add_argument("--quick", action="store_true", help="does it work? few settings, few steps")
     parser.add_argument("--to", type=Path, metavar="DIR", default=Path("results/bench/report"))
     options = parser.parse_args(words)
     device, models, schemes, cells = resolve_device(options.device), options.models, list(choices("norm")), 24
-    turns = 1 if options.quick else FEWEST
+    turns = 1 if options.quick else 2
     torch.set_num_threads(1)
     calculate_exactly()
     if options.quick:
-        options.seconds, options.images, cells = 0.01, 600, 2
+        options.seconds, options.images, cells = 0.01, 2400, 2
         options.norms, options.batches = options.norms[:2], options.batches[:2]
         models, schemes = models[:1], options.norms
     settings = [Setting(*key, device) for key in itertools.product(models, options.norms, map(int, options.batches))]
     parts: dict[str, Callable[[], Iterator[Row]]] = {
         "steps": lambda: measure_steps(settings, options.seconds),
         "runs": lambda: measure_runs(device, models, options.images),
-        "starts": lambda: measure_starts(device, turns, cells, options.images // 12),
+        "starts": lambda: measure_starts(device, turns, cells, options.images // 24),
         "schemes": lambda: measure_schemes(device, schemes, models),
         "sweep": lambda: measure_sweep(device, options.against),
     }
