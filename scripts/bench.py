@@ -584,7 +584,8 @@ def picture(found: pd.DataFrame, about: str) -> bytes:
         axes[0].set_ylabel("times as long as our step")
         plain_ticks(axes[0].yaxis)
         legend(canvas, styles, [Line2D([], [], color=OURS, label="our step")])
-        return finish("bench", "A training step beside others", "", canvas, synthetic=False, line=about).png
+        title = "A training step beside others (lines: medians over norms; dots: norms)"
+        return finish("bench", title, "", canvas, synthetic=False, line=about).png
 
 
 def about(device: str) -> str:

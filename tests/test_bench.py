@@ -62,3 +62,23 @@ def test_the_limit_does_the_products_of_a_step(bench):
                 module.register_forward_hook(lambda m, inputs, y, layers=layers: layers.append((m, inputs[0], y)))
         network(torch.randn(4, 1, 28, 28))
         assert sum(len(bench["products"](*layer, first=i == 0)) for i, layer in enumerate(layers)) == products, model
+
+
+def test_sweeps_are_compared_with_an_older_checkout_or_with_two_cores(bench, tmp_path, monkeypatch):
+    asked = []
+
+    def seconds_of(*words, checkout=None):
+        asked.append((words, checkout))
+        return 30.0 if checkout or ("device=cpu" in words and len(asked) == 2) else 10.0
+
+    monkeypatch.setitem(bench["measure_sweep"].__globals__, "seconds_of", seconds_of)
+    found = pd.DataFrame(bench["measure_sweep"]("cpu", tmp_path)).set_index("what")["median"]
+    assert found["the older checkout over this one"] == 3
+    assert [checkout for _, checkout in asked] == [None, tmp_path] * bench["FEWEST"]
+    asked.clear()
+    rows = pd.DataFrame(bench["measure_sweep"]("cuda", None))
+    assert rows.set_index("what")["median"]["two CPU cores over the GPU"] == 20 * 30 / 10
+    assert bench["goals"](rows)[1] == [
+        ["sweep on the GPU", "at most 40", "10", "yes"],
+        ["sweep two CPU cores over the GPU", "at least 8", "60", "yes"],
+    ]
