@@ -224,12 +224,18 @@ def test_keys_move_the_slider_and_the_numbers_are_those_of_the_tables(page: Path
     assert browser.ask("document.querySelector('#explorer .play').getAttribute('aria-label')") == "Pause"
     browser.wait(f"{slider}.value === '3'")
     browser.wait("document.querySelector('#explorer .play').getAttribute('aria-label') === 'Play'")
-    for name, value in (("[data-option]", "4"), ("[name=tensor]", "activation"), ("[name=unit]", "1")):
+    for name, value in (("[data-option]", "4"), ("[name=tensor]", "activation"), ("[name=unit]", "0")):
         select = f"document.querySelector('#explorer select{name}')"
         browser.ask(f"{select}.value = {value!r}, {select}.dispatchEvent(new Event('change'))")
-    csv = table(study, "batch", 4, layer="hidden1", tensor="activation", unit=7)
-    assert cell(browser, "batch")[:3] == [close(csv.at[100, name]) for name in ("q16", "q05", "q27")]
-    assert browser.ask("document.querySelector('#explorer h3').textContent") == "hidden1, unit 7"
+    csv = table(study, "batch", 4, layer="hidden1", tensor="activation", unit=0)
+    numbers = cell(browser, "batch")
+    assert numbers[:3] == [close(csv.at[100, name]) for name in ("q16", "q05", "q27")]
+    start, end = csv.loc[[0, 100], COLUMNS].to_numpy()
+    fine = np.linspace(0, 1, 20_001)  # the values of a unit with straight lines between its quantiles
+    start, end = (np.interp(fine, np.array(CHOSEN) / 32, values[CHOSEN]) for values in (start, end))
+    distance = np.abs(end - start).mean() / np.sqrt((start.var() + end.var()) / 2)
+    assert numbers[3] == close(distance), "of the unit, from its quantiles"
+    assert browser.ask("document.querySelector('#explorer h3').textContent") == "hidden1, unit 0"
     assert browser.errors == []
     assert browser.requests == [page.as_uri()], "nothing else is fetched"
 

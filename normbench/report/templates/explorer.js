@@ -107,7 +107,7 @@
   let setting, runs, layers, steps, panels = [], position = 0, playing = 0;
   const tensorOf = (run, layer, tensor) => tensor === "normalized" && !(`${layer}|normalized|` in run.series) ? "linear" : tensor;
   const unitsOf = (layer) => [...new Set(runs.flatMap((run) => Object.keys(run.series)).map((key) => key.split("|"))
-    .filter(([of, , unit]) => of === layer && unit).map(([, , unit]) => Number(unit)))].sort((a, b) => a - b);
+    .filter(([of, , unit]) => of === layer && unit).map(([, , unit]) => unit))].sort((a, b) => a - b);
   const shownSchemes = () => new Set(ticks.filter((box) => box.checked).map((box) => box.value));
   const snapshot = () => Math.round(position);
 
@@ -292,7 +292,8 @@
       for (const { trace, bar, path } of panel.drawn.filter(({ trace }) => shown.has(trace.name))) {
         const now = between(trace.values, position), zero = now ? now.zero : 0, high = zero * (panel.height - BOTTOM - TOP);
         const ys = now ? density(now, panel.xs, panel.smooth) : [];
-        path.setAttribute("d", line(ys.map((y, k) => [panel.x(panel.xs[k]), panel.y(y)])));
+        const top = ys.map((y, k) => [panel.x(panel.xs[k]), panel.y(y)]), floor = panel.height; // closed outside of what is seen
+        path.setAttribute("d", ys.length ? line([[0, floor], [0, top[0][1]], ...top, [panel.width, top[top.length - 1][1]], [panel.width, floor]]) : "");
         bar.setAttribute("y", panel.height - BOTTOM - high);
         bar.setAttribute("height", high);
       }
