@@ -10,7 +10,8 @@ whoever looks at a network, or loads a state into it, sees an ordinary one.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
@@ -173,9 +174,8 @@ class Stack(StackedModel):
         self._read_lrs(LONGEST if members[0].update.lr is None else 1)
         self._update: Callable[[], None] = self._computed
         if device.type == "cuda":
-            counters = [self.place, self.row, *([] if self.key is None else [self.key.draw])]
-            changed = [*self.parameters.values(), *self.buffers.values(), *self.optimizer.tensors, *counters]
-            self._update = Captured(self._computed, changed)
+            with self.unchanged():
+                self._update = captured(self._computed, device)
 
     def batch(self) -> Batch:
         """The mini-batches that the next update will use. Shape: [K, N, C, H, W], [K, N]"""
@@ -190,9 +190,19 @@ class Stack(StackedModel):
             self._update()
             self.index += 1
             if self.index % self.per_epoch == 0:
-                self.place.zero_()
                 self._read_order()
         return self.recorded[:updates].clone()
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Updates done inside leave no trace: all that they change is put back, statistics and noise included."""
+        counters = [self.place, self.row, *([] if self.key is None else [self.key.draw])]
+        changed = [*self.parameters.values(), *self.buffers.values(), *self.optimizer.tensors, *counters]
+        before = [tensor.detach().clone() for tensor in changed]
+        yield
+        with torch.no_grad():
+            for tensor, value in zip(changed, before, strict=True):
+                tensor.copy_(value)
 
     def _read_order(self) -> None:
         """The order of the epoch that begins, or is going on."""
@@ -220,8 +230,10 @@ class Stack(StackedModel):
             self._clip([gradient for gradient in gradients if gradient is not None], self.clip_norm)
         self.optimizer.step(gradients, self.lrs.index_select(0, self.row).squeeze(0))
         self.recorded.index_copy_(0, self.row, total.unsqueeze(0))
-        for counter in (self.row, self.place, *([] if self.key is None else [self.key.draw])):
-            counter.add_(1)
+        self.row.add_(1)
+        self.place.add_(1).remainder_(self.per_epoch)
+        if self.key is not None:
+            self.key.draw.add_(1)
 
     @staticmethod
     def _clip(gradients: Sequence[Tensor], longest: float) -> None:
@@ -232,37 +244,26 @@ class Stack(StackedModel):
             gradient.mul_(factors.view(-1, *[1] * (gradient.dim() - 1)))
 
 
-class Captured:
-    """`update` as one CUDA graph: called, it computes what `update` computes, without Python.
+def captured(update: Callable[[], None], device: torch.device) -> Callable[[], None]:
+    """`update` as one CUDA graph: what is returned computes what `update` computes, without Python.
 
-    Args:
-        update: works on the same tensors at each call.
-        changed: the tensors that it changes, of which something depends on how often it was called.
+    `update` is called a few times and must work on the same tensors each time.
     """
-
-    def __init__(self, update: Callable[[], None], changed: Sequence[Tensor]) -> None:
-        device = changed[0].device
-        before = [tensor.detach().clone() for tensor in changed]
-        with torch.cuda.device(device):
-            stream = torch.cuda.Stream()
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
-                # cuBLAS, and autograd's thread, get what they need on this stream: they can't while it is captured
-                matrix = torch.ones(8, 8, device=device, requires_grad=True)
-                (matrix @ matrix).sum().backward()
-                for _ in range(3):
-                    update()
-            torch.cuda.current_stream().wait_stream(stream)
-            torch.cuda.synchronize()
-            self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph, stream=stream):
+    with torch.cuda.device(device):
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            # cuBLAS, and autograd's thread, get what they need on this stream: they can't while it is captured
+            matrix = torch.ones(8, 8, device=device, requires_grad=True)
+            (matrix @ matrix).sum().backward()
+            for _ in range(3):
                 update()
-            with torch.no_grad():
-                for tensor, value in zip(changed, before, strict=True):
-                    tensor.copy_(value)
-
-    def __call__(self) -> None:
-        self.graph.replay()
+        torch.cuda.current_stream().wait_stream(stream)
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream):
+            update()
+    return graph.replay
 
 
 def why_not_stacked(models: Sequence[nn.Module], x: Tensor, y: Tensor) -> str | None:

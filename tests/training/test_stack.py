@@ -204,6 +204,26 @@ def test_networks_hold_views(members_of: Any) -> None:
     assert all(torch.equal(value[1], before[0][name]) for name, value in stack.parameters.items())
 
 
+@pytest.mark.parametrize("optimizer", ["momentum", "rmsprop"])
+def test_updates_before_the_graph_is_captured_leave_no_trace(optimizer: str, members_of: Any) -> None:
+    """Also where they go beyond the end of an epoch; the graph works on the tensors of then."""
+    augmented = made_up(augment=(2, False))
+    options = {"examples": augmented, "optimizer": optimizer, "of_model": {"dropout": 0.3}}
+    members, undisturbed = (members_of("noisy_batch", "mlp", **options) for _ in range(2))
+    stack = Stack(members, N, 0)
+    stack.advance(2)
+    held = [stack.place, stack.row, *stack.optimizer.tensors, *stack.parameters.values(), *stack.buffers.values()]
+    places = [tensor.data_ptr() for tensor in held]
+    with stack.unchanged():
+        for _ in range(5):
+            stack._computed()
+    stack.advance(5)
+    assert places == [tensor.data_ptr() for tensor in held]
+    for one, other in zip(members, undisturbed, strict=True):
+        alone(other, 7)
+        assert_same(one, other)
+
+
 class Draws(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) + torch.rand(5)
