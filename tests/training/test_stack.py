@@ -270,3 +270,19 @@ def test_noise_differs_between_members_and_updates(members_of: Any) -> None:
             next_draw(one.model)
         losses += stacked.losses(x, y).tolist()
     assert len(set(losses)) == 2 * K
+
+
+@pytest.mark.parametrize("optimizer", ["momentum", "adam"])
+@pytest.mark.parametrize(
+    ("norm", "model"), [("none", "mlp"), ("batch", "mlp"), ("noisy_batch", "cnn"), ("layer", "rnn")]
+)
+def test_on_every_device(norm: str, model: str, optimizer: str, members_of: Any, device: torch.device) -> None:
+    """On CUDA the updates of a stack are a graph, and alone they are computed one operation after the other."""
+
+    def moved(one: Member) -> Member:
+        fields = ("images", "labels", "index", "shift", "scale")
+        examples = replace(one.examples, **{name: getattr(one.examples, name).to(device) for name in fields})
+        one.model.to(device)
+        return replace(one, examples=examples, order=lambda epoch: one.order(epoch).to(device))
+
+    check([moved(one) for one in members_of(norm, model, optimizer=optimizer)], updates=7)  # more than two epochs
