@@ -40,6 +40,7 @@ class Check(Strict):
         margin: by how much, in units of the metric (an accuracy of 0.005 is half a point); a factor where the scale is
             a ratio.
         scale: compare by difference or by quotient.
+        times: a calculated factor of the numbers of `of`, such as what an update costs beside one of `against`.
         any_lr: the number does not depend on the lr, so that it counts at a best lr at the edge of the grid too.
         answers: the statements that need it; left out, all.
     """
@@ -51,6 +52,7 @@ class Check(Strict):
     against: Filter | None = None
     than: float = 0.0
     scale: Literal["difference", "ratio"] = "difference"
+    times: AnyMetric | None = None
     any_lr: bool = False
     answers: tuple[Literal["as_stated", "restated"], ...] = ()
     say: str = ""
@@ -67,6 +69,8 @@ class Check(Strict):
             raise ValueError("a check compares `of` either with the runs `against` or with the number `than`")
         if self.ratio and not self.against and not self.than > 0:
             raise ValueError("with scale: ratio, `than` is a number above 0")
+        if self.times and not (isinstance(self.times, Calculation) and self.against):
+            raise ValueError("`times` is the number of a calculation, and of a check with `against`")
         if own := self.against:
             shared = {k: v for k, v in self.of.items() if k.partition(".")[0] == k or k.partition(".")[0] not in own}
             self.against = shared | own
@@ -103,7 +107,8 @@ class Check(Strict):
             return self.say
         beside = self.against and {key: v for key, v in self.against.items() if self.of.get(key) != v}
         how = f" {'over' if self.ratio else 'minus'} {format_filter(beside)}" if beside else ""
-        return self.metric.words + (f": {format_filter(self.of)}" if self.of else "") + how
+        what = self.metric.words + (f", times the factor {self.times.words}" if self.times else "")
+        return what + (f": {format_filter(self.of)}" if self.of else "") + how
 
     @property
     def limits(self) -> tuple[float, ...]:
@@ -185,7 +190,8 @@ class Claim(Strict):
 
     @property
     def calculations(self) -> list[str]:
-        return list(dict.fromkeys(check.calculation for check in self.checks if check.calculation))
+        metrics = (metric for check in self.checks for metric in (check.metric, check.times))
+        return list(dict.fromkeys(metric.value for metric in metrics if isinstance(metric, Calculation)))
 
     @property
     def level(self) -> float:

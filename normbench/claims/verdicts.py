@@ -8,6 +8,7 @@ import statistics
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import cycle
 from typing import Any
 
 from normbench.analysis.best_lr import Choice, choices, choose, decisive_seeds
@@ -227,10 +228,7 @@ def _answer(claim: Claim, check: Check, groups: Groups | None, calculated: Calcu
     """`decide`; where that breaks, such as at a damaged table, the answer says so and the report goes on."""
     try:
         if isinstance(check.metric, Calculation):
-            found = calculated.get(check.calculation, {}).get(check.metric.number)
-            if found is None:
-                raise NoAnswer(f"not calculated yet: normbench claims --run {claim.id}")
-            return decide(check, claim.level, [dict(enumerate(found if isinstance(found, list) else [found]))])
+            return decide(check, claim.level, [dict(enumerate(_numbers(check.metric, claim, calculated)))])
         if groups is None:
             raise NoAnswer(f"no runs yet: normbench run experiment={claim.study}")
         sides = [chosen(groups, only, check.several) for only in check.filters]
@@ -239,12 +237,25 @@ def _answer(claim: Claim, check: Check, groups: Groups | None, calculated: Calcu
         shown = [[choice.shown.with_seeds(seeds) for choice in found] for found in sides]
         remarks = [_remarks(check.metric, *side) for side in zip(check.filters, sides, shown, strict=True)]
         values, at_edge = [check.metric.of_all(of_side) for of_side in shown], any(choice.edge for choice in every)
+        if isinstance(check.times, Calculation):  # their spread becomes part of that of the seeds
+            factors = cycle(_numbers(check.times, claim, calculated))
+            values[0] = {
+                seed: factor * value for factor, (seed, value) in zip(factors, values[0].items(), strict=False)
+            }
         return _settled(decide(check, claim.level, values, remarks, tried, at_edge), every)
     except NoAnswer as error:
         return Answer(check, remarks=str(error))
     except Exception as error:
         logging.getLogger(__name__).exception("claim %s could not be answered", claim.id)
         return Answer(check, remarks=f"could not be answered: {type(error).__name__}: {error}")
+
+
+def _numbers(metric: Calculation, claim: Claim, calculated: Calculated) -> list[float]:
+    """What was calculated, once or several times. Raises NoAnswer."""
+    found = calculated.get(metric.value, {}).get(metric.number)
+    if found is None:
+        raise NoAnswer(f"not calculated yet: normbench claims --run {claim.id}")
+    return found if isinstance(found, list) else [found]
 
 
 def _settled(answer: Answer, every: Sequence[Choice]) -> Answer:

@@ -143,7 +143,7 @@ class Instruments(Callback):
             return
         with self.log.clock.timed("measuring"):
             position = self.log.position(step.index)
-            self.probe.forget()
+            self.probe.forget(step.index)
             for instrument in due:
                 begin = time.perf_counter()
                 rows = (position | row for row in read(instrument.measure(step, self.model, self.probe)))

@@ -30,7 +30,8 @@ def in_bn_mode(model: nn.Module, bn_mode: str) -> AbstractContextManager[None]:
     """Inside, `model` may be run at will, without dropout; afterwards it is as it was.
 
     Noise that is part of a norm in training (noisy batch norm) is on with "probe" and "batch", and off with "running".
-    It is the same at each snapshot: what moves is the network.
+    With "probe" it is the same at each snapshot, as what moves is the network; with "batch" it is drawn anew at each,
+    as the next layer sees it while learning.
 
     Args:
         bn_mode: the statistics that layers work with that use the batch. "probe" or "batch": those of the images passed
@@ -69,6 +70,7 @@ class Probe:
         self.batch_size, self.positions = min(batch_size, len(images)), positions
         self.kinds = TENSORS if kinds is None else kinds
         self.blocks = {n: b for n, b in blocks(model) if layers is None or any(fnmatch(n, p) for p in layers)}
+        self.step = 0
         self._cache: dict[Any, Any] = {}
 
     @property
@@ -83,9 +85,10 @@ class Probe:
         other._cache = {}
         return other
 
-    def forget(self) -> None:
-        """The model has changed: run it anew when asked."""
+    def forget(self, step: int | None = None) -> None:
+        """The model has changed, and is at this step: run it anew when asked."""
         self._cache.clear()
+        self.step = self.step if step is None else step
 
     def tensors(self, bn_mode: str = "probe") -> dict[Key, Tensor]:
         """{(layer, tensor): values [N, C, P]}: images x units x the chosen positions or time steps (P = 1 if neither).
@@ -98,9 +101,10 @@ class Probe:
             images, size = self.images, self.batch_size
             most = min(GROUPS, max(1, min(len(images), IN_GROUPS) // size))
             groups = images[: most * size].split(size) if bn_mode == "batch" else (images,)
+            draw = GROUPS * self.step if bn_mode == "batch" else 0
             with in_bn_mode(self.model, bn_mode):
                 found = [{key: joined(parts, 2) for key, parts in group.items()}
-                         for group in self.passes(groups, self._at_positions, self.kinds)]  # fmt: skip
+                         for group in self.passes(groups, self._at_positions, self.kinds, draw)]  # fmt: skip
             self._cache[bn_mode] = {key: joined([group[key] for group in found], 0) for key in found[0]}
         return self._cache[bn_mode]
 
@@ -125,16 +129,16 @@ class Probe:
         return np.unique(np.linspace(0, block.steps - 1, min(self.positions, block.steps)).round().astype(int)).tolist()
 
     def passes(
-        self, groups: Iterable[Tensor], take: Callable[[Tensor], Tensor], kinds: Sequence[str]
+        self, groups: Iterable[Tensor], take: Callable[[Tensor], Tensor], kinds: Sequence[str], draw: int = 0
     ) -> Iterator[dict[Key, list[Tensor]]]:
         """Run the model on each group of images: {(layer, tensor): what `take` makes of it, at each chosen time step}.
 
-        Each group has noise of its own, and finds the model's buffers as they were: batch renorm works with its running
-        statistics in training, too.
+        Each group has noise of its own, from this draw on, which no training step has; and finds the model's buffers as
+        they were: batch renorm works with its running statistics in training, too.
         """
         restore = keep_buffers(self.model)
         for i, images in enumerate(groups):
-            set_draw(self.model, -1 - i)  # of no training step
+            set_draw(self.model, -1 - draw - i)
             found: dict[Key, list[Tensor]] = defaultdict(list)
             with record_activations(self.blocks.items(), partial(self._observer, found, take, kinds)):
                 self.model(images)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from normbench.analysis.groups import Groups
-from normbench.plots import cost, forest, inside, maps, results, ribbons
+from normbench.plots import cost, dose, forest, inside, maps, results, ribbons
 from normbench.plots.drawing import Figure, finish, look
 from normbench.plots.view import Drawn, View
 
@@ -47,6 +47,7 @@ FIGURES: tuple[Spec, ...] = (
          "no finished run has percentiles of its layers. The instrument activations supplies them."),
     Spec("shift", "Internal covariate shift: how far each layer's values have moved since the start", inside.shift,
          "no complete run has measured it. The instrument shift supplies it."),
+    Spec("dose", "More shift, and how fast it then learns", dose.draw),
     Spec("train_test_shift", "Two shifts: internal, over training, and between training and test images",
          inside.train_test_shift, "no complete run has measured it. The instrument train_test_shift supplies it."),
     Spec("train_test_accuracy", "Accuracy on corrupted images", inside.train_test_accuracy),

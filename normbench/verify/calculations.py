@@ -5,22 +5,23 @@ A new one is a function that returns numbers by name (a list where it was measur
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from normbench.data import prepare
 from normbench.data.synthetic import synthetic
 from normbench.errors import UserError
 from normbench.models import MLP
 from normbench.norms import BatchNorm, LayerNorm, NormScheme, fold
-from normbench.verify.folding import compare_in, latencies
+from normbench.verify.folding import compare_in, latencies, milliseconds_in_turns
 
 Numbers = dict[str, float | list[float]]
-REPEATS = 5  # of a time
+REPEATS, ROUNDS = 5, 60  # of a time; turns of each update in one
 
 
 def calculate(name: str) -> Numbers:
@@ -99,6 +100,30 @@ def folds() -> Numbers:
     }
 
 
+def step_times() -> Numbers:
+    """How many times as long as without a norm an update takes with batch and with layer norm, measured five times.
+
+    Of an MLP of 3 x 100 units, with 64 images of 28 x 28 and Adam: medians of the CPU time of turns that alternate
+    between the three.
+    """
+    images, labels = torch.randn(64, 1, 28, 28), torch.arange(64) % 10
+
+    def update_of(norm: Any) -> Callable[[Tensor], None]:
+        net = MLP(NormScheme(norm=norm), (1, 28, 28), 10, hidden=[100, 100, 100]).train()
+        optimizer = torch.optim.Adam(net.parameters())
+
+        def update(x: Tensor) -> None:
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(net(x), labels).backward()
+            optimizer.step()
+
+        return update
+
+    updates = [update_of(norm) for norm in (None, BatchNorm, LayerNorm)]
+    times = [milliseconds_in_turns(updates, images, ROUNDS, time.process_time) for _ in range(REPEATS)]
+    return {"batch": [batch / none for none, batch, _ in times], "layer": [layer / none for none, _, layer in times]}
+
+
 def _network(norm: Any, shape: tuple[int, int, int] = (1, 8, 8)) -> Any:
     return MLP(NormScheme(norm=norm), shape, 10, hidden=[100, 100, 100])
 
@@ -107,4 +132,5 @@ CALCULATIONS: dict[str, Callable[[], Numbers]] = {
     "ln_ignores_batch": ln_ignores_batch,
     "bias_is_useless": bias_is_useless,
     "folds": folds,
+    "step_times": step_times,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -19,6 +19,7 @@ LARGEST = {"float32": 1e-4, "float64": 1e-10}  # logit difference, where no logi
 BATCH_SIZES = (1, 16, 256)  # of the latencies
 ROUNDS, MILLISECONDS_A_TURN = 15, 4.0
 IMAGES_AT_ONCE = 500
+Clock = Callable[[], float]  # seconds
 
 
 @dataclass(frozen=True)
@@ -94,22 +95,33 @@ def latencies(before: nn.Module, after: nn.Module, images: Split, sizes: Sequenc
     found = []
     for size in sizes:
         x = images.batch(torch.arange(size, device=images.index.device) % len(images))[0]
-        *_, one, other = (_milliseconds(net, x, 3) for net in (before, after, before, after))  # the first warm up
-        times = max(1, round(MILLISECONDS_A_TURN / max(one, other)))
-        turns = [[_milliseconds(net, x, times) for net in (before, after)] for _ in range(ROUNDS)]
-        found.append(Latency(size, *(statistics.median(column) for column in zip(*turns, strict=True))))
+        found.append(Latency(size, *milliseconds_in_turns([before, after], x)))
     return found
 
 
-def _milliseconds(net: nn.Module, x: Tensor, times: int) -> float:
-    """Of one batch, on average. (torch.utils.benchmark.Timer counts the same; its import looks for a compiler.)"""
+def milliseconds_in_turns(
+    functions: Sequence[Callable[[Tensor], object]], x: Tensor, rounds: int = ROUNDS, clock: Clock = time.perf_counter
+) -> list[float]:
+    """How long each takes for x: medians over turns that alternate between them.
+
+    Args:
+        clock: `time.process_time` on a busy machine: what one thread computes, without what it waits for.
+    """
+    *_, last = ([_milliseconds(function, x, 3, clock) for function in functions] for _ in range(2))  # the first warm up
+    times = max(1, round(MILLISECONDS_A_TURN / max(last)))
+    turns = [[_milliseconds(function, x, times, clock) for function in functions] for _ in range(rounds)]
+    return [statistics.median(column) for column in zip(*turns, strict=True)]
+
+
+def _milliseconds(function: Callable[[Tensor], object], x: Tensor, times: int, clock: Clock) -> float:
+    """Of one call, on average. (torch.utils.benchmark.Timer counts the same; its import looks for a compiler.)"""
     wait = torch.cuda.synchronize if x.is_cuda else lambda: None
     wait()
-    start = time.perf_counter()
+    start = clock()
     for _ in range(times):
-        net(x)
+        function(x)
     wait()
-    return 1000 * (time.perf_counter() - start) / times
+    return 1000 * (clock() - start) / times
 
 
 def exported(model: nn.Module, image: Tensor) -> bytes:

@@ -54,6 +54,21 @@ def test_blocks_show_what_forward_hooks_see(norm_name, model_name, network_of, b
     assert all(torch.equal(again[key], tensor) and not tensor.requires_grad for key, tensor in seen.items())
 
 
+def test_noise_moves_what_the_next_layer_sees_and_not_what_the_weights_do(network_of, batch_of):
+    """At the same weights: with the statistics of the probe the noise stays, with those of batches it is drawn anew."""
+    model, (images, labels) = network_of("noisy_batch", "mlp"), batch_of(32)
+    seed_noise(model, 0)
+    probe, key, found = Probe(model, images, labels, 8), ("hidden1", "normalized"), {}
+    for step in (0, 1, 100, 100):
+        probe.forget(step)
+        found.setdefault(step, []).append([probe.tensors(bn_mode)[key] for bn_mode in ("probe", "batch")])
+    [[whole, first]], [[same, moved]], (one, again) = found.values()
+    assert torch.equal(whole, same)
+    assert not torch.equal(first, moved)
+    assert not torch.equal(first, one[1])
+    assert torch.equal(one[1], again[1])
+
+
 def test_layers_come_in_the_order_of_the_forward_pass(network_of, batch_of, tensors_of):
     x = batch_of(4)[0]
     mlp = [(layer, t) for layer in ("hidden1", "hidden2") for t in BLOCK] + [("output", "linear")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 
-from normbench.plots import cost, maps, ribbons, view
+from normbench.plots import cost, dose, maps, ribbons, view
 from normbench.plots.drawing import look, panels
 from normbench.plots.facets import DODGE, entering, evenly, facets, layers_of, lines, places, points
 from normbench.plots.forest import draw as draw_forest
@@ -62,6 +63,29 @@ def test_curves_are_averaged_where_all_runs_have_them() -> None:
               if line.get_marker() == "x")  # fmt: skip
     assert end.get_xydata().tolist() == [[4, 3]]
     assert drawn(lines, [{**row, "low": 0, "high": 9} for row in data]).collections
+
+
+def test_doses_are_joined_and_runs_that_never_get_there_stand_at_the_edge(study: Path, add: Add) -> None:
+    """Updates: 10 + 10 (0.9 - 0.5) / (accuracy - 0.5) at the second evaluation; the larger of two shifts counts."""
+    shifts = {None: 0.5, 0.5: 0.2, 1.0: 0.4, 2.0: 0.9}
+    for (noise, moved), seed in itertools.product(shifts.items(), (0, 1)):
+        options = {} if noise is None else {"norm.noise_mean": noise}
+        last = 0.8 if noise == 2 else 0.9 if noise else 1.0
+        path = add(norm="noisy_batch" if noise else "none", seed=seed, options=options, curve=(0.1, 0.5, last))
+        row = {"step": 10, "tensor": "activation", "since": "start"}
+        shift = {("a", "probe"): 0.1, ("a", "batch"): moved + seed / 10, ("b", "batch"): 7}
+        measure(path, "shift", [row | {"layer": layer, "bn_mode": mode, "w1_scaled_mean": w}
+                                for (layer, mode), w in shift.items()])  # fmt: skip
+    drawn = dose.draw(view_of(study))
+    assert drawn is not None
+    lines = {line.get_label(): line.get_xydata() for line in drawn.canvas.axes[0].lines}
+    assert lines["none"] == pytest.approx(np.array([[0.55, 18]]))
+    assert lines["noisy_batch"] == pytest.approx(np.array([[0.25, 20], [0.45, 20]]))
+    assert "noisy_batch 2: 0.95 s.d., never" in drawn.caption
+    [hollow] = [
+        line for line in drawn.canvas.axes[0].lines if line.get_markerfacecolor() == "white" and len(line.get_xdata())
+    ]
+    assert hollow.get_xdata() == pytest.approx([0.95])
 
 
 def test_panels_without_data_are_not_drawn_and_schemes_move_aside_a_little() -> None:
