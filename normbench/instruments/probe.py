@@ -30,8 +30,8 @@ def in_bn_mode(model: nn.Module, bn_mode: str) -> AbstractContextManager[None]:
     """Inside, `model` may be run at will, without dropout; afterwards it is as it was.
 
     Noise that is part of a norm in training (noisy batch norm) is on with "probe" and "batch", and off with "running".
-    With "probe" it is the same at each snapshot, as what moves is the network; with "batch" it is drawn anew at each,
-    as the next layer sees it while learning.
+    With "probe" it is the same at each snapshot, as what moves is the network; with "batch" it is that of one step,
+    drawn anew at each snapshot, as the next layer sees it while learning.
 
     Args:
         bn_mode: the statistics that layers work with that use the batch. "probe" or "batch": those of the images passed
@@ -101,7 +101,7 @@ class Probe:
             images, size = self.images, self.batch_size
             most = min(GROUPS, max(1, min(len(images), IN_GROUPS) // size))
             groups = images[: most * size].split(size) if bn_mode == "batch" else (images,)
-            draw = GROUPS * self.step if bn_mode == "batch" else 0
+            draw = self.step if bn_mode == "batch" else None
             with in_bn_mode(self.model, bn_mode):
                 found = [{key: joined(parts, 2) for key, parts in group.items()}
                          for group in self.passes(groups, self._at_positions, self.kinds, draw)]  # fmt: skip
@@ -129,16 +129,16 @@ class Probe:
         return np.unique(np.linspace(0, block.steps - 1, min(self.positions, block.steps)).round().astype(int)).tolist()
 
     def passes(
-        self, groups: Iterable[Tensor], take: Callable[[Tensor], Tensor], kinds: Sequence[str], draw: int = 0
+        self, groups: Iterable[Tensor], take: Callable[[Tensor], Tensor], kinds: Sequence[str], draw: int | None = None
     ) -> Iterator[dict[Key, list[Tensor]]]:
         """Run the model on each group of images: {(layer, tensor): what `take` makes of it, at each chosen time step}.
 
-        Each group has noise of its own, from this draw on, which no training step has; and finds the model's buffers as
-        they were: batch renorm works with its running statistics in training, too.
+        Each group has noise of its own, or all have that of one `draw`: of no training step. Each finds the model's
+        buffers as they were: batch renorm works with its running statistics in training, too.
         """
         restore = keep_buffers(self.model)
         for i, images in enumerate(groups):
-            set_draw(self.model, -1 - draw - i)
+            set_draw(self.model, -1 - (i if draw is None else draw))
             found: dict[Key, list[Tensor]] = defaultdict(list)
             with record_activations(self.blocks.items(), partial(self._observer, found, take, kinds)):
                 self.model(images)

@@ -48,7 +48,7 @@ def draw(view: View) -> Drawn | None:
         ax.plot(late["x"], [top] * len(late), style.marker, color=style.color, mfc="white")
         for dose, mean in means.iterrows():
             words = choice if math.isnan(float(str(dose))) else f"{dose:g}"
-            ax.annotate(words, (mean["x"], min(mean["y"], top)), (6, 5), textcoords="offset points",
+            ax.annotate(words, (mean["x"], min(mean["y"], top)), (-7, 5), textcoords="offset points", ha="right",
                         fontsize=8, color=style.color)  # fmt: skip
     ax.set(yscale="log", xlabel=f"shift of what {layer} hands on, from start to end (s.d.)")
     ax.set_ylabel(f"updates to {TARGET:.0%} validation accuracy")
