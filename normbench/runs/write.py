@@ -55,7 +55,7 @@ def make_folder(path: Path) -> None:
         raise Unwritable(f"{path} can't be written: {error.strerror}. Choose another place: results_dir=...") from error
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]  # libyaml: ten times faster
     """Writes out what stands in two places twice: a reader need not follow references."""
 
     def ignore_aliases(self, data: Any) -> bool:
