@@ -93,11 +93,18 @@ def update_parameters(optimizer: Optimizer) -> None:
 
 
 def _state(optimizer: Optimizer, parameters: list[nn.Parameter], name: str) -> list[Tensor]:
-    """What the optimizer keeps of each parameter under this name; 0 at first."""
+    """What the optimizer keeps of each parameter under this name; 0 at first.
+
+    It lies in memory as the parameter does, even if a run saved it that was trained in another way: the kernels take
+    that for granted, and mix up the numbers where it is not so.
+    """
     for parameter in parameters:
-        if name not in (state := optimizer.state[parameter]):
+        state = optimizer.state[parameter]
+        if name not in state:
             device = "cpu" if isinstance(optimizer, RMSprop) else parameter.device  # of a number of steps
             state[name] = torch.zeros((), device=device) if name == "step" else torch.zeros_like(parameter)
+        elif parameter.dim() == 4 == state[name].dim() and state[name].stride() != parameter.stride():
+            state[name] = torch.empty_like(parameter).copy_(state[name])
     return [optimizer.state[parameter][name] for parameter in parameters]
 
 

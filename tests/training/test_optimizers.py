@@ -121,6 +121,25 @@ def test_our_way_to_its_kernels_gives_torchs_own_bits(
         assert all(torch.equal(mine[key], its[key]) and mine[key].device == its[key].device for key in its)
 
 
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_loaded_state_is_laid_out_as_the_parameters_are(name: str) -> None:
+    """In a stack weights and state lie in memory in the order [C', C, H, W]; alone, on a CPU, C is last."""
+    torch.manual_seed(0)
+    plain = nn.Conv2d(3, 4, 3)
+    last = copy.deepcopy(plain).to(memory_format=torch.channels_last)
+    x = torch.randn(2, 3, 5, 5)
+    one, other = (make_optimizer(name, model, lr=0.1) for model in (plain, last))
+    for loaded in (False, True):
+        if loaded:
+            other.load_state_dict(copy.deepcopy(one.state_dict()))
+        for model, optimizer in ((plain, one), (last, other)):
+            model.zero_grad()
+            model(x).square().sum().backward()
+            update_parameters(optimizer)
+    torch.testing.assert_close(plain.weight, last.weight, rtol=1e-4, atol=1e-5)
+    assert last.weight.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_a_run_of_a_sweep_does_not_import_torchs_compiler() -> None:
     """It takes 2 s, and the first optimizer of a process used to do it."""
     words = ["dataset=synthetic", "dataset.size=8", "dataset.examples=600", "dataset.validation=100", "device=cpu",
