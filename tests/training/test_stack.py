@@ -25,6 +25,12 @@ EXACT: dict[str, Any] = {"rtol": 1e-10, "atol": 1e-10}
 RECURRENT = ("none", "batch", "layer", "rms", "group", "ghost_batch", "weight", "weight_mean_only", "selu")
 
 
+@pytest.fixture(autouse=True)
+def warns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What vmap does network by network is a warning, and an error here: none of our modules is that slow."""
+    monkeypatch.setattr("normbench.training.stack.vmap", torch.func.vmap)
+
+
 class Doubles(Split):
     """Images in float64."""
 
