@@ -102,8 +102,9 @@ class StackedModel:
         examples, count = StackedExamples(splits), len(splits[0])
         found = []
         for places in torch.arange(count, device=splits[0].index.device).split(max(1, EVALUATED // len(splits))):
-            x, y = examples.batch(places.expand(len(splits), -1))
-            found.append(torch.stack(vmap(sums)(self.parameters, self.buffers, x, y)))
+            batch = examples.split.batch(places) if examples.same else examples.batch(places.expand(len(splits), -1))
+            dims = (0, 0, *[None if examples.same else 0] * 2)
+            found.append(torch.stack(vmap(sums, dims)(self.parameters, self.buffers, *batch)))
         losses, right = (torch.stack(found).sum(0) / count).tolist()
         return list(zip(losses, right, strict=True))
 
@@ -126,6 +127,12 @@ class StackedExamples:
             if getattr(self.split, name) is not None:
                 self.tensors[name] = tensor = self._stacked([getattr(split, name) for split in splits])
                 self.dims[name] = None if tensor is getattr(self.split, name) else 0
+
+    @property
+    def same(self) -> bool:
+        """Are all splits the same?"""
+        own = (self.index, self.split.index), (self.labels, self.split.labels)
+        return all(one is other for one, other in own) and not any(dim == 0 for dim in self.dims.values())
 
     @staticmethod
     def _stacked(own: Sequence[Tensor]) -> Tensor:
