@@ -79,7 +79,7 @@ def _settle(found: Sequence[Claim], results: Path, words: list[str]) -> bool:
             for key in judged.claim.statements:
                 if judged.verdict(key) == UNDECIDED:
                     sweeps |= {tuple(one): None for answer in judged.of(key) for one in answer.sweeps}
-    return _sweep([*one, *words] for one in sweeps)
+    return _sweep(["-m", *one, *words] for one in sweeps)
 
 
 def _sweep(sweeps: Iterable[list[str]]) -> bool:
