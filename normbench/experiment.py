@@ -45,7 +45,7 @@ from normbench.training.callbacks import (
     to_bytes,
 )
 from normbench.training.device import calculate_exactly, device_name, resolve_device
-from normbench.training.evaluation import evaluate_with_kind
+from normbench.training.evaluation import evaluate_with_kind, sample_batches
 from normbench.training.loop import Batch, Step, Update, mini_batches, steps
 from normbench.training.memory import saved_for_backward, size
 from normbench.training.optimizers import first_lr, lr_by_step, make_optimizer
@@ -423,7 +423,8 @@ class Training:
         self.folder.start(record(ready.run_config) | {"classes": list(ready.dataset.classes), **about})
         scheme, count = ready.parts.scheme, min(ready.parts.scheme.init_images, len(train))
         if scheme.data_dependent_init is not None and count > 0:
-            scheme.data_dependent_init(self.model, train.batch(torch.arange(count, device=train.images.device))[0])
+            ((images, _),) = sample_batches(train, count, count, train.images.device, ready.run_config.config["seed"])
+            scheme.data_dependent_init(self.model, images)
 
     def evaluate(self, split: str) -> tuple[float, float]:
         config, train = self.ready.run_config.config, self.ready.dataset.train

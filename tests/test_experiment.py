@@ -22,7 +22,7 @@ from normbench.config.options import choices
 from normbench.config.run_config import RunConfig
 from normbench.data import Dataset
 from normbench.errors import ConfigError, Stopped, Unsupported
-from normbench.experiment import at_chance, execute, new_model, prepare_run
+from normbench.experiment import at_chance, execute, new_model, prepare_run, train
 from normbench.runs import Run
 from normbench.sweep.plan import make_plan
 from normbench.training.evaluation import evaluate_with_kind
@@ -165,6 +165,20 @@ def test_the_subset_and_the_wrong_labels_are_drawn_by_the_seed_and_the_same_for_
     assert len(held_out) == 1
     # nothing is drawn of all images with their own labels
     assert data_of("seed=0") is data_of("seed=5") is data_of("seed=5", "dataset.draw_seed=7")
+
+
+def test_weights_start_from_images_drawn_by_the_seed(small: Callable[..., RunConfig]) -> None:
+    """Else the seeds would share one draw of the data, which no interval over them covers."""
+    seen: list[torch.Tensor] = []
+
+    def started(norm: str, seed: int) -> torch.Tensor:
+        ready = prepare_run(small(f"norm={norm}", "norm.init_images=50", f"seed={seed}", "max_steps=1"))
+        scheme = replace(ready.parts.scheme, data_dependent_init=lambda model, images: seen.append(images))
+        train(replace(ready, parts=replace(ready.parts, scheme=scheme)))
+        return seen[-1]
+
+    assert torch.equal(started("weight", 0), started("weight_mean_only", 0))
+    assert not torch.equal(started("weight", 0), started("weight", 1))
 
 
 def test_what_a_run_writes(small: Callable[..., RunConfig]) -> None:
