@@ -104,10 +104,12 @@ def test_what_settles_it(add: Add, answer: Callable[..., Answer], judged: Callab
     assert power(1.5, 6) >= 0.8 > power(1.5, 5)
     assert (found.verdict, found.seeds_needed, found.needs, found.seconds) == (U, 3, "3 more seeds", 3 * 2 * 13.0)
     [sweep] = found.sweeps
-    assert sweep == ["norm=batch,none", "model=mlp", "dataset=mnist", "study=first", "seed=3,4,5"]
+    assert sweep == ["norm=batch,none", "model=mlp", "study=first", "seed=3,4,5"]
     assert answer(margin=0.0201).needs == "more than 50 seeds"
-    assert answer(margin=0).needs == ""  # decided
-    assert answer(expect="equal", margin=0.03).seeds_needed == 3
+    assert answer(margin=0).needs == "2 more seeds"
+    assert answer(expect="lower", margin=0.02).needs == ""  # contradicted
+    assert power(1.0, 10) >= 0.8 > power(1.0, 9)
+    assert answer(expect="equal", margin=0.03).seeds_needed == 7
     assert needs(judged(check()), "as_stated") == "3 more seeds (78 s)"
 
 

@@ -83,7 +83,9 @@ def test_claims_are_listed_run_and_scored(
     assert "2 statements: 2 supported." in (report / "scoreboard.md").read_text()
 
     assert normbench("claims").stdout.count("✓ supported") == 2
-    more = normbench("claims", "--run", "--", "device=cpu", "jobs=1", "seed=0,1,2,7", "cell_timeout=0.001")
+    with (tmp_path / "site" / "normbench" / "training" / "loop.py").open("a") as loop:
+        loop.write("\n\ndef steps(*arguments):\n    raise RuntimeError('broken')\n")
+    more = normbench("claims", "--run", "--", "device=cpu", "jobs=1", "seed=0,1,2,7")
     assert more.returncode == 1, more.stderr
     assert "6 were finished before" in more.stdout
     assert "scoreboard: results/claims/report/scoreboard.html" in more.stdout
