@@ -1,4 +1,4 @@
-"""How fast normbench is, beside what one would write without it. About five minutes on two quiet cores.
+"""How fast normbench is, beside what one would write without it. About ten minutes on two quiet cores.
 
     steps    a training step: ours; a bare loop over images in memory; a loop with PyTorch's DataLoader; Lightning with
              that DataLoader; and the limit: its matrix products or convolutions alone, forward and backward.
@@ -630,21 +630,34 @@ def main(words: Sequence[str] | None = None) -> None:
         "schemes": lambda: measure_schemes(device, schemes, models),
         "sweep": lambda: measure_sweep(device, options.against),
     }
-    found = pd.DataFrame(measured for part in options.parts for measured in parts[part]())
-    shown = {TITLES[str(part)]: table(rows) for part, rows in found.groupby("part", sort=False)}
-    place, text = options.to / device.split(":")[0], about(device)
     command = shlex.join(["scripts/bench", *(sys.argv[1:] if words is None else words)])
-    page = ["# Bench", "", f"`{command}` on {text}.", "", "```", (__doc__ or "").strip(), "```"]
-    for title, (columns, rows) in (shown | {"Goals": goals(found)}).items():
-        console.say(f"\n{title}")
-        console.print_table(columns, rows)
+    place, machine = options.to / device.split(":")[0], about(device)
+    found: list[Row] = []
+    for part in options.parts:  # a table as soon as it is measured: who stops a long bench keeps what it has
+        found += (rows := list(parts[part]()))
+        for title, (columns, cells_of) in tables_of(rows).items():
+            console.say(f"\n{title}")
+            console.print_table(columns, cells_of)
+        write(place, command, machine, pd.DataFrame(found))
+    console.say("\nGoals")
+    console.print_table(*goals(pd.DataFrame(found)))
+    console.say(f"\n{machine}\n{place}.md .csv .png")
+
+
+def tables_of(rows: Sequence[Row]) -> dict[str, tuple[list[str], list[list[str]]]]:
+    return {TITLES[str(part)]: table(own) for part, own in pd.DataFrame(rows).groupby("part", sort=False)}
+
+
+def write(place: Path, command: str, machine: str, found: pd.DataFrame) -> None:
+    """The tables as .md and .csv, and the picture of the steps."""
+    page = ["# Bench", "", f"`{command}` on {machine}.", "", "```", (__doc__ or "").strip(), "```"]
+    for title, (columns, rows) in (tables_of(found.to_dict("records")) | {"Goals": goals(found)}).items():
         page += ["", f"## {title}", "", line(columns), line(["---"] * len(columns)), *map(line, rows)]
-    options.to.mkdir(parents=True, exist_ok=True)
+    place.parent.mkdir(parents=True, exist_ok=True)
     place.with_suffix(".md").write_text("\n".join(page) + "\n", encoding="utf-8")
     found.to_csv(place.with_suffix(".csv"), index=False)
     if (of_steps := found[found["part"] == "milliseconds"]).size:
-        place.with_suffix(".png").write_bytes(picture(of_steps, text))
-    console.say(f"\n{text}\n{place}.md .csv .png")
+        place.with_suffix(".png").write_bytes(picture(of_steps, machine))
 
 
 if __name__ == "__main__":
