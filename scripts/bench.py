@@ -1,4 +1,4 @@
-"""How fast normbench is, beside what one would write without it. About ten minutes on two quiet cores.
+"""How fast normbench is, beside what one would write without it. About a quarter of an hour on two quiet cores.
 
     steps    a training step: ours; a bare loop over images in memory; a loop with PyTorch's DataLoader; Lightning with
              that DataLoader; and the limit: its matrix products or convolutions alone, forward and backward.
