@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from normbench.analysis.groups import Groups
 from normbench.plots import cost, dose, forest, inside, maps, results, ribbons
 from normbench.plots.drawing import Figure, finish, look
 from normbench.plots.view import Drawn, View
@@ -65,18 +64,14 @@ FIGURES: tuple[Spec, ...] = (
 )  # fmt: skip
 
 
-def draw_all(groups: Groups, against: tuple[str, float] = ("none", 0.5)) -> list[Figure]:
-    """Every figure; in place of one that fails, a note: a study of hours must not lose its tables to a picture.
-
-    Args:
-        against: the scheme that others are compared with, and the margin of equivalence in points.
-    """
-    view, figures = View(groups, against), []
+def draw_all(view: View) -> list[Figure]:
+    """Every figure; in place of one that fails, a note: a study of hours must not lose its tables to a picture."""
+    figures = []
     with look():
         for spec in FIGURES:
             try:
                 if drawn := spec.draw(view):
-                    made = (drawn.caption, drawn.canvas, groups.synthetic, drawn.line)
+                    made = (drawn.caption, drawn.canvas, view.groups.synthetic, drawn.line)
                     figures.append(finish(spec.name, spec.title, *made))
                 elif spec.missing:
                     figures.append(Figure(spec.name, spec.title, f"Not drawn: {spec.missing}"))

@@ -20,6 +20,7 @@ from normbench.runs import load
 
 if TYPE_CHECKING:
     from normbench.claims.report import Extra
+    from normbench.plots.view import View
     from normbench.report.content import Content
     from normbench.report.explorer import Explorer
 
@@ -78,6 +79,7 @@ def compile_content(
     from normbench.analysis.reproduce import every_run
     from normbench.claims.report import Extra
     from normbench.plots.figures import draw_all  # matplotlib takes half a second that tables alone don't need
+    from normbench.plots.view import View
     from normbench.report.content import Content
 
     everything = load(folder)
@@ -92,6 +94,7 @@ def compile_content(
         filtered = (
             f"Filtered: {format_filter(only)}. {len(groups.members)} of the study's {len(list(everything))} runs."
         )
+    view = View(groups, (reference, options.margin))
     first = extra(groups) if extra is not None and not only else Extra()
     return Content(
         board=leaderboard(groups),
@@ -103,19 +106,18 @@ def compile_content(
         filtered=filtered,
         command=_command(folder, options, only),
         unread={**groups.unreadable, **_strangers(folder)},
-        figures=draw_all(groups, (reference, options.margin)),
+        figures=draw_all(view),
         claims=first.claims,
-        explorer=_explore(groups),
+        explorer=_explore(view),
     )
 
 
-def _explore(groups: Groups) -> Explorer | None:
+def _explore(view: View) -> Explorer | None:
     """None also where it fails, as no table should be lost to a picture."""
-    from normbench.plots.view import View
     from normbench.report.explorer import explorer
 
     try:
-        return explorer(View(groups))
+        return explorer(view)
     except Exception:
         logging.getLogger(__name__).exception("the layer explorer could not be made")
         return None

@@ -81,8 +81,8 @@ def test_every_figure_of_every_fixture(
 def test_figures_are_saved_in_three_formats_to_the_same_bytes(measured: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = tuple(spec for spec in FIGURES if spec.name in ("batch_sizes", "lr_batch"))
     monkeypatch.setattr(figures, "FIGURES", kept)
-    made = draw_all(read(load(measured)))
-    assert made == draw_all(read(load(measured)))
+    made = draw_all(View(read(load(measured))))
+    assert made == draw_all(View(read(load(measured))))
     for figure in made:
         assert figure.svg.startswith(b"<svg")
         assert figure.png.startswith(b"\x89PNG")
@@ -93,7 +93,7 @@ def test_figures_are_saved_in_three_formats_to_the_same_bytes(measured: Path, mo
 
 def test_a_figure_without_data_says_what_supplies_them(study: Path) -> None:
     write_run(study, norm="batch", status="interrupted", curve=())
-    found = {figure.name: figure for figure in draw_all(read(load(study)))}
+    found = {figure.name: figure for figure in draw_all(View(read(load(study))))}
     assert not any(figure.svg + figure.png + figure.pdf for figure in found.values())
     assert found.keys() == SUPPLIED_BY.keys()
     for name, words in SUPPLIED_BY.items():
@@ -106,7 +106,7 @@ def test_a_figure_that_fails_leaves_the_others(
 ) -> None:
     broken = (Spec("broken", "Broken", lambda view: 1 / 0), FIGURES[0])  # type: ignore[arg-type,return-value]
     monkeypatch.setattr(figures, "FIGURES", broken)
-    first, second = draw_all(read(load(measured)))
+    first, second = draw_all(View(read(load(measured))))
     assert first.caption == "Could not be drawn: ZeroDivisionError: division by zero"
     assert "broken could not be drawn" in caplog.text
     assert second.svg
@@ -118,7 +118,7 @@ def test_nothing_is_left_behind_in_matplotlib(measured: Path, monkeypatch: pytes
     monkeypatch.setattr(figures, "FIGURES", FIGURES[:1])
     before = dict(matplotlib.rcParams)
     with matplotlib.rc_context({"text.usetex": True, "axes.facecolor": "red"}):  # a user's own settings
-        draw_all(read(load(measured)))
+        draw_all(View(read(load(measured))))
     assert plt.get_fignums() == []
     assert dict(matplotlib.rcParams) == before
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import json
 import re
-import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -18,8 +17,8 @@ import pytest
 
 from normbench.plots import figures
 from normbench.report.build import build
+from tests.report.chromium import BROWSER
 
-BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), "")
 pytestmark = pytest.mark.skipif(not BROWSER, reason="no Chromium on this machine")
 
 # A frame of any width (a window has at least 500), and what a test asks of the page in it.
