@@ -341,7 +341,7 @@ def train(ready: Prepared, on_progress: OnProgress = lambda progress: None, stop
 
 def train_alone(ready: Prepared, on_progress: OnProgress, stop: Stop) -> Run:
     """As `train`, update by update."""
-    use_threads(ready)
+    set_up_torch(ready.run_config.config)
     with run_folder(ready) as folder, recorded_failure(folder):
         if not is_finished(folder.path, folder.identity):  # another process may have finished it meanwhile
             run = Training(ready, folder, on_progress, stop)
@@ -356,8 +356,9 @@ def train_alone(ready: Prepared, on_progress: OnProgress, stop: Stop) -> Run:
     return Run(folder.path)
 
 
-def use_threads(ready: Prepared) -> None:
-    torch.set_num_threads(ready.run_config.config["threads"])
+def set_up_torch(config: Mapping[str, Any]) -> None:
+    """The settings of the whole process that a run is calculated with."""
+    torch.set_num_threads(config["threads"])
     calculate_exactly()
 
 
@@ -549,7 +550,7 @@ def train_stacked(
 
 
 def _train_stacked(readies: Sequence[Prepared], ended: Ended, on_progress: OnProgress, stop: Stop) -> None:
-    use_threads(readies[0])
+    set_up_torch(readies[0].run_config.config)
     by_start: dict[int, list[Training]] = {}
     with ExitStack() as folders:
         for ready in readies:

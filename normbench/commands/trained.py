@@ -53,8 +53,8 @@ def load_trained(
     import torch
 
     from normbench.config.compose import rebuild
-    from normbench.experiment import build, check_data, load_dataset
-    from normbench.training.device import calculate_exactly, resolve_device
+    from normbench.experiment import build, check_data, load_dataset, set_up_torch
+    from normbench.training.device import resolve_device
     from normbench.training.evaluation import load_kind
 
     try:
@@ -64,8 +64,7 @@ def load_trained(
     here = made["device"].split(":")[0] == "cpu" or torch.cuda.is_available()
     config = {**made, "device": made["device"] if here else "cpu", **(changes or {})}
     config["device"] = resolve_device(config["device"])
-    torch.set_num_threads(config["threads"])
-    calculate_exactly()
+    set_up_torch(config)
     parts = build(config)
     dataset = load_dataset(config, parts)
     check_data(run, dataset.checksum)

@@ -95,10 +95,8 @@ class Distributions(Instrument):
     def measure(self, step: Step, model: nn.Module, probe: Probe) -> Iterator[Row]:
         names = ("low", "high", *QUANTILES, *COUNTS)
         for rows, values, ordered in layers_and_units(probe, self.bn_modes, self.setting.units):
-            ends, middle = (
-                torch.stack((values.amin(1), values.amax(1)), 1).tolist(),
-                quantiles(ordered, LEVELS).tolist(),
-            )
+            ends = torch.stack((values.amin(1), values.amax(1)), 1).tolist()
+            middle = quantiles(ordered, LEVELS).tolist()
             for row, (low, high), inside, each in zip(rows, ends, middle, ordered, strict=True):
                 pooled, finite = row["unit"] == "", math.isfinite(low) and math.isfinite(high)
                 numbers = [low, high, *inside, *(histogram(each, low, high) if pooled and finite else ())]

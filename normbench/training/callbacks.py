@@ -162,7 +162,7 @@ class LossLog(Callback):
     def after(self, step: Step) -> None:
         if step.loss is not None:
             self.losses.append(step.loss.view(-1))
-        if self.losses and self.log.due(step.index):
+        if self.losses and self.due(step.index):
             self._write(step.index)
 
     def _write(self, index: int) -> None:
@@ -208,7 +208,7 @@ class LearningCurve(Callback):
         return index in self.updates
 
     def after(self, step: Step) -> None:
-        if step.index in self.updates:
+        if self.due(step.index):
             with self.log.clock.timed("evaluating"):
                 loss, accuracy = self.evaluate()
                 self.log.accuracy, found = accuracy, {"validation_loss": loss, "validation_accuracy": accuracy}
@@ -225,7 +225,7 @@ class ReportProgress(Callback):
         return self.log.due(index)
 
     def after(self, step: Step) -> None:
-        if step.index and self.log.due(step.index):
+        if step.index and self.due(step.index):
             speed = step.index * self.log.per_update / max(self.log.clock.read()["training"], 1e-9)
             loss = self.log.results.get("train_loss", math.nan)
             self.on_progress(Progress(step.index, self.log.total, speed, loss, self.log.accuracy))
