@@ -104,7 +104,8 @@ class StackedOptimizer:
                 first, steps = self.options["betas"][0], self.counts[used[0]].double()
                 root = (1 - beta**steps).sqrt()
                 torch._foreach_lerp_(averages[0], g, 1 - first)
-                torch._foreach_add_(lengths, (root[0] * self.options["eps"]).to(lengths[0].dtype))
+                for length in lengths:  # not _foreach_add_, which would wait for the device to see the number
+                    length.add_(root[0] * self.options["eps"])
                 g, lr = averages[0], lr * root / (1 - first**steps)
             g = list(torch._foreach_div(g, lengths))
         for weights, one in zip(p, g, strict=True):

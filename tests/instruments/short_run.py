@@ -143,7 +143,7 @@ def short_run(
     setting = Setting(total=10, snapshots=frozenset(snapshots), batch_size=batch_size, train=train,
                       validation=validation, images=len(train), optimizer=made, update=update,
                       seconds=lambda: {"training": 2.0, "evaluating": 0.5, "measuring": 1.0})  # fmt: skip
-    probe = Probe(model, *validation.batch(torch.arange(len(validation))), batch_size, **of_probe)
+    probe = Probe(model, *validation.batch(torch.arange(len(validation), device=device)), batch_size, **of_probe)
     return ShortRun(model, made, step, probe, replace(setting, **options))
 
 
