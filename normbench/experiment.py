@@ -57,6 +57,7 @@ logger = logging.getLogger("normbench")
 Ended = Callable[[RunConfig, Exception | None], None]
 
 KEPT = 2  # data sets stay loaded for the next run in this process: a sweep has few, and each start checks all bytes
+SMALL = 2**20  # bytes of a batch, and of a network's weights, so that a step takes a few milliseconds
 LUCK = 0.00135  # an accuracy that is likelier than this without learning is at chance
 _datasets: dict[str, Dataset] = {}
 
@@ -255,27 +256,32 @@ def why_alone(ready: Prepared) -> str | None:
 def check_supported(
     config: Mapping[str, Any], parts: Parts, shape: tuple[int, int, int], classes: int
 ) -> tuple[nn.Module, int]:
-    """Can this network be built and trained at this batch size? Runs one batch without numbers, in milliseconds.
+    """Can this network be built and trained at this batch size? Runs one batch, of zeros, or where it is large without
+    numbers: torch imports its compiler for those, which takes 2 s.
 
-    Returns: the network on the device "meta", and the bytes that a training step keeps for the backward pass.
+    Returns: the network, of no use any more, and the bytes that a training step keeps for the backward pass.
 
     Raises:
         Unsupported: the scheme can't do it.
         ConfigError: it can't be built at all, a norm changes the shape of its input, or memory would not suffice.
     """
-    with torch.device("meta"):
-        try:
+    try:
+        with torch.device("meta"):
             model = parts.model(parts.scheme, shape, classes).train()
+        is_small = size(model.parameters()) < SMALL and 4 * config["batch_size"] * math.prod(shape) < SMALL
+        with torch.device("cpu" if is_small else "meta"), torch.random.fork_rng(devices=[]):
+            if is_small:
+                model = parts.model(parts.scheme, shape, classes).train()
             for name, block in blocks(model):
                 norm = getattr(block, "norm", None)
                 if norm is not None:
                     norm.register_forward_hook(partial(_require_same_shape, f"norm={parts.scheme.name}", name))
-            images, labels = torch.empty(config["batch_size"], *shape), torch.zeros(config["batch_size"]).long()
+            images, labels = torch.zeros(config["batch_size"], *shape), torch.zeros(config["batch_size"]).long()
             saved = saved_for_backward(model, images, labels)
-        except Unsupported:
-            raise
-        except (ValueError, TypeError, RuntimeError) as error:
-            raise ConfigError(str(error)) from error
+    except Unsupported:
+        raise
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ConfigError(str(error)) from error
     need, free = size(model.parameters()) + saved, free_memory(config["device"])
     if need > free:
         raise ConfigError(

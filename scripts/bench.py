@@ -404,9 +404,10 @@ def measure_steps(settings: Sequence[Setting], seconds: float) -> Iterator[Row]:
         device, key = setting.device, (setting.model, setting.norm, setting.batch_size)
         loops = {"ours": ours, "bare loop": bare, "DataLoader": by_loader, "limit": limit}
         timers = {name: timer(make(setting), device) for name, make in loops.items()}
-        if (measure := by_lightning(setting)) is not None:
-            timers["Lightning"] = measure
-        if device != "cpu":
+        if device == "cpu":
+            if (measure := by_lightning(setting)) is not None:
+                timers["Lightning"] = measure
+        else:  # without Lightning: where a fit ends it frees cuBLAS's workspaces, in which captured graphs calculate
             fit = [k for k in STACKS if k * setting.batch_size <= IMAGES_OF_A_STACK[setting.model]]
             timers |= {"graph" if k == 1 else f"stack of {k}": stacked(setting, k) for k in fit}
         turns = take_turns(timers, seconds / len(settings))

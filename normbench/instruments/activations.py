@@ -212,5 +212,5 @@ def likeness(a: Tensor) -> Row:
         return {"cosine": math.nan, "stable_rank": math.nan}
     # double: of a matrix with many equal eigenvalues, as dead units make them, LAPACK finds none in single precision
     gram = (u @ u.T if n <= u.shape[1] else u.T @ u).double()
-    return {"cosine": (u.sum(0).square().sum() - n) / (n * (n - 1)),
-            "stable_rank": n / torch.linalg.eigvalsh(gram)[-1]}  # fmt: skip
+    cosine = (u.sum(0).square().sum() - n) / (n * (n - 1))
+    return {"cosine": cosine.item(), "stable_rank": n / torch.linalg.eigvalsh(gram)[-1].item()}
