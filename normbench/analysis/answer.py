@@ -38,12 +38,12 @@ class Options:
     Args:
         reference: the scheme that others are compared with; None: `none`, or the first where the study has no `none`.
         margin: differences below it do not matter, in points of accuracy (0.5 = 0.005).
-        targets: validation accuracies to time, from 0 to 1.
+        targets: validation accuracies to time, from 0 to 1; None: those of `usual_targets`.
     """
 
     reference: str | None = None
     margin: float = 0.5
-    targets: tuple[float, ...] = (0.95, 0.98)
+    targets: tuple[float, ...] | None = None
 
 
 def tables(groups: Groups, options: Options | None = None) -> list[Table]:
@@ -110,9 +110,8 @@ def check(groups: Groups, options: Options) -> tuple[str, float]:
     """The scheme to compare with, and the margin as a fraction. Raises ValueError."""
     if not 0 < options.margin < 100:
         raise ValueError(f"the margin is in points of accuracy, above 0: got {options.margin:g}. The usual is 0.5.")
-    if not options.targets or not all(0 < target < 1 for target in options.targets):
-        got = ", ".join(f"{target:g}" for target in options.targets) or "none"
-        raise ValueError(f"targets are accuracies between 0 and 1: got {got}. 95% is 0.95.")
+    if wrong := [f"{target:g}" for target in options.targets or () if not 0 < target < 1]:
+        raise ValueError(f"targets are accuracies between 0 and 1: got {', '.join(wrong)}. 95% is 0.95.")
     if options.reference is None:
         return ("none" if "none" in groups.schemes else groups.schemes[0]), options.margin / 100
     if options.reference not in groups.schemes:

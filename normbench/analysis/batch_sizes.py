@@ -15,7 +15,8 @@ USABLE = ("usable", "unusable", "inconclusive", "undecided")
 
 
 def usable(comparison: Comparison, margin: float) -> str:
-    """usable: the interval of the difference lies above -margin; unusable: below; inconclusive: -margin is inside.
+    """usable: the interval of the difference lies above -margin; unusable: below it, and the scheme is worse, as in the
+    table of comparisons; inconclusive: neither.
 
     undecided: a best lr lies at the edge of those tried.
     A scheme that is unsupported, or diverged in every run, is unusable where the reference has a result.
@@ -25,7 +26,7 @@ def usable(comparison: Comparison, margin: float) -> str:
     low, high, ours, theirs = (comparison[key] for key in ("low", "high", "ours", "theirs"))
     if low is not None and low > -margin:
         return "usable"
-    if high is not None and high < -margin:
+    if high is not None and high < -margin and comparison["verdict"] == "worse":
         return "unusable"
     fails = ours.count("unsupported", "diverged") == len(ours.members)
     return "unusable" if fails and theirs.count("complete") else "inconclusive"
@@ -56,9 +57,10 @@ def smallest_batch_table(groups: Groups, found: Sequence[Comparison], reference:
         f"From {sum(c['n'] for c in found)} pairs of runs, each scheme and {reference} at its own best lr "
         "for that batch size. "
         f"Usable: the 95% interval of the paired difference in test accuracy lies above -{100 * margin:g} "
-        "points; unusable: below it, or the scheme cannot be trained there; undecided: a best lr lies at the edge of "
-        "those tried; otherwise inconclusive: more seeds would tell. Smallest usable: that size and all larger ones "
-        f"that were tried are usable. Intervals cover {interval_covers(groups.members)}."
+        "points; unusable: it lies below, also after Holm's correction, or the scheme cannot be trained there; "
+        "undecided: a best lr lies at the edge of those tried; otherwise inconclusive: more seeds would decide. "
+        "Smallest usable: that size and all larger ones that were tried are usable. "
+        f"Intervals cover {interval_covers(groups.members)}."
     )
     note = "" if rows else f"All runs are of {reference}. Runs of another scheme would supply it."
     return Table(name, title, caption if rows else "", columns, rows, note)

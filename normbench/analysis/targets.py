@@ -23,6 +23,7 @@ from normbench.analysis.tables import (
 from normbench.runs import Run
 
 MEASURES = {"steps": "step", "samples": "samples", "seconds": "train_seconds"}  # our name -> that in epochs.csv
+LADDER = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99, 0.995)
 Reached = dict[str, float]
 
 
@@ -41,12 +42,26 @@ def reached(run: Run, target: float) -> Reached | None:
     return {name: float(before[key] + share * (after[key] - before[key])) for name, key in MEASURES.items()}
 
 
+def usual_targets(groups: Groups) -> tuple[float, ...]:
+    """Two of LADDER: the highest that half of the runs of the best cell reach, and of a cell in the middle."""
+    best = []
+    for group in groups.groups:
+        curves = [rows(run, "epochs", "validation_accuracy")["validation_accuracy"] for run in group.having("complete")]
+        best += [float(np.median([curve.max() for curve in curves]))] if curves else []
+    ends = (np.max(best), np.median(best)) if best else ()
+    return tuple(sorted({target for end in ends if (target := max((t for t in LADDER if t <= end), default=None))}))
+
+
 def median(found: Sequence[Reached | None], measure: str) -> float | None:
     """Median over all runs, one that never gets there being infinitely late; None without runs."""
     return float(np.median([math.inf if f is None else f[measure] for f in found])) if found else None
 
 
-def time_table(groups: Groups, targets: Sequence[float]) -> Table:
+def time_table(groups: Groups, targets: Sequence[float] | None) -> Table:
+    targets = usual_targets(groups) if targets is None else targets
+    if not targets:
+        note = f"No complete run has reached {100 * LADDER[0]:g}% validation accuracy."
+        return Table("time_to_target", "Time to target", "", [], [], note)
     made = [
         row_start(groups, group.scheme, group.setting) | _row(group, target)
         for group in groups.groups

@@ -159,6 +159,7 @@ class Claim(Strict):
         digest: of the sentences, the study and the checks: an old verdict is known by it.
         order: the place in the teaching order.
         setting: of calculations; that of a study is read from its runs.
+        main: it answers the question of its study, and stands first on the study's page; one of them does.
     """
 
     id: str
@@ -171,6 +172,7 @@ class Claim(Strict):
     setting: str = ""
     study: str = ""
     figure: str = ""
+    main: bool = False
     checks: list[Check] = Field(min_length=1)
 
     @model_validator(mode="after")

@@ -8,18 +8,18 @@ from dataclasses import dataclass, replace
 from normbench.analysis.groups import Groups
 from normbench.analysis.notes import SYNTHETIC
 from normbench.analysis.tables import Table
-from normbench.claims.claim import STATEMENTS, claims
-from normbench.claims.scoreboard import calculated, checks, needs, statements
+from normbench.claims.claim import claims
+from normbench.claims.scoreboard import calculated, checks, statements
 from normbench.claims.verdicts import Judged, judge
 
 
 @dataclass(frozen=True, eq=False)
 class Extra:
-    """What stands before everything else in a study's report, and its sentences after the answer's."""
+    """What stands before everything else in a study's report. `main`: the claim that answers the study's question."""
 
     tables: Sequence[Table] = ()
     claims: Sequence[Judged] = ()
-    answer: Sequence[str] = ()
+    main: Judged | None = None
 
 
 def answers(study: str) -> Callable[[Groups], Extra] | None:
@@ -31,12 +31,6 @@ def answers(study: str) -> Callable[[Groups], Extra] | None:
         found = [judge(claim, groups, known) for claim in own]
         synthetic = f"{SYNTHETIC} " * groups.synthetic
         made = [replace(table, caption=synthetic + table.caption) for table in (statements(found), checks(found))]
-        words = [
-            f"Claim {judged.claim.id}, {STATEMENTS[key]}: {judged.verdict(key)} "
-            f'({needs(judged, key) or judged.why(key)}): "{sentence}"'
-            for judged in found
-            for key, sentence in judged.claim.statements.items()
-        ]
-        return Extra(made, found, words)
+        return Extra(made, found, next((judged for judged in found if judged.claim.main), None))
 
     return extra if own else None

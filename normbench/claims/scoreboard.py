@@ -65,6 +65,16 @@ def _row(judged: Judged, key: str, sentence: str) -> dict[str, str]:
     }  # fmt: skip
 
 
+def verdict_words(judged: Judged) -> list[str]:
+    """A sentence for each statement: 'Supported: "..." -2.1 points (-2.6 to -1.6, n = 5).'"""
+    rows = [_row(judged, key, sentence) for key, sentence in judged.claim.statements.items()]
+    return [
+        f'{row["verdict"].capitalize()}: "{row["sentence"]}" {row["check"]}: {row["measured"]}.'
+        + f" To settle it: {row['needs']}." * bool(row["needs"])
+        for row in rows
+    ]
+
+
 def needs(judged: Judged, statement: str) -> str:
     """What would decide an undecided statement, and how long that takes one core: "6 more seeds (40 s)"."""
     if judged.verdict(statement) != UNDECIDED:

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--reference", metavar="SCHEME", help="the scheme that all others are compared with; default: none")
     words = "differences below it count as none (equivalence); default: 0.5 points"
     add("--margin", metavar="POINTS", type=float, default=0.5, help=words)
-    words = "accuracy to time the way to; default: 0.95 and 0.98"
+    words = "accuracy to time the way to; default: two that the runs reach"
     add("--target", metavar="SHARE", type=float, action="append", help=words)
     words = "only runs with one of the values of each key: --filter norm=batch,layer batch_size=4; the page says so"
     add("--filter", metavar="KEY=VALUE", nargs="+", action="extend", default=[], help=words)
@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     """Build the report of a study and print it in short. Returns 0. Raises UserError."""
     from normbench import report
 
-    folder, targets = study_of(options.study), tuple(sorted(set(options.target or (0.95, 0.98))))
+    folder, targets = study_of(options.study), tuple(sorted(set(options.target))) if options.target else None
     try:
         wanted = report.Options(options.reference, options.margin, targets)
         built = build(folder, wanted, report.parse(options.filter))
@@ -66,7 +66,7 @@ def build(folder: Path, options: Options | None = None, only: Filter | None = No
     built = report.build(folder, options, only, question(name), extra=answers(name))
     try:
         print_leaderboard(built.leaderboard, console.out)
-        for words in [*built.content.answer, built.content.filtered]:
+        for words in [*built.content.conclusions, built.content.filtered]:
             if words and not words.startswith("SYNTHETIC"):  # which the leaderboard has said
                 console.say(words)
         console.say(f"report: {console.shortened(built.page)}")

@@ -101,13 +101,14 @@ def compile_content(
         tables=[*first.tables, *analysis.tables(groups, options)],
         runs=every_run(groups),
         question=next((str(q) for e in groups.members if (q := e.config.get("question"))), question),
-        answer=[*analysis.answer(groups, options), *first.answer],
+        answer=analysis.answer(groups, options),
         differences=differences(groups),
         filtered=filtered,
         command=_command(folder, options, only),
         unread={**groups.unreadable, **_strangers(folder)},
         figures=draw_all(view),
         claims=first.claims,
+        main=first.main,
         explorer=_explore(view),
     )
 
@@ -128,8 +129,7 @@ def _command(folder: Path, options: Options, only: Filter) -> str:
     words = ["normbench", "report", f"results/{folder.resolve().name}"]
     words += ["--reference", options.reference] if options.reference else []
     words += ["--margin", f"{options.margin:g}"] if options.margin != usual.margin else []
-    if options.targets != usual.targets:
-        words += [word for target in options.targets for word in ("--target", f"{target:g}")]
+    words += [word for target in options.targets or () for word in ("--target", f"{target:g}")]
     words += ["--filter", *(f"{key}={','.join(values)}" for key, values in only.items())] if only else []
     return shlex.join(words)
 

@@ -10,6 +10,7 @@ from normbench.analysis.groups import Groups
 from normbench.analysis.leaderboard import Leaderboard, leaderboard_table, to_markdown
 from normbench.analysis.notes import constants
 from normbench.analysis.tables import Table, escape
+from normbench.claims.scoreboard import verdict_words
 from normbench.claims.verdicts import Judged
 from normbench.plots.drawing import Figure
 from normbench.report.explorer import Explorer
@@ -25,6 +26,7 @@ class Content:
         differences: what else differs between the runs that are compared.
         runs: one row for each of them.
         claims: that the study answers.
+        main: of these, the one that answers its question.
         filtered: which runs these are, in a sentence; empty where they are all.
         command: that builds this report again.
         unread: folders that hold no run, or none that can be read: name -> why.
@@ -36,6 +38,7 @@ class Content:
     figures: Sequence[Figure]
     runs: Table
     claims: Sequence[Judged] = ()
+    main: Judged | None = None
     question: str = ""
     answer: Sequence[str] = ()
     differences: Sequence[str] = ()
@@ -62,6 +65,11 @@ class Content:
     def others(self) -> list[Table]:
         return [table for table in self.tables if table.name != "leaderboard"]
 
+    @property
+    def conclusions(self) -> list[str]:
+        """What the study says, in sentences."""
+        return [*(verdict_words(self.main) if self.main else ()), *self.answer]
+
     def files(self) -> dict[str, bytes]:
         """Every file but the page: name inside report/ -> bytes."""
         board = self.board
@@ -82,7 +90,7 @@ class Content:
 
     def _tables(self) -> str:
         """What the page says above its tables, and all of them but that of the runs."""
-        said = [self.question, *self.answer]
+        said = [self.question, *self.conclusions]
         warned = [f"> {escape(words)}" for words in (self.filtered, *self.differences) if words]
         lines = [f"# {escape(self.groups.folder.name)}", *map(escape, filter(None, said)), *warned]
         lines.append("All runs: `" + constants(self.groups).replace("`", "'") + "`")

@@ -15,7 +15,8 @@ from normbench.report import claims, html, page_tables, sources
 from normbench.report.content import Content
 
 HEAVY = 400_000  # bytes of SVG above which the page shows the PNG: it has to stay below 15 MB, and scroll on a phone
-FOLDED = 60  # runs, above which their table is folded away
+FOLDED = 60  # runs, above which their table is not printed
+OPEN = 6  # figures that are not folded away
 
 
 def render(content: Content) -> str:
@@ -29,7 +30,9 @@ def render(content: Content) -> str:
         study=groups.folder.resolve().name,
         counts=sources.counts(groups),
         synthetic=", synthetic data" if groups.synthetic and "dataset" not in groups.varying else "",
-        pictures=[f for f in content.figures if f.svg and not (content.explorer and f.name == "ribbons")],
+        pictures=pictures(content),
+        missing=[figure for figure in content.figures if not figure.svg],
+        open_figures=OPEN,
         answer=[words for words in content.answer if not words.startswith("SYNTHETIC")],
         warned=_warned(content),
         shared=constants(groups),
@@ -49,6 +52,13 @@ def render(content: Content) -> str:
     )
 
 
+def pictures(content: Content) -> list[Figure]:
+    """Those that were drawn: first that of the claim which answers the study's question."""
+    lead = content.main.claim.figure if content.main else ""
+    drawn = [f for f in content.figures if f.svg and not (content.explorer and f.name == "ribbons" != lead)]
+    return sorted(drawn, key=lambda figure: figure.name != lead)
+
+
 def picture(figure: Figure) -> Markup:
     """The figure inside the page. Its letters are outlines: no text of a user's is in it."""
     if len(figure.svg) <= HEAVY:
@@ -63,7 +73,7 @@ def _warned(content: Content) -> list[str]:
     filtered = [f"{content.filtered} Without --filter the report shows all."] if content.filtered else []
     number = plural(len(content.unread), "folder")
     unread = [f"{number} could not be read as a run: see Folders not read, below."] if content.unread else []
-    return [*synthetic, *filtered, *content.differences, *unread]
+    return [*synthetic, *filtered, *unread]
 
 
 def _colors(groups: Groups) -> dict[str, str]:

@@ -158,7 +158,6 @@ def test_without_none_the_first_scheme_is_the_reference(study: Path, add: Add) -
         (Options(reference="bath"), r"got 'bath'\. Take one of: none, batch, layer, selu"),
         (Options(margin=0), r"above 0: got 0\. The usual is 0\.5"),
         (Options(targets=(95,)), r"between 0 and 1: got 95\. 95% is 0\.95"),
-        (Options(targets=()), "got none"),
     ],
 )
 def test_options_that_do_not_fit(groups: Groups, options: Options, words: str) -> None:

@@ -226,3 +226,10 @@ def test_a_file_that_is_no_claim(tmp_path: Path) -> None:
         (tmp_path / "x.yaml").write_text(text)
         with pytest.raises(ClaimError, match=message):
             read(tmp_path / "x.yaml")
+
+
+def test_one_claim_of_a_study_answers_its_question() -> None:
+    main = [claim.study for claim in claims() if claim.main]
+    assert main
+    assert len(main) == len(set(main))
+    assert "" not in main

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -57,12 +58,31 @@ def test_claims_come_first_in_the_report_of_their_study(runs: Path, claim: Claim
     assert page.count('<h3 id="claims">') == page.count('id="helps-as_stated"') == 1
     assert page.count('<svg class="check"') == 2
     assert "<b>a bit" not in page
-    assert "Claim helps, restated: supported (2 supported): " in page
+    assert page.count('<p class="headline ') == 0
     assert "| helps | as stated |" in (built.page.parent / "tables.md").read_text()
     how_claims_stand(claim, runs.parent)
     part = build(runs, only=parse(["norm=batch"]), extra=report.answers("first"))  # a part answers no claim
     assert part.content.first == []
     assert part.content.claims == ()
+
+
+def test_the_claim_that_answers_the_question_stands_first(
+    runs: Path, claim: Claim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "claims", lambda: (claim.model_copy(update={"main": True, "figure": "cost"}),))
+    built = build(runs, extra=report.answers("first"))
+    page = built.page.read_text()
+    lines = re.findall(r'<p class="headline ([\w-]+)">.*?<strong>([^<]*)</strong>', page, re.DOTALL)
+    assert [verdict for verdict, _ in lines] == ["contradicted", "supported"]
+    assert [number for _, number in lines] == [
+        "1 times (exact, n = 3)",
+        built.content.claims[0].deciding("restated")[0].measured,
+    ]
+    assert page.index('class="headline') < page.index('id="figure-cost"') < page.index('<h2 id="glance"')
+    assert re.findall(r'<figure id="figure-(\w+)"', page)[0] == "cost"
+    first, second = built.content.conclusions[:2]
+    assert first.startswith('Contradicted: "It helps." ')
+    assert second.startswith('Supported: "It | helps <b>a bit</b>." ')
 
 
 def how_claims_stand(claim: Claim, results: Path) -> None:

@@ -31,7 +31,8 @@ document.querySelector("iframe").addEventListener("load", async (event) => {{
   const column = (table, heading) => [...table.tHead.rows[0].cells].findIndex((head) => head.textContent === heading);
   const cells = (table, heading) => [...table.querySelectorAll("tbody tr:not(.group)")]
     .map((row) => row.cells[column(table, heading)].textContent);
-  const table = (id) => doc.querySelector(`#${{id}} ~ .scroll table, #${{id}} ~ details table.data`);
+  const table = (id) => doc.querySelector(`#${{id}} ~ .scroll table, #${{id}} ~ div table.data`);
+  doc.querySelectorAll("details.section").forEach((section) => {{ section.open = true; }});
   const result = await (async () => {{ {code} }})();
   document.getElementById("result").textContent = JSON.stringify(result);
 }});
