@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from normbench import seeding
 from normbench.config import compose as composing
 from normbench.config.compose import COMMON, Expanded
-from normbench.config.run_config import RunConfig, command, data_may_change
+from normbench.config.run_config import RunConfig, command, data_may_change, has_own_code
 from normbench.config.schema import check_layers
 from normbench.data import DataError, Dataset, Source, default_data_dir, prepare
 from normbench.errors import ConfigError, Stopped, Unsupported
@@ -231,10 +231,10 @@ def prepare_run(run_config: RunConfig, checked: bool = False) -> Prepared:
         return ready
     if (why := why_alone(ready)) is not None:
         return replace(ready, why_alone=why)
-    # weights, gradients, averages of an optimizer and what is computed on the way; what the backward pass needs, and as
-    # much again in it; order of the images
+    # Weights, gradients, averages of an optimizer and what is computed on the way; what the backward pass needs, and as
+    # much again in it; order of the images. A fifth of the free memory, as several stacks are trained side by side.
     need = 6 * size(model.parameters()) + 2 * saved + 8 * len(dataset.train)
-    return replace(ready, fits=max(1, min(LARGEST, int(0.8 * free_memory(config["device"]) / need))))
+    return replace(ready, fits=max(1, min(LARGEST, int(0.2 * free_memory(config["device"]) / need))))
 
 
 def is_stacked(config: Mapping[str, Any]) -> bool:
@@ -256,8 +256,8 @@ def why_alone(ready: Prepared) -> str | None:
 def check_supported(
     config: Mapping[str, Any], parts: Parts, shape: tuple[int, int, int], classes: int
 ) -> tuple[nn.Module, int]:
-    """Can this network be built and trained at this batch size? Runs one batch, of zeros, or where it is large without
-    numbers: torch imports its compiler for those, which takes 2 s.
+    """Can this network be built and trained at this batch size? Runs one batch, of zeros. Where that is large, or the
+    code is the user's own, it runs without numbers, for which torch imports its compiler: 2 s.
 
     Returns: the network, of no use any more, and the bytes that a training step keeps for the backward pass.
 
@@ -268,7 +268,8 @@ def check_supported(
     try:
         with torch.device("meta"):
             model = parts.model(parts.scheme, shape, classes).train()
-        is_small = size(model.parameters()) < SMALL and 4 * config["batch_size"] * math.prod(shape) < SMALL
+        is_small = max(size(model.parameters()), 4 * config["batch_size"] * math.prod(shape)) < SMALL
+        is_small = is_small and not has_own_code(config)
         with torch.device("cpu" if is_small else "meta"), torch.random.fork_rng(devices=[]):
             if is_small:
                 model = parts.model(parts.scheme, shape, classes).train()

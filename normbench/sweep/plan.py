@@ -26,6 +26,9 @@ IRRELEVANT = {"seed", "lr", "momentum", "weight_decay", "decay_norm_parameters",
 IRRELEVANT |= {"study", "results_dir", "jobs", "shard", "rerun", "cell_timeout", "checkpoint_seconds", "save_model"}
 # Runs that differ in these alone can be one stack; of the model also in how its weights start.
 IN_A_STACK = {"seed", "lr", "momentum", "weight_decay", "rerun", "save_model", "checkpoint_seconds"}
+# Stacks of small networks are trained in less time than their process measures and writes, which leaves the GPU to
+# others; each process takes half a GiB of it.
+ON_A_GPU = 4
 DONE, RESUMES, NEW, AGAIN, UNSUPPORTED, RUNNING = "done", "resumes", "new", "again", "unsupported", "running"
 
 
@@ -97,7 +100,7 @@ class Plan:
 
     @cached_property
     def jobs(self) -> int:
-        """How many runs side by side: `jobs`, or one per core (and thread), or on a GPU one."""
+        """How many tasks side by side: `jobs`, or one per core (and thread), or on a GPU at most ON_A_GPU."""
         return jobs_of(self.items[0].run_config)
 
     def seconds_left(self, names: Collection[str] | None = None) -> float | None:
@@ -125,10 +128,8 @@ def jobs_of(run_config: RunConfig) -> int:
     jobs, device, threads = (run_config.config[key] for key in ("jobs", "device", "threads"))
     if jobs != "auto":
         return jobs
-    if device != "cpu":
-        return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // threads)
+    return max(1, min(cores // threads, cores if device == "cpu" else ON_A_GPU))
 
 
 def make_plan(run_configs: Iterable[RunConfig], timings: Timings | None = None, depth: int = SIZES) -> Plan:

@@ -15,7 +15,7 @@ from normbench.config.run_config import RunConfig
 from normbench.errors import ConfigError
 from normbench.experiment import execute, record_failure
 from normbench.runs import RunFolder
-from normbench.sweep.plan import make_plan, shard
+from normbench.sweep.plan import jobs_of, make_plan, shard
 from normbench.sweep.timing import Timings
 
 
@@ -82,6 +82,18 @@ def test_time_left_is_told_from_earlier_runs(run_config: Callable[..., RunConfig
     assert timings.seconds(other.choices, other.config, 100) is None
     timings.learn(one.choices, one.config, {"status": "diverged", "steps": 1})  # tells nothing
     assert timings.seconds(one.choices, one.config, 100) == pytest.approx(2.75)
+
+
+@pytest.mark.parametrize(
+    ("cores", "options", "jobs"),
+    [(16, {}, 16), (16, {"threads": 4}, 4), (16, {"device": "cuda"}, 4), (2, {"device": "cuda"}, 2),
+     (1, {"threads": 4}, 1), (2, {"jobs": 7}, 7)],
+)  # fmt: skip
+def test_jobs_are_as_many_as_cores_and_few_on_a_gpu(
+    cores: int, options: Any, jobs: int, run_config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(cores)))
+    assert jobs_of(run_config(**{"jobs": "auto", **options})) == jobs
 
 
 def test_shards_are_parts(run_config: Callable[..., RunConfig]) -> None:
