@@ -28,6 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--target", metavar="SHARE", type=float, action="append", help=words)
     words = "only runs with one of the values of each key: --filter norm=batch,layer batch_size=4; the page says so"
     add("--filter", metavar="KEY=VALUE", nargs="+", action="extend", default=[], help=words)
+    words = "of the figures' files: png,svg,pdf; PNG and SVG, which the page links to, are always written"
+    add("--formats", metavar="LIST", default="png,svg", help=words)
     add("--open", action="store_true", help="open the page in your browser")
 
 
@@ -36,9 +38,12 @@ def run(options: argparse.Namespace) -> int:
     from normbench import report
 
     folder, targets = study_of(options.study), tuple(sorted(set(options.target))) if options.target else None
+    formats = options.formats.split(",")
+    if not set(formats) <= {"png", "svg", "pdf"}:
+        raise UserError(f"--formats is a list of png, svg and pdf: got {options.formats!r}. Try --formats png,svg,pdf.")
     try:
         wanted = report.Options(options.reference, options.margin, targets)
-        built = build(folder, wanted, report.parse(options.filter))
+        built = build(folder, wanted, report.parse(options.filter), "pdf" in formats)
     except FileNotFoundError as error:
         found = sorted({path.parent.parent.as_posix() for path in Path("results").glob("*/*/config.yaml")})
         others = f" There are: {', '.join(found)}." if found and not folder.exists() else ""
@@ -52,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def build(folder: Path, options: Options | None = None, only: Filter | None = None) -> Report:
+def build(folder: Path, options: Options | None = None, only: Filter | None = None, pdf: bool = False) -> Report:
     """Write the report of the study in `folder`; print its leaderboard, the answer, and where the page is.
 
     Raises: as `report.build`.
@@ -63,7 +68,7 @@ def build(folder: Path, options: Options | None = None, only: Filter | None = No
     from normbench.config.options import question
 
     name = folder.resolve().name
-    built = report.build(folder, options, only, question(name), extra=answers(name))
+    built = report.build(folder, options, only, question(name), answers(name), pdf)
     try:
         print_leaderboard(built.leaderboard, console.out)
         for words in [*built.content.conclusions, built.content.filtered]:

@@ -39,15 +39,16 @@ def draw(view: View) -> Drawn | None:
         runs.assign(column=ERROR, x=seconds, y=error.clip(lower=0.01)),
     ]).dropna(subset="y").drop(columns="status")  # fmt: skip
     draw = partial(_draw, several=several)
-    canvas, axes = facets(data, draw, view.groups.schemes, (3.4, 2.7), sharex=False, sharey=False)
-    for (_, column), ax in axes.items():
+    canvas, axes = facets(data, draw, view.styles, (3.4, 2.7), sharex=False, sharey=False)
+    for (row, column), ax in axes.items():
         if column == ERROR:
             ax.set(xscale="log", yscale="log", xlabel="seconds of training")
             ax.margins(0.12)
             plain_ticks(ax.xaxis)
             plain_ticks(ax.yaxis)
         else:
-            name_places(ax, at)
+            measured = set(data[(data["row"] == row) & (data["column"] == column)]["x"])
+            name_places(ax, {name: x for name, x in at.items() if x in measured}, most=len(at))
             ax.set_ylim(0, 1.1 * float(data[data["column"] == column]["y"].max()))
             ax.set_xlabel("batch size" if several else "")
     times = data[(data["column"] == TIME) & (not several or data["x"] == max(at.values()))]

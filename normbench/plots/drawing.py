@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
@@ -21,7 +21,11 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from PIL import Image  # matplotlib brings it
 
-from normbench.plots.palette import Style
+from normbench.analysis.groups import order
+from normbench.plots.palette import OTHERS, Style
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _LOOK: Any = {
     "font.size": 9,
@@ -83,6 +87,17 @@ def grid(count: int, columns: int = 4) -> tuple[int, int]:
     return rows, math.ceil(count / rows)
 
 
+def panel_grid(count: int, width: float, height: float, **shared: Any) -> tuple[Canvas, list[Axes]]:
+    """`panels` in a `grid`: `count` axes, with the names of places also above an empty one."""
+    rows, columns = grid(count)
+    canvas, axes = panels(rows, columns, width, height, **shared)
+    flat = [ax for row in axes for ax in row]
+    for i, ax in enumerate(flat):
+        ax.set_visible(i < count)
+        ax.tick_params(labelbottom=i + columns >= count)
+    return canvas, flat[:count]
+
+
 def segments(ax: Axes, lines: Sequence[tuple[Any, Any]], color: str, width: float = 0.5, alpha: float = 0.45) -> None:
     """Thin lines (x, y), drawn as one with gaps: a study has thousands of them, and each costs time and bytes."""
     parts = [[np.append(np.asarray(part, dtype=float), np.nan) for part in line] for line in lines]
@@ -92,10 +107,14 @@ def segments(ax: Axes, lines: Sequence[tuple[Any, Any]], color: str, width: floa
 
 
 def legend(canvas: Canvas, styles: dict[str, Style], extra: Sequence[Line2D] = ()) -> None:
-    """One entry per scheme above the panels, and `extra`."""
-    handles = [*(Line2D([], [], **style.drawn, label=name) for name, style in styles.items()), *extra]
+    """One entry per scheme above the panels, one for all grey schemes, and `extra`: the figure grows by their rows."""
+    handles = [Line2D([], [], **style.drawn, label=name) for name, style in styles.items() if style.color != OTHERS]
+    if others := len(styles) - len(handles):
+        handles.append(Line2D([], [], color=OTHERS, label=f"{others} other{'s' * (others > 1)}"))
+    handles += extra
     longest = max((len(str(handle.get_label())) for handle in handles), default=1)
     columns = max(1, min(len(handles), int(canvas.get_figwidth() / (0.6 + 0.075 * longest))))
+    canvas.set_figheight(canvas.get_figheight() + 0.19 * math.ceil(len(handles) / columns))
     canvas.legend(handles=handles, loc="outside upper center", ncols=columns, handlelength=3)
 
 
@@ -145,8 +164,10 @@ def symlog_axis(ax: Axes, axis: str, values: Iterable[float], linear: float = 2.
     return True
 
 
-def finish(name: str, title: str, caption: str, canvas: Canvas, synthetic: bool, line: str = "") -> Figure:
-    """Save `canvas` as SVG, PNG and PDF, without the time of day: the same runs give the same bytes.
+def finish(
+    name: str, title: str, caption: str, canvas: Canvas, synthetic: bool, line: str = "", pdf: bool = False
+) -> Figure:
+    """Save `canvas` as SVG, PNG and, if asked for, PDF, without the time of day: the same runs give the same bytes.
 
     Args:
         line: below the title, in the picture: model, data, setting and how many seeds.
@@ -154,11 +175,12 @@ def finish(name: str, title: str, caption: str, canvas: Canvas, synthetic: bool,
     _head(canvas, title, line)
     if synthetic:
         canvas.text(0.995, 0.006, "synthetic data", ha="right", va="bottom", fontsize=8, color="#B00020")
-    svg, png, pdf = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    svg, png, printed = io.BytesIO(), io.BytesIO(), io.BytesIO()
     canvas.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
     canvas.savefig(png, format="png", dpi=110, metadata={"Software": None})
-    canvas.savefig(pdf, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
-    return Figure(name, title, caption, _smaller_svg(svg.getvalue()), _smaller_png(png.getvalue()), pdf.getvalue())
+    if pdf:
+        canvas.savefig(printed, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
+    return Figure(name, title, caption, _smaller_svg(svg.getvalue()), _smaller_png(png.getvalue()), printed.getvalue())
 
 
 def _head(canvas: Canvas, title: str, line: str) -> None:
@@ -204,3 +226,10 @@ def plural(count: int, word: str) -> str:
 def omitted(shown: int, total: int, what: str) -> str:
     """A sentence for a caption where there is more than fits."""
     return "" if total <= shown else f"Only {shown} of {total} {what} are drawn; the tables have them all."
+
+
+def means(words: str, data: pd.DataFrame, unit: str = "") -> str:
+    """What one sees, for a caption: "Words: none 1.2, batch 0.1 s.d."; nothing without data."""
+    found = data.groupby("scheme")["y"].mean().dropna()
+    numbers = ", ".join(f"{scheme} {found[scheme]:.2g}" for scheme in order(found.index))
+    return f"{words}: {numbers}{unit.removesuffix('.')}." if numbers else ""

@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from normbench.analysis.groups import order, show
 from normbench.analysis.statistics import estimate
 from normbench.plots.drawing import legend, panels, plain_ticks, segments, ticks
-from normbench.plots.palette import Style, palette
+from normbench.plots.palette import OTHERS, Style
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +30,7 @@ Draw = Callable[[Axes, "pd.DataFrame", Style, float], None]
 def facets(
     data: pd.DataFrame,
     draw: Draw,
-    schemes: Iterable[str],
+    styles: Mapping[str, Style],
     size: tuple[float, float] = (2.9, 2.2),
     rows: Iterable[str] = (),
     columns: Iterable[str] = (),
@@ -42,7 +42,7 @@ def facets(
     """A panel for each row and column, with `draw(ax, part, style, aside)` for each scheme in it, and a legend.
 
     Args:
-        schemes: all of the study, so that each has the same look in all of its figures.
+        styles: of all schemes of the study, so that each has the same look in all of its figures.
         size: of a panel, in inches.
         rows, columns: their order; left out, that of the data.
         log: the rows with a logarithmic vertical axis.
@@ -55,7 +55,6 @@ def facets(
     """
     rows = [row for row in rows or dict.fromkeys(data["row"]) if row in set(data["row"])]
     columns = [column for column in columns or dict.fromkeys(data["column"]) if column in set(data["column"])]
-    styles = palette(schemes)
     wide = max(size[0], min(6.5, 11 / len(columns)))
     canvas, axes = panels(len(rows), len(columns), wide, size[1], **{"sharex": "col", "sharey": "row", **shared})
     drawn: dict[tuple[str, str], Axes] = {}
@@ -65,8 +64,8 @@ def facets(
             if part["y"].notna().any() or ("status" in part and part["status"].isin(FAILURES).any()):
                 drawn[row, column] = ax
                 here = order(part["scheme"])
-                for place, scheme in enumerate(here):
-                    aside = DODGE * (2 * place / (len(here) - 1) - 1) if len(here) > 1 else 0.0
+                for scheme in sorted(here, key=lambda scheme: styles[scheme].color != OTHERS):  # grey below the others
+                    aside = DODGE * (2 * here.index(scheme) / (len(here) - 1) - 1) if len(here) > 1 else 0.0
                     draw(ax, part[part["scheme"] == scheme], styles[scheme], aside)
             else:
                 ax.set_visible(False)
@@ -103,7 +102,7 @@ def lines(ax: Axes, part: pd.DataFrame, style: Style, aside: float = 0.0) -> Non
     runs = [run for _, run in part.groupby("run", sort=False)]
     for run in runs if "low" in part else []:
         ax.fill_between(run["x"], run["low"], run["high"], color=style.color, alpha=0.5 / len(runs), linewidth=0)
-    if len(runs) > 1:
+    if len(runs) > 1 and style.color != OTHERS:
         segments(ax, [(run["x"], run["y"]) for run in runs], style.color)
     if runs:
         mean = mean_over_seeds(part)
@@ -170,9 +169,9 @@ def places(values: Iterable[Any]) -> tuple[dict[Any, float], bool]:
     return {value: float(i) for i, value in enumerate(ordered)}, numeric
 
 
-def name_places(ax: Axes, known: Mapping[Any, float]) -> None:
-    """Names below the places, slanted where they are long; of many only some."""
-    every = max(1, -(-len(known) // LABELS))
+def name_places(ax: Axes, known: Mapping[Any, float], most: int = LABELS) -> None:
+    """Names below the places, slanted where they are long; of more than `most` only some."""
+    every = max(1, -(-len(known) // most))
     named = {show(value): place for value, place in list(known.items())[::every]}
     room = 0.5 * gap(known.values())
     ax.set_xlim(min(known.values()) - room, max(known.values()) + room)
@@ -210,10 +209,6 @@ def entering(table: pd.DataFrame) -> pd.DataFrame:
     return table[(table["tensor"] == "normalized") | ((table["tensor"] == "linear") & ~keys.isin(normed))]
 
 
-def ends(data: pd.DataFrame, unit: str) -> str:
-    """What one sees first: where the mean of each scheme ends, in the last column."""
-    panel = data[data["column"] == data["column"].iloc[-1]]
-    last = panel[panel["x"] == panel.groupby("run")["x"].transform("max")].groupby("scheme")["y"].mean()
-    found = ", ".join(f"{scheme} {last[scheme]:.2g}" for scheme in order(last.index))
-    where = f", in {panel['column'].iloc[0]}" if data["column"].nunique() > 1 else ""
-    return f"At the end{where}: {found}{unit}."
+def hidden(layers: Sequence[str]) -> str:
+    """The last hidden one of these layers: no norm is in the output."""
+    return next((layer for layer in layers[::-1] if layer != "output"), layers[-1])

@@ -64,15 +64,19 @@ FIGURES: tuple[Spec, ...] = (
 )  # fmt: skip
 
 
-def draw_all(view: View) -> list[Figure]:
-    """Every figure; in place of one that fails, a note: a study of hours must not lose its tables to a picture."""
+def draw_all(view: View, pdf: bool = False) -> list[Figure]:
+    """Every figure; in place of one that fails, a note: a study of hours must not lose its tables to a picture.
+
+    Args:
+        pdf: whether to save them as PDF, too.
+    """
     figures = []
     with look():
         for spec in FIGURES:
             try:
                 if drawn := spec.draw(view):
                     made = (drawn.caption, drawn.canvas, view.groups.synthetic, drawn.line)
-                    figures.append(finish(spec.name, spec.title, *made))
+                    figures.append(finish(spec.name, spec.title, *made, pdf))
                 elif spec.missing:
                     figures.append(Figure(spec.name, spec.title, f"Not drawn: {spec.missing}"))
             except Exception as error:

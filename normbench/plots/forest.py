@@ -11,8 +11,8 @@ from matplotlib.lines import Line2D
 from normbench.analysis.best_lr import compare_at_best_lr
 from normbench.analysis.groups import label, order
 from normbench.analysis.notes import interval_covers
-from normbench.plots.drawing import grid, omitted, panels, symlog_axis
-from normbench.plots.palette import Style, palette
+from normbench.plots.drawing import grid, omitted, panel_grid, symlog_axis
+from normbench.plots.palette import Style
 from normbench.plots.view import Drawn, View
 
 PANELS = 8
@@ -24,24 +24,22 @@ def draw(view: View) -> Drawn | None:
     reference, margin = view.against
     reference = reference if reference in view.groups.schemes else view.groups.schemes[0]
     compared = compare_at_best_lr(view.groups, reference, margin / 100)
-    settings = list(dict.fromkeys(c["setting"] for c in compared if c["n"]))
-    if not settings:
+    every = list(dict.fromkeys(c["setting"] for c in compared if c["n"]))
+    if not every:
         return None
-    compared = [c for c in compared if c["setting"] in settings[:PANELS]]
+    settings = every[:PANELS]
+    compared = [c for c in compared if c["setting"] in settings]
     schemes = order(c["scheme"] for c in compared)
-    rows, columns = grid(min(PANELS, len(settings)))
+    _, columns = grid(len(settings))
     width = 6.5 if columns == 1 else max(2.6, 11 / columns)
-    canvas, axes = panels(rows, columns, width, 0.8 + 0.26 * len(schemes), sharex=True, sharey=True)
-    flat, styles = [ax for row in axes for ax in row], palette(view.groups.schemes)
+    canvas, flat = panel_grid(len(settings), width, 0.8 + 0.26 * len(schemes), sharex=True, sharey=True)
     values: list[float] = []
-    for ax, setting in zip(flat, settings, strict=False):
+    for ax, setting in zip(flat, settings, strict=True):
         ax.axvspan(-margin, margin, color="#DDDDDD", linewidth=0)
         ax.axvline(0, color="#555555", linewidth=0.8)
         for found in (c for c in compared if c["setting"] == setting):
-            values += _row(ax, schemes.index(found["scheme"]), found, styles[found["scheme"]])
-        ax.set_title(label(setting, ""))
-    for ax in flat[len(settings) :]:
-        ax.set_visible(False)
+            values += _row(ax, schemes.index(found["scheme"]), found, view.styles[found["scheme"]])
+        ax.set_title(label(setting, "") if len(settings) > 1 else "")
     flat[0].set_ylim(len(schemes) - 0.5, -0.5)
     flat[0].set_yticks(range(len(schemes)), schemes)
     far = max(1.3 * float(np.abs(values).max()), 2 * margin)
@@ -63,7 +61,7 @@ def draw(view: View) -> Drawn | None:
         f"Shaded: the margin of ±{margin:g} points. At the right: of how many runs there is a pair, or why of none, or",
         "that a best lr lies at the edge of those tried. A diverged run counts at chance.",
         f"The axis is linear up to {LINEAR:g} points, logarithmic beyond." * log,
-        omitted(PANELS, len(settings), "settings"),
+        omitted(PANELS, len(every), "settings"),
     ]
     names = {name for c in compared for group in (c["ours"], c["theirs"]) for name in group.runs.index}
     on_axes = [key for key in view.groups.varying if key != "lr" and len(settings) > 1]

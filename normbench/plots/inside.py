@@ -11,8 +11,8 @@ from matplotlib.lines import Line2D
 
 from normbench.analysis.groups import label
 from normbench.analysis.inference_statistics import KINDS
-from normbench.plots.drawing import omitted, plain_ticks, symlog_axis
-from normbench.plots.facets import ends, entering, evenly, facets, layers_of, lines, points, step_axis
+from normbench.plots.drawing import means, omitted, plain_ticks, symlog_axis
+from normbench.plots.facets import entering, evenly, facets, hidden, layers_of, lines, name_places, points, step_axis
 from normbench.plots.view import Drawn, Shown, View
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def shift(view: View) -> Drawn | None:
     floors = table[table["since"] == "halves"].groupby(["layer", "step"])["w1_scaled_mean"].mean()
     halves = [Line2D([], [], color="#7F7F7F", linestyle=":", label="between two halves of the images")]
     extra = halves if len(floors) else []
-    canvas, axes = facets(data, lines, view.groups.schemes, (2.4, 1.8), columns=layers, extra=extra)
+    canvas, axes = facets(data, lines, view.styles, (2.4, 1.8), columns=layers, extra=extra)
     bent = False
     for row in SHIFTS.values():
         own = [ax for (of, _), ax in axes.items() if of == row]
@@ -54,8 +54,9 @@ def shift(view: View) -> Drawn | None:
         for ax in own:
             ax.set_ylim(bottom=0)
     _steps(canvas, axes, data)
+    end = _last(data[(data["row"] == SHIFTS["w1_scaled_mean"]) & (data["layer"] == hidden(layers))])
     parts = [
-        ends(data[data["row"] == SHIFTS["w1_scaled_mean"]], " standard deviations of a unit away from the start"),
+        means(f"At the end the distribution has moved, in {hidden(layers)}", end, " standard deviations of a unit"),
         "Thick lines: means over seeds, thin: seeds; of what enters each layer's activation (normalized, or linear",
         "without a norm; bn_mode probe), on a fixed set of validation images, in standard deviations of a unit,",
         "averaged over units; norms that use the batch work with the statistics of these images. Top: Wasserstein-1",
@@ -91,8 +92,11 @@ def train_test_shift(view: View) -> Drawn | None:
     row = "a layer's input is\naway by (s.d.)"
     data = pd.concat([p for p in parts if len(p)]).assign(row=row, y=lambda d: d["y"].where(d["y"] > 0))
     data, at = _on_layers(data, layers)
-    canvas, axes = facets(data, points, view.groups.schemes, (1.6, 2.6), log=[row], at=at)
+    canvas, axes = facets(data, points, view.styles, (1.6, 2.6), log=[row], at=at)
+    last = data[data["layer"] == layers[-1]]
     return _drawn(view, shown, canvas, [
+        means(f"Over training the input of {layers[-1]} moves by", last[last["column"] == internal], " s.d."),
+        means("With corrupted images it is away by", last[~last["column"].isin([internal, names["none"]])], " s.d."),
         "Wasserstein-1 distance, mean over units, in standard deviations of a unit, between two distributions of what",
         "a layer gets. Internal covariate shift: the same images, with the weights of the start and of the end",
         "(bn_mode probe): 0, and not on a logarithmic axis, where the images come in. The others: the same weights,",
@@ -124,12 +128,14 @@ def train_test_accuracy(view: View) -> Drawn | None:
         table[(table["corruption"] == name) | (table["severity"] == 0)].assign(column=name)
         for name in _corruptions(table)
     )
-    canvas, axes = facets(data, points, view.groups.schemes, (1.9, 2.2), rows=kinds.values())
+    canvas, axes = facets(data, points, view.styles, (1.9, 2.2), rows=kinds.values())
     for ax in axes.values():
         ax.set_xticks([0, *severities])
     canvas.supxlabel("severity of the corruption (0: uncorrupted)", fontsize=9)
     images = table["images"].max()
+    worst = data[(data["statistics"] == "training") & (data["x"] == severities[-1])]
     return _drawn(view, shown, canvas, [
+        means(f"Accuracy at severity {severities[-1]}, in the mean over corruptions", worst, "%"),
         "Validation images, not trained on, after a corruption. Above with the running statistics of training; below,",
         f"where a scheme keeps such statistics, with those of {images:.0f} other images with the same corruption."
         if images == images else "where a scheme keeps such statistics, with those of corrupted images.",
@@ -155,13 +161,15 @@ def batch_noise(view: View) -> Drawn | None:
                        x=np.log2(data["batch_size"].astype(float)))  # fmt: skip
     law = Line2D([], [], **GREY, label="1 / sqrt(batch size)")
     at = {size: float(np.log2(size)) for size in sizes}
-    canvas, axes = facets(data, points, view.groups.schemes, (2.4, 2.2), columns=layers,
+    canvas, axes = facets(data, points, view.styles, (2.4, 2.2), columns=layers,
                           log=list(lower.values()), extra=[law], at=at)  # fmt: skip
     for ax in axes.values():
         ax.plot(list(at.values()), 1 / np.sqrt(sizes), **GREY)
         plain_ticks(ax.yaxis)
     canvas.supxlabel("batch size", fontsize=9)
+    small = data[(data["batch_size"] == sizes[0]) & (data["lower"] == "training") & (data["layer"] == hidden(layers))]
     return _drawn(view, shown, canvas, [
+        means(f"In training at batch size {sizes[0]} means of {hidden(layers)} vary by", small, " s.d."),
         "How far a unit's mean lies from one mini-batch to another (standard deviation over batches drawn from the",
         "training set), in standard deviations of the unit, at frozen weights after the last step; mean over units;",
         "dots: seeds, lines: their means. Tensor: linear, the input of the norm. Above, the norms before a layer",
@@ -186,8 +194,10 @@ def running_statistics(view: View) -> Drawn | None:
     if data.empty:
         return None
     data, at = _on_layers(data, layers_of(data))
-    canvas, _ = facets(data, points, view.groups.schemes, (3.0, 2.0), log=list(dict.fromkeys(data["row"])), at=at)
+    canvas, _ = facets(data, points, view.styles, (3.0, 2.0), log=list(dict.fromkeys(data["row"])), at=at)
+    small = data[(data["batch_size"] == data["batch_size"].min()) & (data["column"] == numbers["mean_error"])]
     return _drawn(view, shown, canvas, [
+        means(f"In the mean over layers, at {data['row'].iloc[0]}, the running mean is off by", small, " s.d."),
         "After the last step, root mean square over units of how far the running mean is from the exact one, in",
         "standard deviations, and of how far the running variance is from it, as a share (0.1: 10 percent). Exact: of",
         "training images at the present weights. Dots: seeds; lines: means. Schemes without running statistics have",
@@ -208,8 +218,11 @@ def inference_statistics(view: View) -> Drawn | None:
     at = {kind: float(place) for place, kind in enumerate(KINDS)}
     data = data.assign(x=data["statistics"].map(at), column=data["row"], row="validation error (%)")
     draw = partial(points, join=False, possible=(0.01, 100.0))
-    canvas, _ = facets(data, draw, view.groups.schemes, (2.8, 2.8), log=["validation error (%)"], at=at)
+    canvas, _ = facets(data, draw, view.styles, (2.8, 2.8), log=["validation error (%)"], at=at)
+    small = data[data["batch_size"] == data["batch_size"].min()]
     return _drawn(view, shown, canvas, [
+        means(f"Error at {small['column'].iloc[0]} with running statistics", small[small["statistics"] == "ema"], "%"),
+        means("With the exact ones", small[small["statistics"] == "precise"], "%"),
         "After the last step, error on the validation set with the running statistics (ema: what inference usually",
         "works with), averages over mini-batches at the present weights (averages), the exact ones (precise), and",
         "those of each mini-batch of the run's own size, as in training (batch): what falls from batch to ema is the",
@@ -228,8 +241,9 @@ def depth(view: View) -> Drawn | None:
     if not shown:
         return None
     moments = {"min": "before the first update", "max": "at the end"}
-    titles = {"gradient": "|gradient| of the weights", "update_ratio": "|update| / |weights|", "dead": "dead units",
-              "saturated": "saturated values", "zeros": "values that are 0"}  # fmt: skip
+    titles = {"gradient": "|gradient| of the weights", "update_ratio": "|update| / |weights|",
+              "dead": "dead units (share)",
+              "saturated": "saturated values (share)", "zeros": "values that are 0 (share)"}  # fmt: skip
     parts = []
     for source in filter(None, (weights, units)):
         table = source.table[source.table["run"].isin(shown.runs.index)]
@@ -248,16 +262,24 @@ def depth(view: View) -> Drawn | None:
     if data.empty:
         return None
     data, at = _on_layers(data, layers_of(data))
-    canvas, axes = facets(data, points, view.groups.schemes, (2.4, 2.1), rows=moments.values(),
-                          columns=titles.values(), at=at, sharey="col")  # fmt: skip
+    canvas, axes = facets(data, points, view.styles, (2.4, 2.1), rows=moments.values(),
+                          columns=titles.values(), sharey="col")  # fmt: skip
     for (_, column), ax in axes.items():
-        values = data[data["column"] == column]["y"]
+        layers, values = (data[data["column"] == column][name] for name in ("layer", "y"))
+        name_places(ax, {layer: place for layer, place in at.items() if layer in set(layers)})
         if column in (titles["gradient"], titles["update_ratio"]) and (values > 0).any():
             ax.set_yscale("log")
             plain_ticks(ax.yaxis)
         else:
             ax.set_ylim(-0.03 * max(0.1, values.max()), 1.05 * max(0.1, values.max()))
+    seen, what = data[data["row"] == moments["max"]], data["column"].iloc[0]
+    seen = seen[seen["column"] == what].pivot_table(index=["scheme", "run"], columns="x", values="y")
+    if what == titles["gradient"]:
+        what, seen["y"] = "the gradient in the first layer over that in the last", seen.iloc[:, 0] / seen.iloc[:, -1]
+    else:
+        what, seen["y"] = f"{what}, mean over layers", seen.mean(axis=1)
     return _drawn(view, shown, canvas, [
+        means(f"At the end, {what}", seen),
         "By layer, from the input at the left to the output. Dots: seeds; lines: means. Gradient: Frobenius norm of",
         "the loss's gradient for all weights of a layer, of a fixed batch of validation images in training mode; a",
         "straight level line means that no layer is starved, a slope that the signal fades or grows on its way back.",
@@ -284,9 +306,10 @@ def landscape(view: View) -> Drawn | None:
     parts = [absolute.assign(row=row, low=absolute[f"{band}_min"], high=absolute[f"{band}_max"],
                              y=absolute[f"{band}_max"]) for band, row in bands.items()]  # fmt: skip
     data = pd.concat([*parts, relative.assign(row=smooth, y=relative["lr_smoothness"])])
-    canvas, axes = facets(data, lines, view.groups.schemes, (1.9, 1.9), log=[*bands.values(), smooth])
+    canvas, axes = facets(data, lines, view.styles, (1.9, 1.9), log=[*bands.values(), smooth])
     _steps(canvas, axes, data)
     return _drawn(view, shown, canvas, [
+        means(f"At the end, {smooth}", _last(relative).assign(y=lambda table: table["lr_smoothness"])),
         "At each snapshot, the mini-batch of the next update, in training mode. Bands, one for each seed on top of",
         "one another: over steps of 0.05 to 0.4 times the gradient (as published), the least and greatest loss after",
         "such a step (top), and how far the gradient there is from the one here (middle: |difference|): narrow and",
@@ -313,9 +336,11 @@ def time_steps(view: View) -> Drawn | None:
     if len(every) > 1:
         data["row"], rows = data["layer"] + ": " + data["row"], [f"{layer}: {n}" for layer in layers for n in rows]
     tensors = ("linear", "normalized", "activation")
-    canvas, _ = facets(data, lines, view.groups.schemes, (3.0, 2.0), rows=rows, columns=tensors)
+    canvas, _ = facets(data, lines, view.styles, (3.0, 2.0), rows=rows, columns=tensors)
     canvas.supxlabel("time step", fontsize=9)
+    end = data[(data["row"] == rows[0]) & (data["column"] == tensors[0]) & (data["x"] == data["x"].max())]
     return _drawn(view, shown, canvas, [
+        means(f"At the last time step, {rows[0]} of {tensors[0]}", end),
         "Mean and standard deviation over images and units at each time step, after the last update; thin lines:",
         "seeds, thick: their mean. linear: W_x x + W_h h before any norm; normalized: what enters the gates (without",
         "a norm the same as linear, and not drawn twice); activation: h. bn_mode probe: norms that use the batch work",

@@ -11,7 +11,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.patches import Rectangle
 
 from normbench.analysis.groups import order, show
-from normbench.plots.drawing import grid, omitted, panels
+from normbench.plots.drawing import grid, omitted, panel_grid
 from normbench.plots.view import SCHEMES, Drawn, View
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ FLOOR = 0.01  # percent: the lowest error of the scale of colours
 
 
 def draw(view: View) -> Drawn | None:
-    """Of the setting in which the schemes differ most."""
+    """Of the setting that the study is about (`View.ranked`)."""
     axes = ["lr", "batch_size"]
     if not set(axes) <= set(view.groups.varying):
         return None
@@ -33,23 +33,24 @@ def draw(view: View) -> Drawn | None:
     places = [sorted(set(runs[key])) for key in axes]
     squares = {
         scheme: {place: square(group) for place, group in runs[runs["scheme"] == scheme].groupby(axes)}
-        for scheme in schemes[:SCHEMES]
+        for scheme in view.few(schemes)
     }
-    rows, columns = grid(len(squares))
+    _, columns = grid(len(squares))
     width, height = max(2.0, min(0.5 + 0.5 * len(places[1]), 11 / columns)), 0.75 + 0.36 * len(places[0])
-    canvas, panes = panels(rows, columns, width, height)
-    flat = [ax for row in panes for ax in row]
+    canvas, flat = panel_grid(len(squares), width, height)
     known = [max(error, FLOOR) for of_one in squares.values() for error, _ in of_one.values() if error is not None]
     norm = LogNorm(min(known, default=1.0), max([*known, 0.1]))
-    for ax, (scheme, found) in zip(flat, squares.items(), strict=False):
+    for ax, (scheme, found) in zip(flat, squares.items(), strict=True):
         _map(ax, found, places, norm)
         ax.set_title(scheme, fontweight="bold")
-    for ax in flat[len(squares) :]:
-        ax.set_visible(False)
     canvas.supxlabel("batch size", fontsize=9)
     canvas.supylabel("learning rate", fontsize=9)
     done = runs["status"].eq("complete").sum()
+    by_scheme = {scheme: list(lowest(found).values()) for scheme, found in squares.items()}
+    paths = [f"{scheme} {show(lrs[0])} to {show(lrs[-1])}" for scheme, lrs in by_scheme.items() if len(lrs) > 1]
     parts = [
+        f"From its smallest batch to its largest, the best learning rate of a scheme goes from: {'; '.join(paths)}."
+        * bool(paths),
         f"Test error in percent at the end of training: means over seeds, from {int(done)} runs. The darker, the",
         "higher (logarithmic; one scale for all maps).",
         "Framed: the lowest of each batch size. D: all runs diverged. U: unsupported. C: a run ended at chance. Where",
@@ -71,6 +72,12 @@ def square(group: pd.DataFrame) -> tuple[float | None, str]:
     return mean, text if len(done) == len(group) else f"{text}\n{len(done)}/{len(group)}"
 
 
+def lowest(squares: dict[Any, tuple[float | None, str]]) -> dict[Any, Any]:
+    """Batch size, ascending -> the lr with the lowest error."""
+    known = sorted(((size, error, lr) for (lr, size), (error, _) in squares.items() if error is not None), reverse=True)
+    return dict(sorted({size: lr for size, _, lr in known}.items()))
+
+
 def _map(ax: Axes, squares: dict[Any, tuple[float | None, str]], places: list[list[Any]], norm: Any) -> None:
     lrs, sizes = places
     for (lr, size), (error, text) in squares.items():
@@ -81,11 +88,8 @@ def _map(ax: Axes, squares: dict[Any, tuple[float | None, str]], places: list[li
         dark = error is not None and float(np.dot(color[:3], (0.3, 0.59, 0.11))) < 0.5
         box = {"facecolor": "#F1F1F1", "edgecolor": "none", "pad": 1} if hatch else None
         ax.text(x + 0.5, y + 0.5, text, ha="center", va="center", fontsize=7, color="w" if dark else "k", bbox=box)
-    for size in sizes:
-        known = {lr: error for (lr, other), (error, _) in squares.items() if other == size and error is not None}
-        if known:
-            best = min(known, key=known.__getitem__)
-            ax.add_patch(Rectangle((sizes.index(size) + 0.04, lrs.index(best) + 0.04), 0.92, 0.92, fill=False))
+    for size, best in lowest(squares).items():
+        ax.add_patch(Rectangle((sizes.index(size) + 0.04, lrs.index(best) + 0.04), 0.92, 0.92, fill=False))
     ax.set_xlim(0, len(sizes))
     ax.set_ylim(0, len(lrs))
     ax.set_xticks(np.arange(len(sizes)) + 0.5, [show(size) for size in sizes])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,16 +21,21 @@ class Style:
         return {"color": self.color, "marker": self.marker, "linestyle": self.line}
 
 
-# Okabe and Ito's colours, distinct under every common colour blindness (grey in place of their yellow, which is too
+OTHERS = "#BBBBBB"  # of the schemes that do not stand out where there are many
+# Okabe and Ito's colours, distinct under every common colour blindness (brown in place of their yellow, which is too
 # pale for lines on white), then Tol's "muted" ones. Markers carry the distinction in print without colour.
-_COLORS: tuple[str, ...] = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
+_COLORS: tuple[str, ...] = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8B5A2B")
 _COLORS += ("#332288", "#882255", "#44AA99", "#999933", "#117733", "#DDCC77", "#AA4499", "#CC6677")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _LINES = ("-", (0, (6, 1.5)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)))
 
 
-def palette(schemes: Iterable[str]) -> dict[str, Style]:
-    """A style for each: a known scheme has its own always; others take the colours anew, in other lines."""
+def palette(schemes: Iterable[str], colored: Collection[str] | None = None) -> dict[str, Style]:
+    """A style for each: a known scheme has its own always; others take the colours anew, in other lines.
+
+    Args:
+        colored: the schemes that are not grey; left out, all.
+    """
     styles: dict[str, Style] = {}
     numbers = {name: number for number, name in enumerate(KNOWN)}
     variants: dict[str, int] = {}
@@ -40,7 +45,7 @@ def palette(schemes: Iterable[str]) -> dict[str, Style]:
         variant = variants[scheme] = variants.get(scheme, -1) + 1
         lap = number // len(_MARKERS)
         styles[name] = Style(
-            _COLORS[number % len(_COLORS)],
+            _COLORS[number % len(_COLORS)] if colored is None or name in colored else OTHERS,
             _MARKERS[(number + 3 * lap) % len(_MARKERS)],
             _LINES[(lap + variant) % len(_LINES)],
         )

@@ -10,10 +10,10 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 
-from normbench.analysis.groups import show
+from normbench.analysis.groups import order, show
 from normbench.analysis.measured import rows
-from normbench.plots.drawing import omitted, plain_ticks, plural
-from normbench.plots.facets import FAILURES, ends, facets, lines, places, points
+from normbench.plots.drawing import means, omitted, plain_ticks, plural
+from normbench.plots.facets import FAILURES, facets, lines, places, points
 from normbench.plots.view import OVER, Drawn, View
 
 if TYPE_CHECKING:
@@ -67,7 +67,9 @@ def lr_sensitivity(view: View) -> Drawn | None:
     behind = Line2D([], [], color="#555555", marker="o", markerfacecolor="white", linestyle="",
                     label=f"more than {WITHIN:g} point behind the best")  # fmt: skip
     canvas, caption = _draw(view, runs, "lr", "learning rate", data, behind)
-    caption += (
+    tried = data.groupby(["scheme", "column", "x"])["hollow"].all()
+    near = ", ".join(f"{s} {(~tried[s]).sum()} of {len(tried[s])}" for s in order(data["scheme"]) if not tried[s].all())
+    caption = f"Close to the best of the panel are, of the learning rates tried: {near or 'none'}. {caption}" + (
         f" Filled: the mean is within {WITHIN:g} point of the best mean of all schemes and learning rates of the "
         f"panel, all runs having finished. {omitted(_count(runs), settings, 'settings')}"
     )
@@ -99,7 +101,7 @@ def learning_curves(view: View) -> Drawn | None:
     diverged = int((shown["status"] == "diverged").sum())
     cross = [Line2D([], [], color="#555555", marker="x", linestyle="", label="diverged")] * bool(diverged)
     log = list(dict.fromkeys(data["row"]))
-    canvas, axes = facets(data, lines, view.groups.schemes, (2.9, 2.6), log=log, extra=cross, sharex=False)
+    canvas, axes = facets(data, lines, view.styles, (2.9, 2.6), log=log, extra=cross, sharex=False)
     for (row, column), ax in axes.items():
         ax.set_xlim(left=0)
         ax.set_xlabel(column if one else row, fontsize=8)
@@ -108,8 +110,10 @@ def learning_curves(view: View) -> Drawn | None:
         ax.set_title("" if one or row != log[0] else column)
         ax.set_ylabel("")
     canvas.supylabel("validation error (%)", fontsize=9)
+    setting = view.ranked(shown)[0]["setting"].iloc[0]
+    last = table[(table["setting"] == setting) & (table["status"] == "complete")].groupby("run").tail(1)
     parts = [
-        ends(data[data["row"] == log[0]], "%"),
+        means(f"At the end{f', at {setting}' * (not one)}", last, "%"),
         f"From {plural(len(shown) - diverged, 'complete run')}. Error on {_curve_images(view, shown)}, on a",
         "logarithmic axis, against the training images seen and the seconds of training on this machine, without",
         "evaluating and measuring (means over seeds at the same evaluation). Thick: means over seeds, thin: seeds. The",
@@ -149,7 +153,8 @@ def _errors(runs: pd.DataFrame, option: str, which: str) -> pd.DataFrame:
     at = places(runs[option])[0]
     error = 100 * (1 - runs[f"{which}_accuracy"].astype(float)).where(runs["status"] == "complete")
     x = [at[value] for value in runs[option]]
-    return runs.assign(run=runs.index, row=f"{which} error (%)", column=runs["setting"], x=x, y=error.clip(lower=FLOOR))
+    column = runs["setting"] if _count(runs) > 1 else ""  # of one, the line below the title says it
+    return runs.assign(run=runs.index, row=f"{which} error (%)", column=column, x=x, y=error.clip(lower=FLOOR))
 
 
 def _draw(
@@ -161,7 +166,7 @@ def _draw(
     marks = [Line2D([], [], color="#555555", marker=FAILURES[s], linestyle="", label=s) for s in failures]
     draw = partial(points, join=join, possible=(FLOOR, 100.0))
     log = list(dict.fromkeys(data["row"]))
-    canvas, axes = facets(data, draw, view.groups.schemes, (3.0, 3.2 / len(log) ** 0.4), log=log,
+    canvas, axes = facets(data, draw, view.styles, (3.0, 3.2 / len(log) ** 0.4), log=log,
                           extra=[*extra, *marks], at=at)  # fmt: skip
     for (row, _), ax in axes.items():
         values = data[data["row"] == row]["y"].dropna()
@@ -170,9 +175,15 @@ def _draw(
             plain_ticks(ax.yaxis)
     canvas.supxlabel(heading, fontsize=9)
     own = data[data["row"] == log[0]]
-    spaced = "on a logarithmic axis" if join and min(at.values(), default=0) != 0 else "evenly spaced"
+    spaced = "on a logarithmic axis" if join and min(at) > 0 else "evenly spaced"
+    names = {place: f"{heading} {show(value)}" for value, place in at.items()}
+    empty = own.groupby(["scheme", "x"])["y"].count()
     parts = [
-        _widest(own, {place: f"{heading} {show(value)}" for value, place in at.items()}),
+        _widest(own, names),
+        *(
+            f"At {names[x]} no result: {', '.join(order(none))}." * (option != "lr")
+            for x, none in empty[empty == 0].reset_index().groupby("x")["scheme"]
+        ),
         f"From {plural(int(own['y'].notna().sum()), 'run')}; lower is better. Small dots: seeds; marks: their means,",
         "with the 95% Student t interval of the mean from three seeds on. Errors are on a logarithmic axis, the values",
         f"of {heading} {spaced if join else 'side by side, with no line between them'}.",

@@ -11,15 +11,14 @@ from matplotlib.ticker import MaxNLocator
 
 from normbench.analysis.groups import order
 from normbench.plots.drawing import omitted, panels, segments
-from normbench.plots.facets import entering, evenly, layers_of, step_axis
-from normbench.plots.palette import palette
+from normbench.plots.facets import entering, evenly, hidden, layers_of, step_axis
 from normbench.plots.view import OVER, Drawn, Shown, View, one_seed
 
 if TYPE_CHECKING:
     import pandas as pd
 
 PERCENTILES = ["p01", "p15", "p50", "p85", "p99"]
-LAYERS, SCHEMES = 4, 5
+LAYERS = 4
 UNITS = 20  # of a layer, whose medians are drawn
 
 
@@ -43,7 +42,7 @@ def draw(view: View) -> Drawn | None:
     width = min(5.0, 11 / len(columns))
     canvas, axes = panels(len(rows), len(columns), width, 1.6 if len(rows) > 1 else 2.6, sharex=True,
                           sharey="row" if across else "col")  # fmt: skip
-    styles, cut, last = palette(view.groups.schemes), False, float(table["step"].max())
+    cut, last = False, float(table["step"].max())
     for i, row in enumerate(rows):
         for j, column in enumerate(columns):
             scheme, layer = (column, row) if across else (row, column)
@@ -51,15 +50,16 @@ def draw(view: View) -> Drawn | None:
             limit = reach_limit([_reach(part) for _, part in of_layer.groupby("scheme")])
             part = of_layer[of_layer["scheme"] == scheme].sort_values("step", kind="stable")
             medians = units[(units["scheme"] == scheme) & (units["layer"] == layer)]
-            cut |= _panel(axes[i][j], part, medians, styles[scheme].color, limit)
+            cut |= _panel(axes[i][j], part, medians, view.styles[scheme].color, limit)
             axes[i][j].set_ylabel(row if j == 0 else "", fontweight=None if across else "bold")
             axes[i][j].set_title(column if i == 0 else "", fontweight="bold" if across else None)
     step_axis(axes[0][0], last)
     canvas.supxlabel("training step", fontsize=9)
+    canvas.supylabel("what enters the activation", fontsize=9)
     plain = ", ".join(s for s in schemes if set(table[table["scheme"] == s]["tensor"]) == {"linear"})
     diverged = [s for s in schemes if shown.runs[shown.runs["scheme"] == s]["status"].eq("diverged").any()]
     parts = [
-        _what_one_sees(table[table["layer"] == layers[-1]], schemes),
+        _what_one_sees(table[table["layer"] == hidden(layers)], schemes),
         f"One run per scheme ({_seeds(shown.runs)}). Percentiles 1, 15, 50, 85 and 99 over all units and images of a",
         "fixed set of validation images: line = median, dark band = 15 to 85, light band = 1 to 99. Tensor:",
         f"normalized, the output of the norm{f' (where there is none, linear: {plain})' if plain else ''}. All units",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from normbench.analysis.answer import shortlist
 from normbench.analysis.best_lr import choices
 from normbench.analysis.groups import Groups, label, order
 from normbench.analysis.measured import rows
 from normbench.files import open_file
+from normbench.plots.palette import Style, palette
 from normbench.runs import Run
 
 if TYPE_CHECKING:
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
 SCHEMES, PANELS = 8, 4  # that a figure shows at most
 OVER = ("complete", "diverged")
+BUDGETS = {"max_steps": "updates", "max_samples": "images", "epochs": "epochs"}  # what says how long to train
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,8 +63,34 @@ class View:
         shown = [choice.shown for by_scheme in choices(self.groups).values() for choice in by_scheme.values()]
         return self.every.loc[[name for group in shown for name in group.runs.index]]
 
+    @cached_property
+    def colored(self) -> list[str]:
+        """The schemes in colour: all where there are few, otherwise the reference and those that can be the best.
+
+        Of these (`answer.shortlist`) as many as have room, first those that can in most settings, then by accuracy.
+        """
+        if len(self.groups.schemes) <= SCHEMES:
+            return list(self.groups.schemes)
+        able = []
+        for by_scheme in choices(self.groups).values():
+            known = {scheme: choice for scheme, choice in by_scheme.items() if choice.accuracies}
+            confirmed = {scheme: choice for scheme, choice in known.items() if choice.confirmed}
+            able += [known[scheme] for scheme in shortlist(confirmed or known)]
+        settings = Counter(choice.scheme for choice in able)
+        able.sort(key=lambda choice: (settings[choice.scheme], choice.mean or 0), reverse=True)
+        return list(dict.fromkeys([self.against[0], *(choice.scheme for choice in able)]))[:SCHEMES]
+
+    @cached_property
+    def styles(self) -> dict[str, Style]:
+        """How each scheme looks in every figure."""
+        return palette(self.groups.schemes, self.colored)
+
+    def few(self, schemes: Iterable[str]) -> list[str]:
+        """In order, as many as a figure has room for: those in colour first."""
+        return order(sorted(order(schemes), key=lambda scheme: scheme not in self.colored)[:SCHEMES])
+
     def panels(self, runs: pd.DataFrame, *over: str, most: int = PANELS) -> tuple[pd.DataFrame, int]:
-        """`runs` with the column `setting`, of the `most` settings in which schemes differ most; how many there are.
+        """`runs` with the column `setting`, of the first `most` settings of `ranked`; how many there are.
 
         Args:
             over: what the figure itself varies.
@@ -72,23 +102,33 @@ class View:
         return kept.loc[[name for name in runs.index if name in kept.index]], len(ranked)
 
     def ranked(self, runs: pd.DataFrame, *over: str) -> list[pd.DataFrame]:
-        """`runs` with the column `setting`, a frame for each; those first in which schemes differ most."""
+        """`runs` with the column `setting`, a frame for each; first the one that the study is about.
+
+        It has the most schemes; of those, it lies at the ends of most of what was varied in numbers, such as at the
+        smallest batch, and there the best and the worst scheme are furthest apart, then the mean accuracy is lower.
+        """
         keys = [key for key in self.groups.varying if key not in ("lr", *over)]
         words = [label(tuple(zip(keys, values, strict=True)), "") for values in runs[keys].to_numpy(dtype=object)]
         settings = [part for _, part in runs.assign(setting=words).groupby("setting", sort=False)]
-        return sorted(settings, key=lambda part: self._rank(part, over), reverse=True)
+        most = max((part["scheme"].nunique() for part in settings), default=0)
+        full = [part for part in settings if part["scheme"].nunique() == most]
+        found = {key: [part[key].iloc[0] for part in full] for key in keys}
+        ends_of = {key: (min(some), max(some)) for key, some in found.items()
+                   if some and all(isinstance(value, int | float) for value in some)}  # fmt: skip
 
-    def _rank(self, runs: pd.DataFrame, over: Sequence[str]) -> tuple[int, float, float]:
-        """More schemes first, then a greater distance between best and worst, then a lower accuracy of all."""
-        finished = runs[runs["validation_accuracy"].notna()]
-        means = finished.groupby(["scheme", *over], dropna=False)["validation_accuracy"].mean()
-        spread = float(np.ptp(means)) if len(means) else 0.0
-        return runs["scheme"].nunique(), round(spread, 6), -float(means.mean() if len(means) else 0.0)
+        def rank(part: pd.DataFrame) -> tuple[int, int, float, float]:
+            ends = sum(part[key].iloc[0] in of for key, of in ends_of.items())
+            finished = part[part["validation_accuracy"].notna()]
+            means = finished.groupby(["scheme", *over], dropna=False)["validation_accuracy"].mean()
+            spread, mean = (float(np.ptp(means)), float(means.mean())) if len(means) else (0.0, 0.0)
+            return part["scheme"].nunique(), ends, round(spread, 6), -mean
+
+        return sorted(settings, key=rank, reverse=True)
 
     def measured(
         self, instrument: str, *numbers: str, words: Sequence[str] = (), over: Sequence[str] = (), statuses: Any = None
     ) -> Shown | None:
-        """The runs with a table of `instrument`, in the setting where most schemes have one and differ most.
+        """The runs with a table of `instrument`, in the first setting of `ranked`.
 
         Args:
             numbers: columns that are read as finite numbers or NaN.
@@ -105,25 +145,28 @@ class View:
         if runs.empty:
             return None
         runs, settings = self.panels(runs, *over, most=1)
-        every = order(runs["scheme"])
-        runs = runs[runs["scheme"].isin(every[:SCHEMES])]
+        total = runs["scheme"].nunique()
+        runs = runs[runs["scheme"].isin(self.few(runs["scheme"]))]
         tables = [
             rows(self.members[name], instrument, *numbers).assign(run=name, scheme=scheme, **{k: row[k] for k in over})
             for name, scheme, (_, row) in zip(runs.index, runs["scheme"], runs.iterrows(), strict=True)
         ]
         table = pd.concat([t for t in tables if set(words) <= set(t.columns)] or tables[:1])
-        said = f"Of {settings} settings this is the one in which schemes differ most." if settings > 1 else ""
-        if len(every) > SCHEMES:
-            said += f" Only {SCHEMES} of {len(every)} schemes are drawn."
+        said = f"Of {settings} settings this is an extreme one, where schemes differ most." if settings > 1 else ""
+        if total > SCHEMES:
+            said += f" Only {SCHEMES} of {total} schemes are drawn."
         return Shown(runs, table, said.strip()) if len(table) else None
 
     def line(self, runs: pd.DataFrame, *axes: str) -> str:
-        """Below a title: model, data, setting and n of these runs, without what the axes show."""
+        """Below a title: model, data, training, setting and n of these runs, without what the axes show."""
         words = []
-        for key in dict.fromkeys(("model", "dataset", "optimizer", "lr", "batch_size", *self.groups.varying)):
+        budget = next((key for key in BUDGETS if key in runs and runs[key].notna().any()), "")
+        main = ("model", "dataset", budget, "optimizer", "lr", "batch_size")
+        for key in dict.fromkeys((*main, *(key for key in self.groups.varying if key not in BUDGETS))):
             values = runs[key].map(repr).unique() if key in runs and key not in axes else []
-            if len(values) == 1 and runs[key].iloc[0] is not None:
-                words.append(label(((key, runs[key].iloc[0]),)))
+            if len(values) == 1 and (value := runs[key].iloc[0]) is not None:
+                amount = f"{value:,.12g} {BUDGETS[key][: -1 if value == 1 else None]}" if key == budget else ""
+                words.append(amount or label(((key, value),)))
             elif len(values) > 1 and key == "lr":
                 words.append("each scheme at its own best lr")
         seeds = runs.groupby(["scheme", *self.groups.varying], dropna=False).size()

@@ -44,6 +44,7 @@ def build(
     only: Filter | None = None,
     question: str = "",
     extra: Callable[[Groups], Extra] | None = None,
+    pdf: bool = False,
 ) -> Report:
     """Write `report/` into a study's folder: page, tables, figures. The same runs give the same bytes.
 
@@ -52,6 +53,7 @@ def build(
         only: the runs with one of these values for each key alone, {"norm": ["batch"]}; the report says so.
         question: that the study answers, for the head of the page.
         extra: tables and sentences of others, which come first; not where `only` leaves a part of the runs.
+        pdf: write the figures as PDF, too.
 
     Raises:
         FileNotFoundError: there is no run in `folder`.
@@ -61,7 +63,7 @@ def build(
     from normbench.report.page import render
 
     folder = Path(folder)
-    content = compile_content(folder, options or Options(), only or {}, question, extra)
+    content = compile_content(folder, options or Options(), only or {}, question, extra, pdf)
     files = content.files()
     files["report.html"] = render(content).encode()  # last: whoever sees a new page finds what it links to
     written = write_files(folder / "report", files)
@@ -74,6 +76,7 @@ def compile_content(
     only: Filter,
     question: str,
     extra: Callable[[Groups], Extra] | None = None,
+    pdf: bool = False,
 ) -> Content:
     """Read, count, draw: everything but writing. Arguments and errors are those of `build`."""
     from normbench.analysis.reproduce import every_run
@@ -106,7 +109,7 @@ def compile_content(
         filtered=filtered,
         command=_command(folder, options, only),
         unread={**groups.unreadable, **_strangers(folder)},
-        figures=draw_all(view),
+        figures=draw_all(view, pdf),
         claims=first.claims,
         main=first.main,
         explorer=_explore(view),

@@ -80,7 +80,7 @@ class Content:
         for figure in self.figures:
             if figure.svg:
                 kinds = {"svg": figure.svg, "png": figure.png, "pdf": figure.pdf}
-                files |= {f"figures/{figure.name}.{kind}": data for kind, data in kinds.items()}
+                files |= {f"figures/{figure.name}.{kind}": data for kind, data in kinds.items() if data}
         return files
 
     def _leaderboard(self) -> str:

@@ -124,6 +124,7 @@ def test_where_there_is_no_browser_the_page_is_named(
         (["--margin", "nan"], "got nan."),
         (["--target", "95"], "targets are accuracies between 0 and 1: got 95."),
         (["--target", "0.9", "--target", "x"], "argument --target: invalid float value: 'x'"),
+        (["--formats", "png,eps"], "--formats is a list of png, svg and pdf: got 'png,eps'."),
         (["--reference", "layer"], "got 'layer'. Take one of: none, batch."),
     ],
 )

@@ -16,8 +16,8 @@ from normbench.plots import cost, dose, maps, ribbons, view
 from normbench.plots.drawing import look, panels
 from normbench.plots.facets import DODGE, entering, evenly, facets, layers_of, lines, places, points
 from normbench.plots.forest import draw as draw_forest
-from normbench.plots.palette import palette
-from normbench.plots.results import close_to_best, curve
+from normbench.plots.palette import OTHERS, palette
+from normbench.plots.results import close_to_best, curve, learning_curves
 from normbench.plots.view import Drawn
 from scripts.bn2015_fig1 import tracked_units
 from tests.plots.conftest import view_of
@@ -96,7 +96,7 @@ def test_panels_without_data_are_not_drawn_and_schemes_move_aside_a_little() -> 
         for x in (0.0, 1.0)
     )
     with look():
-        canvas, axes = facets(data, points, ["none", "batch", "layer"])
+        canvas, axes = facets(data, points, palette(["none", "batch", "layer"]))
     assert set(axes) == {("a", "c"), ("a", "d"), ("b", "c")}
     assert [ax.get_visible() for ax in canvas.axes] == [True, True, True, False]
     aside = [float(line.get_xdata()[0]) for line in axes["a", "c"].lines]
@@ -128,11 +128,47 @@ def test_each_scheme_is_shown_at_its_own_best_lr_where_schemes_differ_most(study
     assert set(shown.runs["batch_size"]) == {4}
     assert len(shown.table) == 4
     assert "differ most" in shown.words
-    assert seen.line(shown.runs) == "mlp, mnist, adam, each scheme at its own best lr, batch size 4; n = 2 seeds"
+    assert (
+        seen.line(shown.runs) == "mlp, mnist, 1 epoch, adam, each scheme at its own best lr, batch size 4; n = 2 seeds"
+    )
     kept, settings = seen.panels(seen.best, most=1)
     assert (set(kept["setting"]), settings) == ({"batch size 4"}, 2)
     assert view.has_columns(seen.members[shown.runs.index[0]], "units", ("dead",))
     assert not view.has_columns(seen.members[shown.runs.index[0]], "units", ("zeros",))
+
+
+def test_the_setting_that_is_shown_is_an_end_of_what_was_varied(study: Path, add: Add) -> None:
+    """Not the size 1, which `batch` has no result for, nor 8, where the schemes differ most, nor 64, with the best."""
+    for size, gap in ((1, 0.0), (2, 0.2), (8, 0.4), (64, 0.01)):
+        for norm in ("none", "batch"):
+            status = "unsupported" if size == 1 and norm == "batch" else "complete"
+            path = add(
+                norm=norm, batch_size=size, status=status, accuracy=0.9 - gap * (norm == "batch"), max_samples=6400
+            )
+            measure(path, "units", [{"step": 0, "layer": "a", "tensor": "activation", "dead": 0.5}])
+    seen = view_of(study)
+    shown = seen.measured("units", "step", "dead")
+    assert shown is not None
+    assert seen.line(shown.runs) == "mlp, mnist, 6,400 images, adam, lr 0.001, batch size 2; n = 1 seed"
+
+
+def test_of_many_schemes_the_reference_and_those_that_can_be_the_best_are_in_colour(study: Path, add: Add) -> None:
+    for place, norm in enumerate(("none", "layer", "batch", "weight", "selu", "group", "rms", "mean_only", "instance")):
+        for seed in range(4):
+            best = norm in ("layer", "rms")
+            add(norm=norm, seed=seed, accuracy=0.9 + seed / 1000 if best else 0.8 + place / 100 + seed / 900)
+    seen = view_of(study)
+    assert sorted(seen.colored) == ["layer", "none", "rms"]
+    assert [name for name, style in seen.styles.items() if style.color != OTHERS] == ["none", "layer", "rms"]
+    assert len(seen.few(seen.groups.schemes)) == view.SCHEMES
+    assert {"none", "layer", "rms"} <= set(seen.few(seen.groups.schemes))
+    with look():
+        curves = learning_curves(seen)
+    assert curves is not None
+    [legend] = curves.canvas.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["none", "layer", "rms", "6 others"]
+    colors = [line.get_color() for line in curves.canvas.axes[0].lines]
+    assert OTHERS not in colors[colors.index(seen.styles["none"].color) :], "grey lies below"
 
 
 def test_errors_are_at_the_best_lr_of_each_value(study: Path, add: Add, tidy: Tidy) -> None:
@@ -253,8 +289,8 @@ def test_gradients_of_a_cells_matrices_are_joined(study: Path, add: Add, tidy: T
     assert data["before the first update", "|gradient| of the weights"] == 5
     assert data["at the end", "|gradient| of the weights"] == 10
     assert data["at the end", "|update| / |weights|"] == pytest.approx(0.2), "the last step has no next update"
-    assert data["at the end", "saturated values"] == 0.1
-    assert ("at the end", "values that are 0") not in data, "only where nothing can saturate"
+    assert data["at the end", "saturated values (share)"] == 0.1
+    assert ("at the end", "values that are 0 (share)") not in data, "only where nothing can saturate"
 
 
 def test_errors_of_running_statistics(study: Path, add: Add, tidy: Tidy) -> None:

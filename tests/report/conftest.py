@@ -8,10 +8,10 @@ from normbench.plots.drawing import Figure
 
 @pytest.fixture
 def unsaved(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures are drawn, but not made into three files each, which takes most of the time."""
+    """Figures are drawn, but not made into files, which takes most of the time."""
 
     def finish(name: str, title: str, caption: str, *about: object) -> Figure:
-        return Figure(name, title, caption, b"<svg></svg>", b"png", b"pdf")
+        return Figure(name, title, caption, b"<svg></svg>", b"png", b"pdf" * (about[-1] is True))
 
     monkeypatch.setattr(figures, "finish", finish)
 

@@ -88,7 +88,7 @@ def test_files_and_page(report: Report) -> None:
     assert (folder.name, report.page.name) == ("report", "report.html")
     names = {path.relative_to(folder).as_posix() for path in report.files}
     drawn = [figure.name for figure in report.content.figures if figure.svg]
-    pictures = {f"figures/{name}.{kind}" for name in drawn for kind in ("svg", "png", "pdf")}
+    pictures = {f"figures/{name}.{kind}" for name in drawn for kind in ("svg", "png")}
     tables = {f"tables/{table.name}.csv" for table in report.content.others if table.rows} | {"tables/runs.csv"}
     assert drawn
     assert names == {"report.html", "leaderboard.csv", "leaderboard.md", "tables.md", "files.txt"} | tables | pictures
@@ -181,6 +181,15 @@ def test_a_heavy_figure_is_shown_as_pixels() -> None:
     light, heavy = (Figure("a", "A", "b", b"<svg>" + b" " * size, b"png", b"pdf") for size in (10, HEAVY))
     assert picture(light) == light.svg.decode()
     assert picture(heavy) == '<img alt="" src="data:image/png;base64,cG5n">'
+
+
+@pytest.mark.usefixtures("few")
+def test_a_pdf_is_written_and_linked_to_where_it_is_asked_for(messy: Path) -> None:
+    asked, without = build(messy, pdf=True), build(messy)
+    pictures = {path.with_suffix(".pdf") for path in without.files if path.suffix == ".png"}
+    assert pictures == {path for path in asked.files if path.suffix == ".pdf"}
+    assert not any(path.exists() for path in pictures)
+    assert ".pdf" not in without.page.read_text()
 
 
 @pytest.mark.usefixtures("few")

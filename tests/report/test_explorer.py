@@ -86,7 +86,7 @@ def test_the_page_holds_the_quantiles_of_the_tables(study: Path) -> None:
     assert found.schemes == dict.fromkeys(SCHEMES, True)
     first = found.data["settings"][0]
     assert first["at"] == {"batch size": "64"}, "in which schemes differ most"
-    assert first["line"] == "mlp, mnist, adam, lr 0.001, batch size 64; n = 1 seed"
+    assert first["line"] == "mlp, mnist, 1 epoch, adam, lr 0.001, batch size 64; n = 1 seed"
     run = found.data["runs"][first["runs"][1]]
     assert run["steps"] == list(STEPS)
     for unit, key in ((None, "hidden1|activation|"), (7, "hidden1|activation|7")):
