@@ -260,7 +260,7 @@ def test_a_run_that_ends_in_numbers_that_are_not_finite_has_diverged(
             next(model.parameters()).data[0, 0] = torch.inf
         return (torch.nan if split == broken else 0.1), 0.9
 
-    monkeypatch.setattr("normbench.experiment.evaluate_with_kind", evaluate)
+    monkeypatch.setattr("normbench.experiment.run.evaluate_with_kind", evaluate)
     run = execute(small("max_steps=2", "evaluations=1", "norm=none", "instruments=none"))
     assert (run.status, run.summary["diverged_step"], run.summary["test_accuracy"]) == ("diverged", 2, None)
 
@@ -302,7 +302,7 @@ def test_an_error_in_training_is_kept_with_its_traceback(
 ) -> None:
     cell = small("max_steps=5", "instruments=none")
     with monkeypatch.context() as patch:
-        patch.setattr("normbench.experiment.evaluate_with_kind", lambda *args: 1 / 0)
+        patch.setattr("normbench.experiment.run.evaluate_with_kind", lambda *args: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             execute(cell)
     assert Run(cell.folder).status == "failed"

@@ -12,11 +12,10 @@ import pandas as pd
 import pytest
 import torch
 
-import normbench.experiment
 from normbench.config.run_config import RunConfig
 from normbench.data.dataset import Split
 from normbench.errors import Stopped
-from normbench.experiment import execute, execute_stacked
+from normbench.experiment import execute, execute_stacked, new_model
 from normbench.runs import Run, RunFolder
 from normbench.training.callbacks import LearningCurve
 from normbench.training.stack import Stack
@@ -32,9 +31,9 @@ OTHERS = ("seconds", "measuring_seconds", "seal", "dataset")
 @pytest.fixture
 def doubles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs compute in float64."""
-    scaled, new_model = Split.scaled, normbench.experiment.new_model
+    scaled = Split.scaled
     monkeypatch.setattr(Split, "scaled", lambda *about: scaled(*about).double())
-    monkeypatch.setattr(normbench.experiment, "new_model", lambda *about: new_model(*about).double())
+    monkeypatch.setattr("normbench.experiment.run.new_model", lambda *about: new_model(*about).double())
 
 
 @pytest.fixture

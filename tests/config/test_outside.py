@@ -138,6 +138,6 @@ def test_a_wrong_norm_gets_a_clear_error(
 def test_a_network_too_large_for_the_memory(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("normbench.experiment.free_memory", lambda device: 100_000)
+    monkeypatch.setattr("normbench.experiment.prepare.free_memory", lambda device: 100_000)
     assert main(["run", *TINY]) == 2
     assert "one batch must fit into memory: it needs" in capsys.readouterr().err

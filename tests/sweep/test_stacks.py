@@ -106,8 +106,8 @@ def test_stacks_are_no_larger_than_memory_allows_and_of_equal_size(
     run_config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = [run_config(f"seed={seed}", execute="stacked") for seed in range(9)]
-    monkeypatch.setattr("normbench.experiment.LARGEST", 4)
+    monkeypatch.setattr("normbench.experiment.prepare.LARGEST", 4)
     assert [len(task) for task in make_plan(runs).tasks] == [3, 3, 3]
-    monkeypatch.setattr("normbench.experiment.free_memory", lambda device: 10**5)
+    monkeypatch.setattr("normbench.experiment.prepare.free_memory", lambda device: 10**5)
     (fits,) = {item.fits for item in make_plan(runs).items}
     assert 1 <= fits < 4
