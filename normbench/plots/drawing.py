@@ -127,7 +127,7 @@ def log_ticks(low: float, high: float) -> list[float]:
         ticks = [step * 10.0**decade for decade in decades for step in steps]
         if len(inside := [tick for tick in ticks if low <= tick <= high]) <= 8:
             break
-    return inside
+    return inside[:: math.ceil(len(inside) / 8)]
 
 
 def round_ticks(low: float, high: float) -> list[float]:

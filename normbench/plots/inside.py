@@ -95,8 +95,8 @@ def train_test_shift(view: View) -> Drawn | None:
     canvas, axes = facets(data, points, view.styles, (1.6, 2.6), log=[row], at=at)
     last = data[data["layer"] == layers[-1]]
     return _drawn(view, shown, canvas, [
-        means(f"Over training the input of {layers[-1]} moves by", last[last["column"] == internal], " s.d."),
-        means("With corrupted images it is away by", last[~last["column"].isin([internal, names["none"]])], " s.d."),
+        means(f"The input of {layers[-1]} over training", last[last["column"] == internal], " s.d."),
+        means("With corrupted images", last[~last["column"].isin([internal, names["none"]])], " s.d."),
         "Wasserstein-1 distance, mean over units, in standard deviations of a unit, between two distributions of what",
         "a layer gets. Internal covariate shift: the same images, with the weights of the start and of the end",
         "(bn_mode probe): 0, and not on a logarithmic axis, where the images come in. The others: the same weights,",

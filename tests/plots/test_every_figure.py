@@ -11,7 +11,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from normbench.analysis.groups import read
+from normbench.analysis.groups import KNOWN, read
 from normbench.plots import drawing, figures
 from normbench.plots.drawing import finish, look, panels
 from normbench.plots.figures import FIGURES, Spec, draw_all
@@ -141,7 +141,18 @@ def test_title_line_and_the_mark_of_synthetic_data_are_in_the_picture() -> None:
     assert figure.svg
 
 
-@pytest.mark.parametrize(("low", "high"), [(4.0, 7.0), (0.9, 100.0), (0.001, 100.0), (5.0, 5.5)])
+def test_a_legend_takes_no_room_from_the_panels() -> None:
+    heights = []
+    for schemes in (["none"], KNOWN):
+        with look():
+            canvas, axes = panels(1, 1, 5, 3)
+            drawing.legend(canvas, palette(schemes))
+            drawing._head(canvas, "A title", "mlp, n = 3")
+        heights.append(axes[0][0].get_position().height * canvas.get_figheight())
+    assert heights[1] == pytest.approx(heights[0], rel=0.1)
+
+
+@pytest.mark.parametrize(("low", "high"), [(4.0, 7.0), (0.9, 100.0), (0.001, 100.0), (5.0, 5.5), (1e-15, 1e3)])
 def test_logarithmic_axes_have_readable_ticks(low: float, high: float) -> None:
     ticks = drawing.log_ticks(low, high)
     assert 3 <= len(ticks) <= 8

@@ -163,7 +163,9 @@ def test_of_many_schemes_the_reference_and_those_that_can_be_the_best_are_in_col
     assert len(seen.few(seen.groups.schemes)) == view.SCHEMES
     assert {"none", "layer", "rms"} <= set(seen.few(seen.groups.schemes))
     with look():
-        curves = learning_curves(seen)
+        curves, costs = learning_curves(seen), cost.draw(seen)
+    assert costs is not None
+    assert [text.get_text() for text in costs.canvas.axes[0].get_xticklabels()] == list(seen.groups.schemes)
     assert curves is not None
     [legend] = curves.canvas.legends
     assert [text.get_text() for text in legend.get_texts()] == ["none", "layer", "rms", "6 others"]
