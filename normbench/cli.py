@@ -17,35 +17,42 @@ import normbench
 from normbench.commands import console
 from normbench.errors import Stopped, UserError
 
-COMMANDS = {
-    "run": "train one network, or with -m a sweep",
-    "plan": "what run -m would do, and how long it would take, with the same words",
-    "status": "how a study is doing: works while a sweep runs",
-    "describe": "show the network that run would train, with the same words",
-    "explain": "a scheme's calculation, step by step, on real images",
-    "list": "schemes, models, data sets and experiments, with their sources",
-    "report": "build the report of a study",
-    "claims": "what textbooks claim, and what our runs say; --run them",
-    "evaluate": "a trained network on the test set, with each kind of statistics",
-    "fold": "a trained network without its norms: the same, and faster",
-    "verify": "does every scheme, or norm=..., do what it is defined to, here?",
-    "data": "show, fetch or import data sets",
+GROUPS = {
+    "start": {
+        "run": "train one network, or with -m a sweep",
+        "report": "the report of a study: its tables and figures, in your browser",
+        "list": "schemes, models, data sets and experiments, with their sources",
+    },
+    "learn": {
+        "explain": "a scheme's calculation, step by step, on real images",
+        "describe": "show the network that run would train, with the same words",
+        "claims": "what textbooks claim, and what our runs say; --run them",
+    },
+    "check": {
+        "verify": "does every scheme, or norm=..., do what it is defined to, here?",
+        "evaluate": "a trained network on the test set, with each kind of statistics",
+        "fold": "a trained network without its norms: the same, and faster",
+    },
+    "plan big": {
+        "plan": "what run -m would do, and for how long, with the same words",
+        "status": "how a study is doing: works while a sweep runs",
+        "data": "show, fetch or import data sets",
+    },
 }
+COMMANDS = {name: text for group in GROUPS.values() for name, text in group.items()}
 WITH_WORDS = {"run", "plan", "describe", "explain", "claims", "evaluate", "verify"}  # take key=value words
+SLOW = {*WITH_WORDS, "fold"} - {"claims"}  # import torch, which takes seconds
 
 EXAMPLES = """\
 examples:
-  normbench run norm=batch batch_size=4                                   train one network
-  normbench run -m norm=none,batch,layer batch_size=4,64 seed=0,1,2       sweep: every combination
-  normbench run experiment=demo                                           a study from a file
-  normbench plan norm=none,batch seed=0,1,2                               what a sweep would do, and for how long
-  normbench status --watch                                                how it is doing, from another terminal
-  normbench report results/demo --open                                    its tables and figures, in your browser
-  normbench evaluate results/scratch/RUN norm.statistics=precise          a trained network with other statistics
-  normbench claims --run small_batch_fails                                what a textbook says, and what our runs do
-  normbench fold results/scratch/RUN                                      a trained network without its norms
-  normbench verify norm=batch                                             does it do what it is defined to, here?
-  normbench data mnist                                                    fetch a data set
+  normbench run norm=batch batch_size=4
+  normbench run -m norm=none,batch,layer batch_size=4,64 seed=0,1,2
+  normbench run experiment=demo
+  normbench report results/demo --open
+  normbench explain norm=batch batch_size=4
+  normbench claims --run small_batch_fails
+  normbench evaluate results/scratch/RUN norm.statistics=precise
+  normbench status --watch
 
 exit codes: 0; 1 a run failed; 2 bad input; 130 interrupted. HYDRA_FULL_ERROR=1 raises an error as it is.
 """
@@ -57,6 +64,10 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}. See {self.prog} --help.")
+
+    def print_help(self, file: object = None) -> None:
+        """Wrapped at words."""
+        console.say(self.format_help().rstrip("\n"))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -114,12 +125,16 @@ def _command(words: list[str]) -> int:
         if rest and name not in WITH_WORDS:
             parser.error(f"unrecognized arguments: {' '.join(rest)}")
         options.words = rest
+        if name in SLOW:
+            console.announce(f"normbench {name}: reading the {'configuration' if name in WITH_WORDS else 'run'}")
         return module.run(options)
     about = "Which normalization should I use here, and why does it work? A bench that measures it."
     parser = _parser("normbench", about)
-    listed = "\n".join(f"  {name:<10} {text}" for name, text in COMMANDS.items())
+    lines = [
+        f"{group}\n" + "".join(f"  {name:<10}{text}\n" for name, text in of.items()) for group, of in GROUPS.items()
+    ]
     parser.usage = "normbench COMMAND [WORDS]"
-    parser.epilog = f"commands (normbench COMMAND --help tells more):\n{listed}\n\n{EXAMPLES}"
+    parser.epilog = "\n".join([*lines, "normbench COMMAND --help says more\n", EXAMPLES])
     parser.add_argument("--version", action="version", version=f"normbench {normbench.__version__}")
     parser.add_argument("--completion", choices=("bash", "zsh", "fish"), help="print a script for tab completion")
     parser.add_argument("command", nargs="?", metavar="COMMAND", help=argparse.SUPPRESS)

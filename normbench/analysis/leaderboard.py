@@ -6,11 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table as RichTable
-from rich.text import Text
-
-from normbench.analysis.groups import MAIN, STATUSES, Group, Groups, Setting, is_synthetic, label
+from normbench.analysis.groups import MAIN, STATUSES, Group, Groups, Setting, is_synthetic
 from normbench.analysis.inference_statistics import accuracies
 from normbench.analysis.notes import SYNTHETIC, constants, differences, heading, interval_covers, parameters
 from normbench.analysis.statistics import Estimate, estimate, estimate_accuracy
@@ -31,8 +27,6 @@ SHORT = (
     Column("training_seconds_mean", "training s", number("{:.1f}")),
     REMARKS,
 )
-# Columns that a narrow terminal goes without, in this order. The files have them all.
-EXPENDABLE = ("parameters", "training s", "train loss", PRECISE.heading, "validation %")
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,44 +201,6 @@ def to_markdown(board: Leaderboard) -> str:
     lines += [*shown.lines(), ""]
     lines += [f"- {escape(heading(groups, s))}: {escape(synopsis(rows))}" for s, rows in board.groups.items()]
     return "\n".join([*lines, "", *(f"- {escape(note)}" for note in [*board.notes, *differences(groups)])]) + "\n"
-
-
-def print_leaderboard(board: Leaderboard, console: Console | None = None) -> None:
-    """Print the table: drawn on a terminal, as plain aligned lines elsewhere (wider than 80 columns if it must be)."""
-    console = console or Console()
-    columns = [*setting_columns(board.study), *board.short]
-    by_setting = [[[c.show(row[c.key]) for c in columns] for row in rows] for rows in board.groups.values()]
-    lines = [[c.heading for c in columns], *(texts for rows in by_setting for texts in rows)]
-    width = [max(len(texts[i]) for texts in lines) for i in range(len(columns))]
-    if console.is_terminal:
-        kept = list(range(len(columns) - 1))  # remarks are sentences: below
-        for name in EXPENDABLE:
-            if sum(width[i] + 3 for i in kept) + 1 > console.width:
-                kept = [i for i in kept if lines[0][i] != name]
-        table = RichTable(title=Text(board.study.folder.name), title_justify="left")
-        for i in kept:
-            table.add_column(lines[0][i], justify="right" if columns[i].numeric else "left", no_wrap=True)
-        for rows in by_setting:
-            for texts in rows:
-                table.add_row(*(Text(texts[i]) for i in kept))
-            table.add_section()
-        console.print(table)
-        for setting, rows_of in board.groups.items():
-            for row in rows_of:
-                if row["remarks"]:
-                    name = ", ".join(filter(None, (row["scheme"], label(setting, ""))))
-                    _plain(console, f"{name}: {row['remarks']}")
-    else:
-        for texts in lines:
-            _plain(console, "  ".join(text.ljust(w) for text, w in zip(texts, width, strict=True)).rstrip())
-    _plain(console, f"All runs: {constants(board.study)}")
-    for note in [*board.notes, *differences(board.study)]:
-        _plain(console, note)
-
-
-def _plain(console: Console, text: str) -> None:
-    """Print as it is: no markup in the names of schemes, no colours, and wrapped by the terminal alone."""
-    console.print(Text(text), soft_wrap=True)
 
 
 def _and(names: Sequence[str]) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.usage = "normbench claims [--run [ID ...] | --settle [ID ...]] [-- KEY=VALUE ...]"
+    parser.usage = "normbench claims [ID ...] [--run [ID ...] | --settle [ID ...]] [-- KEY=VALUE ...]"
     parser.epilog = "Words after -- go to each study: normbench claims --run small_batch_fails -- seed=0,1"
     words = "run what these claims need, all if none is named; what is finished is skipped"
     parser.add_argument("--run", nargs="*", metavar="ID", help=words)
@@ -25,7 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """List the claims, or run them and write the scoreboard. Returns 1 if a run failed. Raises UserError."""
+    """List the claims, say all of those that are named, or run them and write the scoreboard.
+
+    Returns 1 if a run failed. Raises UserError.
+    """
     from normbench.claims.claim import claims, find
     from normbench.claims.scoreboard import folder, status_of
 
@@ -35,7 +40,8 @@ def run(options: argparse.Namespace) -> int:
     given = [word.partition("=")[2] for word in words if word.startswith("results_dir=")]
     results = Path(given[-1] if given else "results").expanduser()
     if options.run is None and options.settle is None:
-        _print(status_of(claims(), results), "command", "minutes")
+        named = [word for word in words if not word.startswith("results_dir=")]
+        _print(status_of(find(named), results), bool(named))
         return 0
     found = find(options.run or options.settle or [])
     try:
@@ -45,8 +51,8 @@ def run(options: argparse.Namespace) -> int:
         page = write(claims(), results)
     except OSError as error:
         raise UserError(f"{folder(results)} can't be written: {error}.") from error
-    _print(status_of(found, results), "measured", "expected", "needs")
-    print(f"scoreboard: {page}")
+    _print(status_of(found, results), bool(options.run or options.settle))
+    console.say(f"scoreboard: {page}")
     return int(failed)
 
 
@@ -93,20 +99,21 @@ def _sweep(sweeps: Iterable[list[str]]) -> bool:
     return failed
 
 
-def _print(found: Sequence[Judged], *columns: str) -> None:
-    """A row for each statement; what all statements of a claim share is said once."""
-    from rich.text import Text
-
+def _print(found: Sequence[Judged], in_full: bool) -> None:
+    """A line for each claim, or all that is known of each."""
     from normbench.claims.scoreboard import statements
     from normbench.claims.verdicts import MARKS
 
-    rows, last = [], ""
-    for row in statements(found).rows:
-        mark, color = MARKS.get(row["verdict"], ("", "default"))
-        shared = ("claim", "command", "minutes") if row["claim"] == last else ()
-        texts = {key: "" if key in shared else row[key] for key in ("claim", *columns)}
-        others = (texts[column] for column in columns)
-        verdict = Text(f"{mark} {row['verdict']}", style=color)
-        rows.append((texts["claim"], row["statement"], verdict, row["sentence"], *others))
-        last = row["claim"]
-    console.print_table(("claim", "", "verdict", "statement", *columns), rows, right=())
+    for claim, rows in groupby(statements(found).rows, key=itemgetter("claim")):
+        first, *others = rows
+        marks = [f"{MARKS.get(row['verdict'], ('', ''))[0]} {row['verdict']}".strip() for row in (first, *others)]
+        if not in_full:
+            console.say_cut(f"{claim:<28}  {' / '.join(dict.fromkeys(marks)):<14}  {first['sentence']}")
+            continue
+        console.say(f"{claim}, of {first['source']}")
+        for row, mark in zip((first, *others), marks, strict=True):
+            console.say(f"  {row['statement']:<10}  {mark}: {row['sentence']}")
+            needs = f"; to settle it: {row['needs']}" * bool(row["needs"])
+            if row["measured"]:
+                console.say(f"  {'measured':<10}  {row['measured']}, expected {row['expected']}{needs}")
+        console.say(f"  {'to run it':<10}  {first['command']} ({first['minutes']} min)")

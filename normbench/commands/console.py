@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager, suppress
 from itertools import zip_longest
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -27,9 +28,11 @@ if TYPE_CHECKING:
     from normbench.training.callbacks import Progress
 
 # What changes a terminal instead of being seen: control characters, and those that turn the order of text round.
+COMMAND = re.compile(r"\bnormbench [a-z]+ \S.*")
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 SECONDS_BETWEEN_LINES = 5.0  # of a run, where there is no terminal
 SECONDS_BETWEEN_LINES_OF_A_SWEEP = 30.0
+MIN_WIDTH = 12  # of a column that is wrapped
 BARS = 8  # running runs that get one
 
 
@@ -46,9 +49,37 @@ out = SafeConsole(width=None if sys.stdout.isatty() else 200, markup=False, emoj
 err = SafeConsole(stderr=True, markup=False, emoji=False, highlight=False)
 
 
-def say(text: str, to: Console = out) -> None:
-    """A line of text, never wrapped: it may be a command or a path to copy."""
-    to.print(text, soft_wrap=True)
+def say(text: str, to: Console | None = None) -> None:
+    """Text, on a terminal wrapped at words; what is there to be copied, a path or a command to the end of its line, is
+    left whole.
+    """
+    to = to or out
+    for line in text.split("\n"):
+        for part in _wrapped(line, to.width) if to.is_terminal else [line]:
+            to.print(part, soft_wrap=True)
+
+
+def _wrapped(line: str, width: int) -> list[str]:
+    """Continued below the last column that begins in the left half, or below the first word."""
+    if len(line) <= width:
+        return [line]
+    indent = " " * max((gap.end() for gap in re.finditer("^ +|  +", line) if gap.end() <= width // 2), default=0)
+    command = found[0] if (found := COMMAND.search(line)) else ""
+    words = line.removesuffix(command)
+    parts = wrap(words, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return [*parts, indent + command] if command else parts
+
+
+def say_cut(line: str) -> None:
+    """One of many lines, cut at the end of a terminal's."""
+    cut = out.is_terminal and len(line) > out.width
+    out.print(f"{line[: out.width - 1]}…" if cut else line, soft_wrap=True)
+
+
+def announce(text: str) -> None:
+    """Said before something slow, where somebody waits for it at a terminal."""
+    if err.is_terminal:
+        say(f"{text} ...", err)
 
 
 def complain(text: str) -> None:
@@ -64,16 +95,30 @@ def make_table(columns: Sequence[str], rows: Iterable[Sequence[object]], right: 
         right: the columns of numbers, which are aligned to the right; None: all but the first.
     """
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for column in columns:
+    texts = [[cell if isinstance(cell, Text) else Text(str(cell)) for cell in row] for row in rows]
+    widest = [max(map(len, (str(cell) for cell in cells))) for cells in zip(columns, *texts, strict=True)]
+    names = [not any(" " in str(row[place]) for row in texts) for place in range(len(columns))]
+    room = sum(width + 2 if name else MIN_WIDTH for width, name in zip(widest, names, strict=True)) <= out.width
+    for place, column in enumerate(columns):
         numbers = column in (columns[1:] if right is None else right)
-        table.add_column(Text(column), justify="right" if numbers else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
+        keep = room and names[place]  # names have nowhere to be wrapped
+        table.add_column(Text(column), justify="right" if numbers else "left", overflow="fold", no_wrap=keep)
+    for cells in texts:
+        table.add_row(*cells)
     return table
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], right: Collection[str] | None = None) -> None:
     out.print(make_table(columns, rows, right))
+
+
+SPARKS = "▁▂▃▄▅▆▇█"
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """ "▁▄▆▇█", from the smallest value to the largest."""
+    low, high = min(values), max(values)
+    return "".join(SPARKS[round((value - low) / ((high - low) or 1) * (len(SPARKS) - 1))] for value in values)
 
 
 def title(choices: Mapping[str, str]) -> str:
@@ -168,6 +213,13 @@ class SweepView:
             chance = ", at chance" if summary["at_chance"] else ""
             text = f"test accuracy {summary['test_accuracy']:.2%}{chance}, {summary['seconds']['total']:.1f} s"
         self._end(run.folder.name, text)
+
+    def unsupported(self, run_configs: Sequence[RunConfig], reason: str) -> None:
+        self.done += len(run_configs)
+        runs = f"{len(run_configs)} runs are" if len(run_configs) > 1 else "1 run is"
+        first, *others = (self.plan.own_words(run_config).split() for run_config in run_configs)
+        words = " ".join(word for word in first if all(word in other for other in others))
+        self._print(f"[{self.done}/{len(self.items)}] {runs} unsupported{f' ({words})' if words else ''}: {reason}")
 
     def failed(self, run_config: RunConfig, error: str) -> None:
         self.failures += 1

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from normbench.commands import console
@@ -20,21 +19,20 @@ if TYPE_CHECKING:
     from normbench.explain.place import Step, Subject
 
 DESCRIPTION = """\
-What a normalization scheme computes, step by step, on real images: a mini-batch (of 4, unless batch_size= says
+What a normalization scheme computes, step by step, on real images: a mini-batch (of 4, unless batch_size= says \
 otherwise) goes through a network that was trained for 200 steps on the spot, or with --run through a finished run's."""
 EXAMPLES = """\
 KEY=VALUE: as in normbench run
 
 examples:
-  normbench explain norm=batch batch_size=4                               batch normalization in an MLP
-  normbench explain norm=batch model=cnn --layer conv2 --unit 3           over images and positions
-  normbench explain norm=layer --worksheet                                to be filled in; the key is at the end
-  normbench explain --run results/scratch/batch-mlp-mnist-1a2b3c4d        the network of a finished run
+  normbench explain norm=batch batch_size=4
+  normbench explain norm=batch model=cnn --layer conv2 --unit 3
+  normbench explain norm=layer --worksheet --html worksheet.html
+  normbench explain --run results/scratch/batch-mlp-mnist-1a2b3c4d
 """
 STEPS = 200  # of training on the spot
 USUAL = "batch_size=4"  # few enough to check by hand
 BESIDES = ("batch_size", "data_dir", "device", "norm")  # what may be said of a run that is over
-WIDTH = 96  # of the text
 BLANK = "____"
 
 
@@ -45,8 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--unit", type=int, default=0, help="which unit or channel of it, from 0; default: 0")
     add_config_dir(parser)
     parser.add_argument("--run", type=path, help="the folder of a finished run, whose network is explained")
+    parser.add_argument("--html", type=path, metavar="FILE", help="write the text as a page, too")
     how = parser.add_mutually_exclusive_group()
-    how.add_argument("--worksheet", action="store_true", help="leave blanks for what is calculated, with a key")
+    how.add_argument("--worksheet", action="store_true", help="leave blanks for what is calculated; a key follows")
     how.add_argument("--json", action="store_true", help="every number, unrounded")
 
 
@@ -61,8 +60,14 @@ def run(options: argparse.Namespace) -> int:
     steps, facts = explanation(subject, options.layer, options.unit)
     if options.json:
         print(json.dumps({**facts, "steps": [asdict(step) for step in steps]}, indent=1, allow_nan=False))
-    else:
-        print_explanation(steps, facts, options.worksheet)
+        return 0
+    console.out.record = options.html is not None
+    print_explanation(steps, facts, options.worksheet)
+    if options.html:
+        try:
+            console.out.save_html(str(options.html))
+        except OSError as error:
+            raise UserError(f"{options.html} can't be written: {error}.") from error
     return 0
 
 
@@ -143,12 +148,12 @@ def _subject(trained: Trained, how: str) -> Subject:
 def print_explanation(steps: Sequence[Step], facts: Mapping[str, Any], worksheet: bool) -> None:
     """The whole calculation, or a worksheet with a key."""
     console.say(facts["network"])
-    _say_wrapped(facts["where"])
+    console.say(facts["where"])
     for number, step in enumerate(steps, start=1):
         _heading(f"{number}. {step.title}")
         for line in step.formula.splitlines():
-            console.say("\n".join(wrap(line, _width(), initial_indent="    ", subsequent_indent="      ")))
-        _say_wrapped(step.words)
+            console.say(f"    {line}")
+        console.say(step.words)
         _print_step(step, blank=worksheet)
     if worksheet:
         _heading("Key")
@@ -158,18 +163,8 @@ def print_explanation(steps: Sequence[Step], facts: Mapping[str, Any], worksheet
                 _print_step(step, blank=False)
 
 
-def _width() -> int:
-    """Of a line: that of the terminal where it is narrower than WIDTH."""
-    return min(WIDTH, console.out.width)
-
-
 def _heading(text: str) -> None:
     console.out.print(f"\n{text}", style="bold", markup=False, highlight=False, soft_wrap=True)
-
-
-def _say_wrapped(text: str) -> None:
-    for line in wrap(text, _width()):
-        console.say(line)
 
 
 def _print_step(step: Step, blank: bool) -> None:

@@ -42,26 +42,32 @@ SCRIPTS = {"bash": _BASH, "zsh": "autoload -Uz bashcompinit && bashcompinit\n" +
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """None: everything is listed."""
+    parser.add_argument("group", nargs="?", choices=GROUPS, help="this one, with whole descriptions; left out, all")
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """List every group's options, with their one-line descriptions."""
-    for number, (group, title) in enumerate(GROUPS.items()):
-        lines = [f"  {group}={name:<18} {text}" for name, text in choices(group).items()]
-        console.say("\n" * bool(number) + "\n".join([title, *lines]))
+def run(options: argparse.Namespace) -> int:
+    """List the options of every group, one a line, or of the group that is named, with their whole descriptions."""
+    for group in GROUPS if options.group is None else [options.group]:
+        found = choices(group)
+        width = max(map(len, found))
+        console.say(GROUPS[group])
+        for name, text in found.items():
+            (console.say if options.group else console.say_cut)(f"  {group}={name:<{width}}  {text}")
     return 0
 
 
 def options_help() -> str:
     """For the help of commands that take the words of `normbench run`: groups, options with their defaults, flags."""
-    groups = "\n".join(f"  {group}={'|'.join(choices(group))}" for group in GROUPS)
+    groups = "\n".join(f"  {f'{group}=':<12}  {', '.join(choices(group))}" for group in GROUPS)
     text = (config_dir() / "config.yaml").read_text(encoding="utf-8")
     options = text[text.index("# training") : text.index("\nhydra:")].rstrip()
     indented = "\n".join(f"  {line}" if line else "" for line in options.splitlines())
     return f"""\
-groups (normbench list describes them; normbench run norm=batch --cfg job shows all their options)
+groups
 {groups}
+
+they are described by: normbench list norm
+all options of one: normbench run norm=batch --cfg job
 
 options, with their defaults
 {indented}

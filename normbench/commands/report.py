@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,9 @@ from normbench.commands.arguments import add_study, study_of
 from normbench.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from normbench.analysis.groups import Group, Groups, Setting
     from normbench.analysis.selection import Filter
     from normbench.report import Options, Report
 
@@ -58,21 +62,28 @@ def run(options: argparse.Namespace) -> int:
 
 
 def build(folder: Path, options: Options | None = None, only: Filter | None = None, pdf: bool = False) -> Report:
-    """Write the report of the study in `folder`; print its leaderboard, the answer, and where the page is.
+    """Write the report of the study in `folder`; print its accuracies, a sentence, and where the page is.
 
     Raises: as `report.build`.
     """
+    console.announce(f"building the report of {console.shortened(folder)}")
     from normbench import report
-    from normbench.analysis.leaderboard import print_leaderboard
     from normbench.claims.report import answers
     from normbench.config.options import question
 
     name = folder.resolve().name
     built = report.build(folder, options, only, question(name), answers(name), pdf)
     try:
-        print_leaderboard(built.leaderboard, console.out)
-        for words in [*built.content.conclusions, built.content.filtered]:
-            if words and not words.startswith("SYNTHETIC"):  # which the leaderboard has said
+        content = built.content
+        _print_accuracies(content.groups)
+        answer = " ".join(words for words in content.answer if not words.startswith("SYNTHETIC"))  # as the table says
+        answered = content.conclusions if content.main else re.split(r"(?<=\.) (?=[A-Z])", answer)
+        for words in (
+            *answered[:1],
+            content.filtered,
+            *(f"not read: {run} ({why})" for run, why in content.unread.items()),
+        ):
+            if words:
                 console.say(words)
         console.say(f"report: {console.shortened(built.page)}")
     except BrokenPipeError:  # the reader has seen enough
@@ -82,6 +93,52 @@ def build(folder: Path, options: Options | None = None, only: Filter | None = No
         why = f"standard output can't be written ({error.strerror}), the report is built: {built.page}"
         logging.getLogger(__name__).error("normbench: %s", why)
     return built
+
+
+def _print_accuracies(groups: Groups) -> None:
+    """Scheme x setting: each scheme at its own best lr, or at every lr where nothing else was swept."""
+    from normbench.analysis.best_lr import choices, several
+
+    chosen, how = choices(groups), ""
+    cells: Mapping[Setting, Mapping[str, Group]] = groups.settings
+    rows = _accuracies(cells, groups.schemes)
+    width = sum(2 + max(len(line) for text in texts for line in text.split("\n")) for texts in zip(*rows, strict=True))
+    if several(chosen) and (len(chosen) > 1 or width > console.out.width):
+        cells = {setting: {scheme: one.decisive for scheme, one in found.items()} for setting, found in chosen.items()}
+        rows, how = _accuracies(cells, groups.schemes), ", each scheme at its own best lr"
+    seeds = {len(group.accuracies()) for found in cells.values() for group in found.values()} - {0} or {0}
+    n = f"n = {min(seeds)}" + f" to {max(seeds)}" * (len(seeds) > 1)
+    how += ", synthetic data" * groups.synthetic
+    console.say(f"test accuracy in %, mean{' and 95% interval' * (max(seeds) > 1)}, {n}{how}")
+    console.print_table(rows[0], rows[1:])
+
+
+def _accuracies(cells: Mapping[Setting, Mapping[str, Group]], schemes: Sequence[str]) -> list[Sequence[str]]:
+    """The texts of the table, its longer side down."""
+    from normbench.analysis.groups import label
+
+    names = [label(setting, "test accuracy").replace(", ", "\n") for setting in cells]
+    names = [re.sub(r" (?=\S+$)", "\n", name, flags=re.MULTILINE) for name in names]
+    rows = [["", *names], *([scheme, *(_accuracy(of.get(scheme)) for of in cells.values())] for scheme in schemes)]
+    if len(cells) <= len(schemes):
+        return [*rows]
+    return [[row[0].replace("\n", " "), *row[1:]] for row in zip(*rows, strict=True)]
+
+
+def _accuracy(group: Group | None) -> str:
+    """ "95.1 ± 0.2"; what became of runs without a result."""
+    from normbench.analysis.statistics import estimate_accuracy
+
+    if group is None:
+        return ""
+    if not (found := estimate_accuracy(list(group.accuracies().values()))):
+        return group.statuses[0]
+    text = f"{100 * found.mean:.1f}"
+    if found.low is not None and found.high is not None:
+        ends = found.low == 0 or found.high == 1  # where it was cut off
+        text += f" ({100 * found.low:.0f} to {100 * found.high:.0f})" * ends
+        text += f" ± {100 * (found.high - found.mean):.1f}" * (not ends)
+    return text + f"\n{group.diverged}" * bool(group.diverged)
 
 
 def _open(page: Path) -> None:

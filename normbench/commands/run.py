@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from normbench.sweep.runner import Outcome
 
 DESCRIPTION = """\
-Train one network and write its folder under results/; with -m, one for every combination of the comma-separated
-values. Repeating a command continues it: finished runs are skipped, interrupted ones resume."""
+Train one network and write its folder under results/; with -m, one for every combination of the comma-separated \
+values, in a study that is named by what varies where study= doesn't name it. Repeating a command continues it: \
+finished runs are skipped, interrupted ones resume."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -170,7 +171,9 @@ def _print_results(run: Run) -> None:
         data = summary["dataset"]
         where = f" on {data['test']:,} images" + (" of synthetic data" if data["synthetic"] else "")
         rows = [("test accuracy", f"{summary['test_accuracy']:.2%}{where}{chance}")]
-        rows += [("validation accuracy", f"{summary['validation_accuracy']:.2%}")]
+        curve = list(run.table("epochs").get("validation_accuracy", ()))
+        sparks = f"  {console.sparkline(curve)}  while training" if len(curve) > 2 else ""
+        rows += [("validation accuracy", f"{summary['validation_accuracy']:.2%}{sparks}")]
     rows += [("time", f"{seconds['total']:.1f} s ({spent})")]
     rows += [("steps, samples", f"{summary['steps']:,}, {summary['samples']:,}")]
     for name, text in rows:
@@ -186,7 +189,7 @@ def _print_results(run: Run) -> None:
 
 def _print_neighbours(run_config: RunConfig) -> None:
     """Finished runs that differ from this one in the scheme only, or the command that would make them."""
-    own, rows = _without_scheme(run_config.identity), []
+    own, found = _without_scheme(run_config.identity), []
     for run in load(run_config.folder.parent):
         try:
             if run.folder == run_config.folder or not run.summary or _without_scheme(run.record["identity"]) != own:
@@ -195,15 +198,16 @@ def _print_neighbours(run_config: RunConfig) -> None:
         except (OSError, ValueError, KeyError, TypeError):  # a folder that can't be read
             continue
         accuracy = run.summary.get("test_accuracy")
-        rows.append((scheme, run.summary["status"] if accuracy is None else f"{accuracy:.2%}"))
-    if rows:
-        console.say("\nthe same with another scheme")
-        console.print_table(("scheme", "test accuracy"), sorted(rows))
+        found.append(f"{scheme}: {run.summary['status'] if accuracy is None else f'{accuracy:.2%}'}")
+    if found:
+        found.sort(key=lambda text: (not text.startswith("norm=none:"), text))
+        console.say(f"\n{'with another scheme':<20} {', '.join(found)}")
         return
     rest = [word for word in run_config.words if not word.startswith("norm")]
     others = ",".join(name for name in ("none", "batch", "layer") if name != run_config.choices["norm"])
-    usual = {"study": "scratch", "results_dir": "results", "data_dir": None, "save_model": True}
+    usual = {"results_dir": "results", "data_dir": None, "save_model": True}
     config = run_config.config
+    rest += [f"study={quoted(config['study'])}"]  # a sweep without it has a study of its own
     rest += [f"{key}={quoted(config[key])}" for key, value in usual.items() if config[key] != value]
     console.say(f"\nto compare: {command('run', '-m', *run_config.flags, f'norm={others}', *rest)}")
 

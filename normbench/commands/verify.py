@@ -14,11 +14,10 @@ from normbench.commands.list import options_help
 if TYPE_CHECKING:
     from normbench.verify import Result
 
-DETAILED = 2  # schemes, up to which every single check gets a line
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.usage = "normbench verify [norm=NAME,... KEY=VALUE ...] [--json]"
+    parser.usage = "normbench verify [norm=NAME,... KEY=VALUE ...] [-v | --json]"
+    parser.add_argument("-v", "--verbose", action="store_true", help="a line for each check")
     parser.add_argument("--json", action="store_true", help="for programs: every check")
     parser.epilog = options_help()
 
@@ -53,46 +52,28 @@ def run(options: argparse.Namespace) -> int:
         about = {"torch": version, "device": device, "passed": not failed}
         print(json.dumps({**about, "schemes": schemes}, indent=1))
     else:
-        _print(found, f"torch {version} on {device}")
+        _print(found, f"torch {version} on {device}", options.verbose)
     return int(failed)
 
 
-def _print(found: dict[str, list[Result]], place: str) -> None:
-    if len(found) > DETAILED:
-        _print_matrix(found)
-    else:
-        for name, results in found.items():
-            console.say(name)
-            rows = [
-                (r.check, r.place, _word(r.passed), "" if r.error is None else f"{r.error:.0e}", r.note)
-                for r in results
-            ]
-            console.print_table(("check", "layer", "", "largest error", "what was seen"), rows, right=())
-    judged = [(name, r) for name, results in found.items() for r in results if r.passed is not None]
-    wrong = [(name, r) for name, r in judged if not r.passed]
-    for name, r in wrong:
-        error = "" if r.error is None else f" (error {r.error:.1e})"
-        console.say(f"FAILED {name}, {r.place}, {r.check}: {r.note}{error}")
-    console.say(f"{place}: {len(judged) - len(wrong)} of {len(judged)} checks passed")
-
-
-def _print_matrix(found: dict[str, list[Result]]) -> None:
-    """A line for each scheme: of each check the largest error, over dense layers and convolutions."""
-    from normbench.verify.checks import CHECKS
-
-    rows = []
-    for name, results in found.items():
-        cells = []
-        for check in CHECKS:
-            of_check = [r for r in results if r.check == check]
-            judged = [r.passed for r in of_check if r.passed is not None]
-            # float32 is judged against a limit of its own and would hide the others
-            errors = [r.error for r in of_check if r.error is not None and "float32" not in r.note]
-            largest = [f"{max(errors):.0e}"] if errors else []
-            cells.append(" ".join([_word(all(judged) if judged else None), *largest]))
-        rows.append((name, *cells))
-    console.print_table(("scheme", *CHECKS), rows, right=())
-    console.say("largest errors, over dense layers and convolutions in float64; - : no reference\n")
+def _print(found: dict[str, list[Result]], place: str, verbose: bool) -> None:
+    """A line for each scheme, with `verbose` for each check; what failed; and how many passed."""
+    judged = {name: [r for r in results if r.passed is not None] for name, results in found.items()}
+    wrong = {name: [r for r in results if not r.passed] for name, results in judged.items()}
+    for name, results in found.items() if verbose else ():
+        rows = [
+            (r.check, r.place, _word(r.passed), "" if r.error is None else f"{r.error:.0e}", r.note) for r in results
+        ]
+        console.print_table((name, "layer", "", "largest error", "what was seen"), rows, right=())
+    if not verbose:
+        lines = [(name, f"{len(of) - len(wrong[name])} of {len(of)} checks passed") for name, of in judged.items()]
+        console.print_table(("scheme", ""), lines, right=())
+    for name, results in wrong.items():
+        for r in results:
+            error = "" if r.error is None else f" (error {r.error:.1e})"
+            console.say(f"FAILED {name}, {r.place}, {r.check}: {r.note}{error}")
+    every, failed = (sum(map(len, of.values())) for of in (judged, wrong))
+    console.say(f"{place}: {every - failed} of {every} checks passed")
 
 
 def _word(passed: bool | None) -> str:

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ from normbench.config.run_config import (
     make_run_config,
     quoted,
     replaced,
+    study_name,
 )
 from normbench.config.schema import accepted, check_together
 from normbench.errors import ConfigError, UserError
@@ -178,15 +179,20 @@ def expand(words: Iterable[str], device: Device, *, launchers: bool = False) -> 
         if theirs == "hydra/sweeper":
             task = [word for word in line.overrides if not word.lstrip("+~").startswith("hydra")]
             return Expanded([], True, HydraSweep(master, composer.loader, {}, task))
-        found: dict[Path, RunConfig] = {}
-        words_of: dict[Path, list[str]] = {}
+        made: list[tuple[RunConfig, list[str]]] = []
         for axes in composer.grids(given, master.hydra.sweeper):
             if math.prod(map(len, axes.values())) > MOST:
                 raise ConfigError(f"a sweep has at most {MOST:,} runs: got {math.prod(map(len, axes.values())):,}.")
-            for chosen in itertools.product(*axes.values()):
-                made = composer.run_config(chosen)
-                found.setdefault(made.folder, made)
-                words_of.setdefault(made.folder, list(chosen))
+            made += [(composer.run_config(words), list(words)) for words in itertools.product(*axes.values())]
+        if not given.keys() & {"study", "experiment"}:
+            study = study_name([one for one, _ in made])
+            made = [(replace(one, config=replaced(one.config, "study", study)), [*words, f"study={quoted(study)}"])
+                    for one, words in made]  # fmt: skip
+        found: dict[Path, RunConfig] = {}
+        words_of: dict[Path, list[str]] = {}
+        for one, words in made:
+            found.setdefault(one.folder, one)
+            words_of.setdefault(one.folder, words)
         launcher = HydraSweep(master, composer.loader, words_of) if theirs else None
         further = _further(composer, master.hydra.sweeper, fresh, words_of)
         return Expanded(list(found.values()), True, launcher, further=further)

@@ -7,8 +7,11 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,8 @@ INSTRUMENTS = "instruments.measure."  # the only place where options may be adde
 # Where things go and how a sweep runs: they change nothing that a run computes, so they are no part of its identity.
 NOT_IDENTITY = {"study", "results_dir", "data_dir", "save_model", "checkpoint_seconds", "device"}
 NOT_IDENTITY |= {"execute", "jobs", "cell_timeout", "rerun", "shard"}
+BARE = ("norm", "model", "dataset")  # groups whose choices a name has without their key
+LONGEST_STUDY = 60  # characters of the name of a study that was given none
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,14 @@ class RunConfig:
     @property
     def folder(self) -> Path:
         return Path(self.config["results_dir"]).expanduser().absolute() / self.config["study"] / self.name
+
+    def word(self, key: str) -> str:
+        """The word that gives an option its value, "lr=0.001", be it the default; "" where there is no such option."""
+        if key in self.choices:
+            return f"{key}={self.choices[key]}"
+        with suppress(KeyError, TypeError):  # such as norm.eps where norm=none
+            return f"{key}={quoted(reduce(getitem, key.split('.'), self.config))}"
+        return next((word for word in self.words if key_of(word) == key), "")
 
 
 def make_run_config(
@@ -76,11 +89,45 @@ def make_run_config(
     words = [f"{group}={choice}" for group, choice in choices.items() if choice != usual[group] or group == "norm"]
     words += [f"{'' if key in defaults else '+'}{key}={quoted(value)}" for key, value in changed.items()]
     words += [f"~{key}" for key in deleted]
-    readable = [choices["norm"], choices["model"], choices["dataset"]]
+    readable = [choices[group] for group in BARE]
     short = changed | ({"dataset.path": Path(changed["dataset.path"]).name} if "dataset.path" in changed else {})
     readable += [f"{key.split('.')[-1]}{as_word(value)}" for key, value in short.items()]
     name = re.sub(r"[^a-zA-Z0-9_.+-]+", "_", "-".join(readable))[:96].strip("_-.")
     return RunConfig(f"{name}-{digest}", choices, config, identity, words, written, flags)
+
+
+def key_of(word: str) -> str:
+    """ "lr" of "lr=0.1"; of "~instruments.measure.units" what is deleted."""
+    return word.partition("=")[0].lstrip("+~")
+
+
+def shared_words(run_configs: Sequence[RunConfig]) -> list[str]:
+    """The words that all of a sweep's runs have."""
+    first, *others = ({*run_config.words} for run_config in run_configs)
+    shared = first.intersection(*others)
+    return [word for word in run_configs[0].words if word in shared]
+
+
+def swept(run_configs: Sequence[RunConfig]) -> list[str]:
+    """The options that set a sweep's runs apart: groups first, then by name."""
+    shared, groups = {*shared_words(run_configs)}, list(run_configs[0].choices)
+    keys = {key_of(word) for one in run_configs for word in one.words if word not in shared}
+    return sorted(keys, key=lambda key: (groups.index(key) if key in groups else len(groups), key))
+
+
+def study_name(run_configs: Sequence[RunConfig]) -> str:
+    """Of a sweep that was given none: what varies, then what is fixed, "norm+batch_size-synthetic-max_steps_500".
+
+    It does not depend on the order of the words, on the values of what varies, or on seeds: a sweep that is repeated
+    with further ones goes on in its study.
+    """
+    varies = "+".join(key.split(".")[-1] for key in swept(run_configs) if key != "seed")
+    fixed = [word.partition("=") for word in shared_words(run_configs) if key_of(word) != "seed"]
+    texts = [value if key in BARE else f"{key.split('.')[-1]}_{Path(value).name}".strip("_") for key, _, value in fixed]
+    full = "-".join(filter(None, [varies, *texts]))
+    name = re.sub(r"[^a-zA-Z0-9_.+-]+", "_", full).strip("_-.+")
+    digest = hashlib.sha256(full.encode()).hexdigest()[:8]
+    return name if len(name) <= LONGEST_STUDY else f"{name[: LONGEST_STUDY - 9].rstrip('_-.+')}-{digest}"
 
 
 def command(*words: str) -> str:

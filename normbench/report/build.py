@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from normbench.analysis import answer as analysis  # whole: its `tables` is not our module of that name
 from normbench.analysis.answer import Options
 from normbench.analysis.groups import Groups, read
-from normbench.analysis.leaderboard import Leaderboard, leaderboard, print_leaderboard
+from normbench.analysis.leaderboard import Leaderboard, leaderboard
 from normbench.analysis.notes import differences
 from normbench.analysis.selection import Filter, ReportError, format_filter, parse, select
 from normbench.report.files import write_files
@@ -152,6 +152,5 @@ __all__ = [
     "build",
     "leaderboard",
     "parse",
-    "print_leaderboard",
     "read",
 ]

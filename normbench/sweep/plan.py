@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from normbench.config.run_config import RunConfig, data_may_change
+from normbench.config.run_config import RunConfig, data_may_change, shared_words, swept
 from normbench.errors import ConfigError, Unsupported
 from normbench.runs import SIZES, Run, damage, last_step
 from normbench.sweep.timing import Timings
@@ -115,13 +115,15 @@ class Plan:
     @cached_property
     def shared_words(self) -> list[str]:
         """The words that all runs have: said once, and not with every run."""
-        first, *others = (item.run_config.words for item in self.items)
-        return [word for word in first if all(word in words for words in others)] if others else []
+        return shared_words([item.run_config for item in self.items]) if len(self.items) > 1 else []
+
+    @cached_property
+    def swept(self) -> list[str]:
+        return swept([item.run_config for item in self.items])
 
     def own_words(self, run_config: RunConfig) -> str:
-        """What tells a run from the others of the sweep."""
-        words = run_config.words
-        return " ".join([word for word in words if word not in self.shared_words] or words)
+        """What tells a run from the others of the sweep: every option that varies, be it at its default."""
+        return " ".join(filter(None, map(run_config.word, self.swept))) or " ".join(run_config.words)
 
 
 def jobs_of(run_config: RunConfig) -> int:

@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
@@ -25,6 +25,7 @@ class View(Protocol):
     """Whoever shows how a sweep is doing."""
 
     def finished(self, run: Run) -> None: ...
+    def unsupported(self, run_configs: Sequence[RunConfig], reason: str) -> None: ...
     def failed(self, run_config: RunConfig, error: str) -> None: ...
     def warned(self, run_config: RunConfig, text: str) -> None: ...
     def stopping(self, running: int) -> None: ...
@@ -72,10 +73,13 @@ def begin(plan: Plan, view: View) -> Outcome:
     """What is known of a sweep before anything runs; runs that can't be trained get their folders."""
     from normbench.experiment import record_unsupported
 
+    reasons: dict[str, list[RunConfig]] = {}
     for item in plan.having(UNSUPPORTED):
         record_unsupported(item.run_config, item.reason)
-        view.finished(Run(item.run_config.folder))
-    return Outcome(skipped=len(plan.having(DONE)), unsupported=len(plan.having(UNSUPPORTED)))
+        reasons.setdefault(item.reason, []).append(item.run_config)
+    for reason, run_configs in reasons.items():
+        view.unsupported(run_configs, reason)
+    return Outcome(skipped=len(plan.having(DONE)), unsupported=sum(map(len, reasons.values())))
 
 
 @contextmanager

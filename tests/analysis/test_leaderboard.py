@@ -1,4 +1,4 @@
-"""The leaderboard's numbers by hand, and its three forms of text."""
+"""The leaderboard's numbers by hand, and its two forms of text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from normbench.analysis.groups import STATUSES, read
 from normbench.analysis.leaderboard import (
@@ -16,7 +15,6 @@ from normbench.analysis.leaderboard import (
     Row,
     leaderboard,
     leaderboard_table,
-    print_leaderboard,
     synopsis,
     to_markdown,
 )
@@ -173,36 +171,7 @@ def test_names_cannot_break_the_markdown_table(study: Path, add: Add) -> None:
 @pytest.mark.parametrize("dataset", ["synthetic", "mnist"])
 def test_synthetic_data_are_marked_in_every_table(study: Path, add: Add, dataset: str) -> None:
     add(norm="none", dataset=dataset)
-    found, screen = board(study), io.StringIO()
-    print_leaderboard(found, Console(file=screen))
-    for text in (to_markdown(found), screen.getvalue()):
-        assert ("dataset=synthetic (synthetic)" in text) is (dataset == "synthetic")
-        assert ("SYNTHETIC DATA" in text) is (dataset == "synthetic")
+    found = board(study)
+    assert ("dataset=synthetic (synthetic)" in to_markdown(found)) is (dataset == "synthetic")
+    assert ("SYNTHETIC DATA" in to_markdown(found)) is (dataset == "synthetic")
     assert f",{dataset == 'synthetic'}," in leaderboard_table(found).to_csv()
-
-
-def test_plain_lines_where_there_is_no_terminal(ragged: Path) -> None:
-    screen = io.StringIO()
-    print_leaderboard(board(ragged), Console(file=screen, width=40))
-    lines = screen.getvalue().splitlines()
-    assert lines[0].startswith("batch size  norm    test accuracy %         n    validation %   ")
-    assert lines[1].split()[:7] == ["4", "none", "92.00", "±", "4.97", "3/3", "91.00"]
-    assert "1 unsupported: BatchNorm needs two values per feature to train." in lines[6]  # on one line
-
-
-@pytest.mark.parametrize("width", [50, 80, 200])
-def test_a_narrow_terminal_keeps_what_matters(ragged: Path, width: int) -> None:
-    screen = io.StringIO()
-    print_leaderboard(board(ragged), Console(file=screen, width=width, force_terminal=True, color_system=None))
-    table = [line for line in screen.getvalue().splitlines() if line.startswith(("│", "┃"))]
-    assert max(map(len, table)) <= width
-    assert "92.00 ± 4.97" in table[1]
-    assert ("training s" in table[0]) is (width == 200)
-    assert "layer, batch size 64: 1 failed: out of memory" in screen.getvalue()
-
-
-def test_names_are_not_read_as_colours(study: Path, add: Add) -> None:
-    add(norm="[red]x[/red]")
-    screen = io.StringIO()
-    print_leaderboard(board(study), Console(file=screen, width=100, force_terminal=True, color_system=None))
-    assert "[red]x[/red]" in screen.getvalue()

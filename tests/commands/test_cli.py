@@ -86,7 +86,7 @@ def test_bad_input_gets_one_or_two_clear_lines(
     [
         (["bogus"], "there is no command bogus. See normbench --help."),
         (["status", "--bogus"], "unrecognized arguments: --bogus. See normbench status --help."),
-        (["list", "norm"], "unrecognized arguments: norm. See normbench list --help."),
+        (["list", "norms"], "argument group: invalid choice: 'norms' (choose from"),
         (["fold"], "the following arguments are required: RUN. See normbench fold --help."),
         (["report", "nowhere"], "nowhere is no folder"),
         (["report"], "there are no studies in results/."),
@@ -150,8 +150,8 @@ def test_a_single_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 0
     again = capsys.readouterr().out
     assert "This run was finished before" in again
-    assert "norm=none" in again.split("the same with another scheme")[1]
-    assert "norm=layer" in again.split("the same with another scheme")[1]
+    assert re.search(r"^validation accuracy  \S+%  [▁▂▃▄▅▆▇█]{11}  while training$", again, re.MULTILINE)
+    assert re.search(r"^with another scheme  norm=none: \S+%, norm=layer: \S+%$", again, re.MULTILINE)
     assert set(load("results/scratch").runs["norm"]) == {"none", "batch", "layer"}
 
 
@@ -159,8 +159,11 @@ def test_a_sweep_skips_what_is_finished_marks_what_cannot_run_and_reports(capsys
     words = ["run", "-m", *DATA, "max_steps=12", "norm=none,batch", "batch_size=1,8", "study=s", "instruments=none"]
     assert main([*words, "seed=0,1"]) == 0
     printed = capsys.readouterr()
+    assert "8 runs in results/s with dataset=synthetic" in printed.out
     assert "8 runs: 6 ran, 2 are unsupported" in printed.out
-    assert "BatchNorm needs two values per feature" in printed.err
+    reason = "[2/8] 2 runs are unsupported (norm=batch batch_size=1): BatchNorm needs two values per feature"
+    assert printed.err.count("BatchNorm needs") == printed.err.count(reason) == 1, "said once"
+    assert re.search(r"^          batch size  batch size *\n +1 +8 *\nnone +\S+ ± |^none +", printed.out, re.MULTILINE)
     assert "report: results/s/report/report.html" in printed.out
     runs = load("results/s").runs
     assert runs.groupby(["norm", "batch_size"])["status"].unique().map(list).to_dict() == {
@@ -170,7 +173,9 @@ def test_a_sweep_skips_what_is_finished_marks_what_cannot_run_and_reports(capsys
     assert "12 runs: 3 ran, 8 were finished before, 1 is unsupported" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["list"], ["--version"], ["--completion", "bash"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["run", "--help"], ["list"], ["list", "norm"], ["--version"], ["--completion", "bash"]]
+)
 def test_these_answer_without_heavy_imports(words: list[str]) -> None:
     code = (
         "import sys\nfrom normbench.cli import main\n"

@@ -60,14 +60,15 @@ def test_all_schemes_are_verified_where_none_is_named(
 
 
 def test_the_tables(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert main(["verify", "device=cpu", "norm=batch", "norm.eps=0.1"]) == 0
+    assert main(["verify", "-v", "device=cpu", "norm=batch", "norm.eps=0.1"]) == 0
     printed = capsys.readouterr().out
     assert "norm=batch norm.eps=0.1" in printed
     assert "one update of the running mean and variance per pass" in printed
     assert f"torch {torch.__version__} on cpu: 22 of 22 checks passed" in printed
     assert main(["verify", "device=cpu", "norm=none,weight,layer"]) == 0
-    lines = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("norm=")]
-    assert lines == ["norm=none", "norm=weight", "norm=layer"]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:-1]] == ["norm=none", "norm=weight", "norm=layer"]
+    assert all(line.rstrip().endswith("of 20 checks passed") for line in lines[1:-1]), "a line each"
     assert not list(tmp_path.iterdir())
 
 
@@ -79,7 +80,7 @@ def test_an_own_norm_that_says_it_is_batch_norm_is_held_to_it(capsys: pytest.Cap
 
 
 def test_an_own_norm_without_reference_passes(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(write(HALF, "mine")) == 0
+    assert main([*write(HALF, "mine"), "-v"]) == 0
     printed = capsys.readouterr().out
     assert "no reference" in printed
     assert "keeps no running mean" in printed  # why it can't be folded

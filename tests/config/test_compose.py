@@ -42,11 +42,45 @@ def combinations(words: list[str]) -> list[list[str]]:
 
 @pytest.mark.parametrize("words", GRIDS, ids=" ".join)
 def test_the_runs_of_a_grid_are_those_of_its_combinations(words: list[str]) -> None:
-    found, expected = swept("-m", *words), [compose([*chosen, "device=cpu"]) for chosen in combinations(words)]
+    found = swept("-m", *words)
+    study = f"study={found.run_configs[0].config['study']}"
+    expected = [compose([*chosen, "device=cpu", study]) for chosen in combinations(words)]
     assert found.is_sweep
     assert found.launcher is None
     assert [made.name for made in found.run_configs] == [made.name for made in expected]
     assert found.run_configs == expected
+
+
+def study_of(words: str) -> str:
+    [study] = {one.folder.parent.name for one in swept(*words.split()).run_configs}
+    return study
+
+
+def test_a_sweep_without_a_study_has_one_of_its_own() -> None:
+    """Whatever the order of its words, and with whichever seeds and values of what varies."""
+    study = "norm+batch_size-synthetic-max_steps_5"
+    same = ["norm=none,batch batch_size=4,64", "batch_size=2,4 seed=0,1,2 jobs=2 norm=layer,none,batch",
+            "norm=none,batch batch_size=4,8 seed=7 lr=0.001", "norm=batch,none batch_size=64,4 device=cpu"]  # fmt: skip
+    for words in same:
+        assert study_of(f"-m {words} max_steps=5 dataset=synthetic") == study
+        assert study_of(f"-m dataset=synthetic max_steps=5 {words}") == study
+    others = ["norm=none,batch batch_size=4,64", "norm=none,batch lr=0.1,1", "norm=batch batch_size=4,64", "seed=0,1",
+              "norm=none,batch model.hidden=[300,300]", "norm=none,batch ~instruments.measure.units",
+              f"norm=none,batch batch_size=4,64 dataset=folder dataset.path=/a/{'b' * 90}"]  # fmt: skip
+    names = [study_of(f"-m {words}") for words in others]
+    assert len({*names, study}) == len(names) + 1
+    assert all(re.fullmatch(r"\w[\w.+-]{0,59}", name, re.ASCII) for name in names), names
+    assert study_of("-m seed=3") == study_of("-m seed=0,1") == "batch"
+    for words in ("norm=none", "-m norm=none,batch study=scratch"):
+        assert study_of(words) == "scratch"
+    assert study_of("experiment=demo seed=0,1") == "demo"
+
+
+def test_further_runs_and_launchers_find_the_study_of_a_sweep() -> None:
+    found = swept("-m", "norm=none,batch", "lr=0.1,1", "hydra.sweeper.extend=[lr]", "instruments=none")
+    assert found.further
+    for folder, words in found.further.words.items():
+        assert compose([*words, "device=cpu"]).folder == folder
 
 
 @pytest.mark.parametrize("words", GRIDS[:4], ids=" ".join)

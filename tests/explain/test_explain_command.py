@@ -35,7 +35,8 @@ def test_the_calculation_and_the_worksheet(capsys: pytest.CaptureFixture[str], t
                   "3. Standardise", "z_i = (o_i - mean) / sqrt(var + eps)", "10. Folded"):  # fmt: skip
         assert text in printed
     assert "____" not in printed
-    assert main(["explain", *words, "--worksheet"]) == 0
+    assert main(["explain", *words, "--worksheet", "--html", "../sheet.html"]) == 0
+    assert "z_i = (o_i - mean) / sqrt(var + eps)" in (tmp_path.parent / "sheet.html").read_text()
     sheet, key = capsys.readouterr().out.split("\nKey\n")
     assert "____" in sheet
     assert "____" not in key

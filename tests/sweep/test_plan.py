@@ -96,6 +96,14 @@ def test_jobs_are_as_many_as_cores_and_few_on_a_gpu(
     assert jobs_of(run_config(**{"jobs": "auto", **options})) == jobs
 
 
+def test_a_run_is_told_from_the_others_by_every_option_that_varies(run_config: Callable[..., RunConfig]) -> None:
+    words = [("norm=none",), ("norm=batch", "lr=0.5"), ("norm=group", "norm.groups=2", "seed=1")]
+    plan = make_plan(run_config(*own) for own in words)
+    assert [plan.own_words(item.run_config) for item in plan.items] == [
+        "norm=none lr=0.001 seed=0", "norm=batch lr=0.5 seed=0", "norm=group lr=0.001 norm.groups=2 seed=1"
+    ]  # fmt: skip
+
+
 def test_shards_are_parts(run_config: Callable[..., RunConfig]) -> None:
     runs = [run_config(f"seed={seed}", f"norm={norm}") for seed in range(3) for norm in ("none", "batch", "layer")]
     parts = [shard(runs, f"{number}/4") for number in (1, 2, 3, 4)]
