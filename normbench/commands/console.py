@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.segment import Segment
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from normbench.runs import Run, last_step
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from normbench.training.callbacks import Progress
 
 # What changes a terminal instead of being seen: control characters, and those that turn the order of text round.
-COMMAND = re.compile(r"\bnormbench [a-z]+ \S.*")
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+COMMAND = re.compile(r"(?<!usage: )\bnormbench [a-z]+ \S.*")  # to be copied, to the end of its line
 SECONDS_BETWEEN_LINES = 5.0  # of a run, where there is no terminal
 SECONDS_BETWEEN_LINES_OF_A_SWEEP = 30.0
 MIN_WIDTH = 12  # of a column that is wrapped
@@ -189,7 +189,9 @@ class SweepView:
         self.items = {item.run_config.name: item for item in plan.items}
         self.open = {item.run_config.name for item in plan.todo}
         self.failures, self.stopped, self.done = 0, False, len(plan.having("done"))
-        words, state = (TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[state]}"))
+        room = Column(no_wrap=True, overflow="ellipsis", max_width=max(20, err.width - 40))  # the rest is for numbers
+        words = TextColumn("{task.description}", markup=False, table_column=room)
+        state = TextColumn("{task.fields[state]}", markup=False)
         self.bars = _bars(words, BarColumn(), MofNCompleteColumn(), state)
         self.sweep_bar = self.bars.add_task("runs", total=len(plan.items), completed=self.done, state="")
         self.run_bars = [self.bars.add_task("", visible=False, state="") for _ in range(BARS)]

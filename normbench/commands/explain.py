@@ -38,6 +38,7 @@ BLANK = "____"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "normbench explain [KEY=VALUE ...] [--layer L] [--unit U] [--run RUN] [--worksheet | --json]"
+    parser.usage += " [--html FILE]"
     parser.description, parser.epilog = DESCRIPTION, EXAMPLES
     parser.add_argument("--layer", help="a block, as normbench describe names it; default: the first")
     parser.add_argument("--unit", type=int, default=0, help="which unit or channel of it, from 0; default: 0")

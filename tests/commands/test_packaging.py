@@ -44,5 +44,6 @@ def test_it_runs_from_any_folder(wheel: Path, tmp_path: Path) -> None:
     env = {**os.environ, "PYTHONPATH": str(site), "NORMBENCH_DATA": str(tmp_path / "none")}
     done = subprocess.run([sys.executable, "-c", code, *words], cwd=here, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert (here / "results" / "scratch" / "report" / "report.html").exists()
-    assert len(list(here.glob("results/scratch/*/summary.json"))) == 2
+    study = here / "results" / "norm-synthetic-max_steps_5"
+    assert (study / "report" / "report.html").exists()
+    assert len(list(study.glob("*/summary.json"))) == 2
