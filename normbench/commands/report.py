@@ -78,13 +78,9 @@ def build(folder: Path, options: Options | None = None, only: Filter | None = No
         _print_accuracies(content.groups)
         answer = " ".join(words for words in content.answer if not words.startswith("SYNTHETIC"))  # as the table says
         answered = content.conclusions if content.main else re.split(r"(?<=\.) (?=[A-Z])", answer)
-        for words in (
-            *answered[:1],
-            content.filtered,
-            *(f"not read: {run} ({why})" for run, why in content.unread.items()),
-        ):
-            if words:
-                console.say(words)
+        unread = [f"not read: {run} ({why})" for run, why in content.unread.items()]
+        for words in filter(None, [*answered[:1], content.filtered, *unread]):
+            console.say(words)
         console.say(f"report: {console.shortened(built.page)}")
     except BrokenPipeError:  # the reader has seen enough
         raise
