@@ -32,6 +32,7 @@ CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u20
 COMMAND = re.compile(r"(?<!usage: )\bnormbench [a-z]+ \S.*")  # to be copied, to the end of its line
 SECONDS_BETWEEN_LINES = 5.0  # of a run, where there is no terminal
 SECONDS_BETWEEN_LINES_OF_A_SWEEP = 30.0
+SPARKS = "▁▂▃▄▅▆▇█"
 MIN_WIDTH = 12  # of a column that is wrapped
 BARS = 8  # running runs that get one
 
@@ -60,7 +61,7 @@ def say(text: str, to: Console | None = None) -> None:
 
 
 def _wrapped(line: str, width: int) -> list[str]:
-    """Continued below the last column that begins in the left half, or below the first word."""
+    """Lines that go on below the last column that begins in the left half of the terminal."""
     if len(line) <= width:
         return [line]
     indent = " " * max((gap.end() for gap in re.finditer("^ +|  +", line) if gap.end() <= width // 2), default=0)
@@ -110,9 +111,6 @@ def make_table(columns: Sequence[str], rows: Iterable[Sequence[object]], right: 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], right: Collection[str] | None = None) -> None:
     out.print(make_table(columns, rows, right))
-
-
-SPARKS = "▁▂▃▄▅▆▇█"
 
 
 def sparkline(values: Sequence[float]) -> str:

@@ -129,7 +129,7 @@ def test_an_experiment_file_is_a_grid() -> None:
     found = swept("experiment=demo", "seed=5,6")
     assert found.is_sweep
     assert {made.config["seed"] for made in found.run_configs} == {5, 6}  # this axis replaces that of the file
-    assert len(found.run_configs) == 5 * 2 * 2
+    assert len(found.run_configs) == 5 * 5 * 2
 
 
 EXPERIMENT = """\

@@ -22,7 +22,7 @@ from normbench.cli import main
 from normbench.config.run_config import RunConfig
 from normbench.experiment import compose, execute
 from normbench.runs import RunFolder
-from normbench.sweep.plan import jobs_of, make_plan
+from normbench.sweep.plan import make_plan
 from normbench.sweep.pool import Report, Worker, wait_for
 from normbench.sweep.runner import run_plan
 
@@ -244,14 +244,6 @@ def test_parts_make_up_the_whole_and_what_was_done_is_done_again_only_if_asked_o
     assert "1 runs: 1 ran" in capsys.readouterr().out
     assert main([*words, "norm=none", "seed=0", "shard=2/2"]) == 2
     assert "this shard holds no run" in capsys.readouterr().err
-
-
-def test_jobs(run_config: Callable[..., RunConfig]) -> None:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    assert jobs_of(run_config()) == cores
-    assert jobs_of(run_config(jobs=7)) == 7
-    assert jobs_of(run_config(threads=10**6)) == 1
-    assert jobs_of(run_config(device="cuda:0")) == 1
 
 
 def test_status_watches_until_nothing_runs(
