@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from normbench.analysis.best_lr import compare_at_best_lr
 from normbench.analysis.groups import label, order
 from normbench.analysis.notes import interval_covers
-from normbench.plots.drawing import grid, omitted, panel_grid, symlog_axis
+from normbench.plots.drawing import grid, legend, omitted, panel_grid, symlog_axis
 from normbench.plots.palette import Style
 from normbench.plots.view import Drawn, View
 
@@ -48,7 +48,7 @@ def draw(view: View) -> Drawn | None:
     canvas.supxlabel(f"test accuracy minus that of {reference}, percentage points", fontsize=9)
     dots = Line2D([], [], color="#555555", marker=".", linestyle="", label="a seed")
     bar = Line2D([], [], color="#555555", marker="s", label="mean, 95% interval")
-    canvas.legend(handles=[dots, bar], loc="outside upper center", ncols=2)
+    legend(canvas, {}, [dots, bar])
     best = max((c for c in compared if c["n"]), key=lambda c: float(c["difference"]))
     where = label(best["setting"], "")
     parts = [
@@ -85,5 +85,6 @@ def _row(ax: Axes, y: int, found: dict[str, Any], style: Style) -> list[float]:
         statuses = ("diverged", "unsupported", "failed")
         why = next((status for status in statuses if found["ours"].count(status)), "no pair")
         text = "lr at the edge" if undecided else f"{len(differences)}/{members}" if differences else why
-        ax.text(0.99, y, text, transform=ax.get_yaxis_transform(), ha="right", va="center", fontsize=7, color="#555555")
+        place: Any = {"transform": ax.get_yaxis_transform(), "ha": "right", "va": "bottom"}  # above the interval
+        ax.text(0.99, y - 0.08, text, fontsize=7, color="#555555", **place)
     return differences
