@@ -50,13 +50,16 @@ out = SafeConsole(width=None if sys.stdout.isatty() else 200, markup=False, emoj
 err = SafeConsole(stderr=True, markup=False, emoji=False, highlight=False)
 
 
-def say(text: str, to: Console | None = None) -> None:
+def say(text: str, to: Console | None = None, width: int | None = None) -> None:
     """Text, on a terminal wrapped at words; what is there to be copied, a path or a command to the end of its line, is
     left whole.
+
+    Args:
+        width: wraps it elsewhere, too, and on a wide terminal.
     """
     to = to or out
     for line in text.split("\n"):
-        for part in _wrapped(line, to.width) if to.is_terminal else [line]:
+        for part in _wrapped(line, min(width or to.width, to.width)) if width or to.is_terminal else [line]:
             to.print(part, soft_wrap=True)
 
 
@@ -146,6 +149,14 @@ def heading(plan: Plan) -> str:
     return f"{len(plan.items)} runs in {shortened(plan.items[0].run_config.folder.parent)}{words}"
 
 
+def unsupported(plan: Plan, run_configs: Sequence[RunConfig], reason: str) -> str:
+    """How many runs can't be trained for this reason, what they have in common, and the reason."""
+    runs = f"{len(run_configs)} runs are" if len(run_configs) > 1 else "1 run is"
+    first, *others = (plan.own_words(run_config).split() for run_config in run_configs)
+    words = " ".join(word for word in first if all(word in other for other in others))
+    return f"{runs} unsupported{f' ({words})' if words else ''}: {reason}"
+
+
 def say_alone(plan: Plan) -> None:
     """Which runs of a sweep that is to be stacked can't be."""
     for reason, count in plan.alone.items():
@@ -216,10 +227,7 @@ class SweepView:
 
     def unsupported(self, run_configs: Sequence[RunConfig], reason: str) -> None:
         self.done += len(run_configs)
-        runs = f"{len(run_configs)} runs are" if len(run_configs) > 1 else "1 run is"
-        first, *others = (self.plan.own_words(run_config).split() for run_config in run_configs)
-        words = " ".join(word for word in first if all(word in other for other in others))
-        self._print(f"[{self.done}/{len(self.items)}] {runs} unsupported{f' ({words})' if words else ''}: {reason}")
+        self._print(f"[{self.done}/{len(self.items)}] {unsupported(self.plan, run_configs, reason)}")
 
     def failed(self, run_config: RunConfig, error: str) -> None:
         self.failures += 1

@@ -33,6 +33,7 @@ examples:
 STEPS = 200  # of training on the spot
 USUAL = "batch_size=4"  # few enough to check by hand
 BESIDES = ("batch_size", "data_dir", "device", "norm")  # what may be said of a run that is over
+WIDTH = 96  # of the text
 BLANK = "____"
 
 
@@ -149,12 +150,12 @@ def _subject(trained: Trained, how: str) -> Subject:
 def print_explanation(steps: Sequence[Step], facts: Mapping[str, Any], worksheet: bool) -> None:
     """The whole calculation, or a worksheet with a key."""
     console.say(facts["network"])
-    console.say(facts["where"])
+    console.say(facts["where"], width=WIDTH)
     for number, step in enumerate(steps, start=1):
         _heading(f"{number}. {step.title}")
         for line in step.formula.splitlines():
-            console.say(f"    {line}")
-        console.say(step.words)
+            console.say(f"    {line}", width=WIDTH)
+        console.say(step.words, width=WIDTH)
         _print_step(step, blank=worksheet)
     if worksheet:
         _heading("Key")

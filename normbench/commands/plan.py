@@ -41,7 +41,7 @@ def _print(plan: Plan, is_all: bool) -> None:
     if not is_all:
         console.say("Further learning rates and fresh seeds may follow, as the results will have it.")
     todo, rows = plan.todo, []
-    order = [*todo, *plan.having("unsupported", "done")]
+    order = [*todo, *plan.having("done")]
     for item in order[:LISTED]:
         status = f"{item.status} at {item.steps_behind:,}" if item.steps_behind else item.status
         seconds = "" if item.status == "done" else "?" if item.seconds is None else f"{item.seconds:.1f}"
@@ -51,8 +51,8 @@ def _print(plan: Plan, is_all: bool) -> None:
     console.print_table(columns, rows, right=columns[2:])
     if len(order) > LISTED:
         console.say(f"... and {len(order) - LISTED} more (--json lists them all)")
-    for reason, count in Counter(item.reason for item in plan.having("unsupported")).items():
-        console.say(f"{count} unsupported: {reason}")
+    for reason, run_configs in plan.unsupported.items():
+        console.say(console.unsupported(plan, run_configs, reason))
     for item in [item for item in plan.having("again") if item.reason][:LISTED]:
         console.say(f"damaged, will be done again: {item.run_config.name}: {item.reason}")
     if sizes := [len(task) for task in plan.tasks if task[0].stack]:

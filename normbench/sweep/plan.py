@@ -74,6 +74,14 @@ class Plan:
     def having(self, *statuses: str) -> list[Item]:
         return [item for item in self.items if item.status in statuses]
 
+    @property
+    def unsupported(self) -> dict[str, list[RunConfig]]:
+        """The runs that can't be trained, by reason."""
+        found: dict[str, list[RunConfig]] = {}
+        for item in self.having(UNSUPPORTED):
+            found.setdefault(item.reason, []).append(item.run_config)
+        return found
+
     @cached_property
     def todo(self) -> list[Item]:
         """Seed by seed, so that every scheme has results early; within a seed the longest first."""

@@ -73,13 +73,11 @@ def begin(plan: Plan, view: View) -> Outcome:
     """What is known of a sweep before anything runs; runs that can't be trained get their folders."""
     from normbench.experiment import record_unsupported
 
-    reasons: dict[str, list[RunConfig]] = {}
-    for item in plan.having(UNSUPPORTED):
-        record_unsupported(item.run_config, item.reason)
-        reasons.setdefault(item.reason, []).append(item.run_config)
-    for reason, run_configs in reasons.items():
+    for reason, run_configs in plan.unsupported.items():
+        for run_config in run_configs:
+            record_unsupported(run_config, reason)
         view.unsupported(run_configs, reason)
-    return Outcome(skipped=len(plan.having(DONE)), unsupported=sum(map(len, reasons.values())))
+    return Outcome(skipped=len(plan.having(DONE)), unsupported=len(plan.having(UNSUPPORTED)))
 
 
 @contextmanager

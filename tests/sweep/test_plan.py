@@ -136,8 +136,8 @@ def test_the_command(own_folder: Path, capsys: pytest.CaptureFixture[str]) -> No
     capsys.readouterr()
     assert main(["plan", *words, "jobs=1"]) == 0
     printed = capsys.readouterr().out
-    for text in ("4 runs in results/p", "1 done", "2 new", "1 unsupported: BatchNorm needs",
-                 "time left, 1 side by side: " ):  # fmt: skip
+    for text in ("4 runs in results/p", "1 done", "2 new", "time left, 1 side by side: ",
+                 "1 run is unsupported (norm=batch batch_size=1): BatchNorm needs"):  # fmt: skip
         assert text in printed
     assert main(["plan", "--json", *words]) == 0
     plan = json.loads(capsys.readouterr().out)
