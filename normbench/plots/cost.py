@@ -56,8 +56,8 @@ def draw(view: View) -> Drawn | None:
     parts = [
         f"Time per update{' at the largest batch size' * several}: {medians.idxmin()} {medians.min():.3g} ms,",
         f"{medians.idxmax()} {medians.max():.3g} ms." if len(medians) > 1 else "the only scheme.",
-        f"From {len(runs)} complete runs, each scheme at its own best lr; training alone, without evaluating and",
-        "measuring; dots: runs, marks: their medians. Times are of this machine, with whatever else it was doing.",
+        f"From {len(runs)} complete runs; training alone, without evaluating and measuring, on this machine with",
+        "whatever else it was doing; dots: runs, marks: their medians.",
         "Memory: what is kept for the backward pass of one batch, without parameters and buffers."
         if (data["column"] == MEMORY).any()
         else "Memory was not measured (the instrument memory_time supplies it).",

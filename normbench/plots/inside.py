@@ -57,13 +57,12 @@ def shift(view: View) -> Drawn | None:
     end = _last(data[(data["row"] == SHIFTS["w1_scaled_mean"]) & (data["layer"] == hidden(layers))])
     parts = [
         means(f"At the end the distribution has moved, in {hidden(layers)}", end, " standard deviations of a unit"),
-        "Thick lines: means over seeds, thin: seeds; of what enters each layer's activation (normalized, or linear",
-        "without a norm; bn_mode probe), on a fixed set of validation images, in standard deviations of a unit,",
-        "averaged over units; norms that use the batch work with the statistics of these images. Top: Wasserstein-1",
-        "distance between a unit's distribution now and at step 0. Dotted: the same between two halves of the images",
-        "at one time: what another choice of images would change. Middle: how far the value of one image has moved, on",
-        "average: never less. A norm that pins the distribution while every image moves is low above and high here.",
-        "Bottom: how far a unit's mean has moved.",
+        "Of what enters each layer's activation (normalized, or linear without a norm), on a fixed set of validation",
+        "images, whose statistics norms that use the batch work with (bn_mode probe); mean over units. Thick: means",
+        "over seeds, thin: seeds. Top: Wasserstein-1 distance of a unit's distribution from that at step 0; dotted:",
+        "the same between two halves of the images, which is what another choice of images would change. Middle: how",
+        "far the value of one image has moved: never less, and far more where a norm pins the distribution. Bottom:",
+        "how far a unit's mean has moved.",
         "Axes that reach far are linear up to 2, logarithmic beyond." * bent,
     ]
     return _drawn(view, shown, canvas, parts, omitted(len(layers), len(every), "layers"))
@@ -97,12 +96,11 @@ def train_test_shift(view: View) -> Drawn | None:
     return _drawn(view, shown, canvas, [
         means(f"The input of {layers[-1]} over training", last[last["column"] == internal], " s.d."),
         means("With corrupted images", last[~last["column"].isin([internal, names["none"]])], " s.d."),
-        "Wasserstein-1 distance, mean over units, in standard deviations of a unit, between two distributions of what",
-        "a layer gets. Internal covariate shift: the same images, with the weights of the start and of the end",
-        "(bn_mode probe): 0, and not on a logarithmic axis, where the images come in. The others: the same weights,",
-        f"those of the end, with training images and with other ones; corruptions at severity {severity} (validation",
-        "images, not trained on; statistics from training). The pixels' shift belongs to the data: it is the same for",
-        "all schemes. Dots: seeds; lines: means.",
+        "Wasserstein-1 distance, mean over units, between two distributions of what a layer gets. Internal covariate",
+        "shift: the same images, with the weights of the start and of the end (bn_mode probe); 0, and not on a",
+        "logarithmic axis, where the images come in. The others: the weights of the end, with training images and with",
+        f"validation images, also corrupted at severity {severity} (statistics from training). The shift of the pixels",
+        "is the same for all schemes. Dots: seeds; lines: means.",
         "" if (row, internal) in axes else "No shift over training was measured: the instrument shift supplies it.",
     ])  # fmt: skip
 
@@ -170,12 +168,11 @@ def batch_noise(view: View) -> Drawn | None:
     small = data[(data["batch_size"] == sizes[0]) & (data["lower"] == "training") & (data["layer"] == hidden(layers))]
     return _drawn(view, shown, canvas, [
         means(f"In training at batch size {sizes[0]} means of {hidden(layers)} vary by", small, " s.d."),
-        "How far a unit's mean lies from one mini-batch to another (standard deviation over batches drawn from the",
-        "training set), in standard deviations of the unit, at frozen weights after the last step; mean over units;",
-        "dots: seeds, lines: their means. Tensor: linear, the input of the norm. Above, the norms before a layer",
-        "work with exact statistics: images are then independent, and a unit with one value per image follows 1 /",
-        "sqrt(batch). Below, they work as in training: batch norm centres each batch, so that behind it the means of",
-        "batches hardly differ, and only the first layer follows the law.",
+        "Standard deviation of a unit's mean over mini-batches of the training set, at frozen weights after the last",
+        "step, in standard deviations of the unit; mean over units; dots: seeds, lines: their means. Tensor: linear,",
+        "the input of the norm. Above, the norms before a layer work with exact statistics: images are then",
+        "independent, and a unit with one value per image follows 1 / sqrt(batch). Below, they work as in training:",
+        "batch norm centres each batch, so that behind it the means of batches hardly differ.",
     ], omitted(len(layers), len(every), "layers"), "batch_size")  # fmt: skip
 
 
@@ -198,10 +195,9 @@ def running_statistics(view: View) -> Drawn | None:
     small = data[(data["batch_size"] == data["batch_size"].min()) & (data["column"] == numbers["mean_error"])]
     return _drawn(view, shown, canvas, [
         means(f"In the mean over layers, at {data['row'].iloc[0]}, the running mean is off by", small, " s.d."),
-        "After the last step, root mean square over units of how far the running mean is from the exact one, in",
-        "standard deviations, and of how far the running variance is from it, as a share (0.1: 10 percent). Exact: of",
-        "training images at the present weights. Dots: seeds; lines: means. Schemes without running statistics have",
-        "none.",
+        "After the last step, root mean square over units of how far the running mean is from the exact one of the",
+        "training images, and of how far the running variance is from it, as a share (0.1: 10 percent). Dots: seeds;",
+        "lines: means. Schemes without running statistics have none.",
     ], _sizes_omitted(shown), "batch_size")  # fmt: skip
 
 
@@ -225,9 +221,9 @@ def inference_statistics(view: View) -> Drawn | None:
         means("With the exact ones", small[small["statistics"] == "precise"], "%"),
         "After the last step, error on the validation set with the running statistics (ema: what inference usually",
         "works with), averages over mini-batches at the present weights (averages), the exact ones (precise), and",
-        "those of each mini-batch of the run's own size, as in training (batch): what falls from batch to ema is the",
-        "gap between training and inference; where precise is much lower than ema, the averages are to blame, not the",
-        "batch. Dots: seeds; marks: means, with the 95% Student t interval from three seeds on.",
+        "those of each mini-batch, as in training (batch): what falls from batch to ema is the gap between training",
+        "and inference; where precise is much lower than ema, the averages are to blame. Dots: seeds; marks: means,",
+        "with the 95% Student t interval from three seeds on.",
     ], _sizes_omitted(shown), "batch_size")  # fmt: skip
 
 
@@ -280,12 +276,11 @@ def depth(view: View) -> Drawn | None:
         what, seen["y"] = f"{what}, mean over layers", seen.mean(axis=1)
     return _drawn(view, shown, canvas, [
         means(f"At the end, {what}", seen),
-        "By layer, from the input at the left to the output. Dots: seeds; lines: means. Gradient: Frobenius norm of",
-        "the loss's gradient for all weights of a layer, of a fixed batch of validation images in training mode; a",
-        "straight level line means that no layer is starved, a slope that the signal fades or grows on its way back.",
-        "Update: what the next update changes, over the weights' norm (at the end: the last snapshot before it).",
-        "Dead: share of units whose activation is the same for all images of the probe. Saturated: share of",
-        "activations near the bounds of a sigmoid or tanh. All of the tensor activation, in bn_mode probe.",
+        "By layer, from the input to the output. Dots: seeds; lines: means. Gradient: Frobenius norm for all weights",
+        "of a layer, on a fixed batch of validation images in training mode; level where no layer is starved. Update:",
+        "what the next update changes, over the weights' norm (at the end: the last snapshot before it). Dead: units",
+        "whose activation is the same for all images of the probe. Saturated: activations near the bounds of a",
+        "sigmoid or tanh. All of the tensor activation, in bn_mode probe.",
     ])  # fmt: skip
 
 
@@ -313,11 +308,10 @@ def landscape(view: View) -> Drawn | None:
         "At each snapshot, the mini-batch of the next update, in training mode. Bands, one for each seed on top of",
         "one another: over steps of 0.05 to 0.4 times the gradient (as published), the least and greatest loss after",
         "such a step (top), and how far the gradient there is from the one here (middle: |difference|): narrow and",
-        "low bands mean that the gradient tells the truth about a longer way; the line is the mean of the greatest.",
-        "Bottom: the greatest |change of the gradient| / |step| over steps of 1/4 to 4 times the run's own learning",
-        "rate, times that rate: without a unit, and comparable where a norm makes the scale of weights void; thin",
-        "lines: seeds, thick: mean; above about 2 plain gradient descent on that loss would not be stable. Axes are",
-        "logarithmic and the same within a row.",
+        "low bands mean that the gradient holds for a longer way; the line is the mean of the greatest. Bottom: the",
+        "greatest |change of the gradient| / |step| over steps of 1/4 to 4 times the run's own learning rate, times",
+        "that rate, which has no unit; thin: seeds, thick: mean; above about 2 plain gradient descent would not be",
+        "stable.",
     ])  # fmt: skip
 
 
@@ -341,11 +335,10 @@ def time_steps(view: View) -> Drawn | None:
     end = data[(data["row"] == rows[0]) & (data["column"] == tensors[0]) & (data["x"] == data["x"].max())]
     return _drawn(view, shown, canvas, [
         means(f"At the last time step, {rows[0]} of {tensors[0]}", end),
-        "Mean and standard deviation over images and units at each time step, after the last update; thin lines:",
-        "seeds, thick: their mean. linear: W_x x + W_h h before any norm; normalized: what enters the gates (without",
-        "a norm the same as linear, and not drawn twice); activation: h. bn_mode probe: norms that use the batch work",
-        "with the statistics of these images, a set for each time step. Level lines: the network sees a steady",
-        "signal along the sequence.",
+        "Mean and standard deviation over images and units at each time step, after the last update; thin: seeds,",
+        "thick: their mean. linear: W_x x + W_h h before any norm; normalized: what enters the gates, where there is",
+        "a norm; activation: h. bn_mode probe: norms that use the batch work with the statistics of these images, a",
+        "set for each time step. Level lines: the network sees a steady signal along the sequence.",
     ], omitted(len(layers), len(every), "layers"))  # fmt: skip
 
 
