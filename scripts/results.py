@@ -75,7 +75,7 @@ def leading(base: str) -> str:
     names = dict.fromkeys([*LEADING, *(claim.id for claim in all_claims())])
     answered = [row for row in (rows[name] for name in names) if row["verdict"] in MARKS]
     lines = [
-        f"- {MARKS[row['verdict']][0]} **{row['verdict']}**: {row['sentence']} Measured: {row['measured']}."
+        f"- {MARKS[row['verdict']][0]} **{row['verdict']}**: {row['sentence']} {row['measured']}."
         for row in answered[:10]
     ]
     words = f"[The scoreboard]({base}scoreboard.md) has them all, and as a page, each with its interval drawn, "

@@ -146,7 +146,8 @@ def duration(seconds: float) -> str:
 def heading(plan: Plan) -> str:
     """How many runs, where, and what they share."""
     words = " ".join(["", "with", *plan.shared_words]) if plan.shared_words else ""
-    return f"{len(plan.items)} runs in {shortened(plan.items[0].run_config.folder.parent)}{words}"
+    runs = "1 run" if len(plan.items) == 1 else f"{len(plan.items)} runs"
+    return f"{runs} in {shortened(plan.items[0].run_config.folder.parent)}{words}"
 
 
 def unsupported(plan: Plan, run_configs: Sequence[RunConfig], reason: str) -> str:

@@ -139,7 +139,7 @@ def _print_outcome(outcome: Outcome) -> None:
         (len(outcome.failed), "failed"),
     ]
     parts = [f"{outcome.ran} ran", *(f"{count} {text}" for count, text in counts if count)]
-    console.say(f"{outcome.total} runs: {', '.join(parts)}")
+    console.say(f"{outcome.total} run{'s' * (outcome.total != 1)}: {', '.join(parts)}")
     for name, error in outcome.failed.items():
         console.say(f"failed: {name}: {error}")
 
