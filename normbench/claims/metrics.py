@@ -82,19 +82,14 @@ class OfFrame(Metric):
 
 
 class StepsTo(Metric):
-    """The way to a validation accuracy: infinitely long for a run that never gets there, or diverges before."""
+    """Updates to a validation accuracy: infinitely many for a run that never gets there, or diverges before."""
 
     text = "updates to {value:.0%} validation accuracy"
-    measure: ClassVar[str] = "steps"
     value: float = Field(gt=0, lt=1)
 
     def of(self, group: Group) -> Values:
         found = {run.seed: reached(run, self.value) for run in group.having(*OVER)}
-        return {seed: at[self.measure] if at else math.inf for seed, at in found.items()}
-
-
-class SecondsTo(StepsTo):
-    text, measure = "seconds of training to {value:.0%} validation accuracy", "seconds"
+        return {seed: at["steps"] if at else math.inf for seed, at in found.items()}
 
 
 class Trained(Metric):
@@ -230,7 +225,7 @@ def as_metric(given: Any) -> Metric:
 
 AnyMetric = Annotated[Metric, BeforeValidator(as_metric)]
 KINDS: dict[str, type[Metric]] = {
-    "steps_to": StepsTo, "seconds_to": SecondsTo, "trained": Trained, "accuracy": Accuracy, "gap_at": Gap,
+    "steps_to": StepsTo, "trained": Trained, "accuracy": Accuracy, "gap_at": Gap,
     "minus": Minus, "ratio": Ratio, "table": OfTable, "correlate": Correlate, "calculation": Calculation,
 }  # fmt: skip
 for model in (Minus, Ratio, Correlate):  # which are made of others

@@ -174,7 +174,6 @@ def test_what_is_left_out(claim_of: Callable[..., Claim], check: Callable[..., d
     [
         ("seconds.training", "seconds.training"),
         ({"steps_to": 0.95}, "updates to 95% validation accuracy"),
-        ({"seconds_to": 0.9}, "seconds of training to 90% validation accuracy"),
         ({"accuracy": "test"}, "test accuracy (diverged: chance)"),
         ({"gap_at": 0.1}, "validation minus training loss where the training loss is 0.1"),
         ({"minus": ["test_loss", "train_loss"]}, "(test_loss) minus (train_loss)"),
