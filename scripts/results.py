@@ -78,8 +78,8 @@ def leading(base: str) -> str:
         f"- {MARKS[row['verdict']][0]} **{row['verdict']}**: {row['sentence']} {row['measured']}."
         for row in answered[:10]
     ]
-    words = f"[The scoreboard]({base}scoreboard.md) has them all, and as a page, each with its interval drawn, "
-    return "\n".join([*lines, "", words + f"[scoreboard.html]({base}scoreboard.html)."])
+    words = f"[The scoreboard]({base}scoreboard.md) has them all; [as a page]({base}scoreboard.html) with intervals."
+    return "\n".join([*lines, "", words])
 
 
 def readme() -> str:
