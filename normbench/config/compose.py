@@ -184,7 +184,8 @@ def expand(words: Iterable[str], device: Device, *, launchers: bool = False) -> 
             if math.prod(map(len, axes.values())) > MOST:
                 raise ConfigError(f"a sweep has at most {MOST:,} runs: got {math.prod(map(len, axes.values())):,}.")
             made += [(composer.run_config(words), list(words)) for words in itertools.product(*axes.values())]
-        if len(made) > 1 and not given.keys() & {"study", "experiment"}:
+        is_one = len(made) == 1 and "seed" not in given  # which belongs where it belongs alone
+        if not is_one and not given.keys() & {"study", "experiment"}:
             study = study_name([one for one, _ in made])
             made = [(replace(one, config=replaced(one.config, "study", study)), [*words, f"study={quoted(study)}"])
                     for one, words in made]  # fmt: skip

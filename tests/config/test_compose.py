@@ -71,7 +71,7 @@ def test_a_sweep_without_a_study_has_one_of_its_own() -> None:
     assert len({*names, study}) == len(names) + 1
     assert all(re.fullmatch(r"\w[\w.+-]{0,59}", name, re.ASCII) for name in names), names
     assert study_of("-m seed=3") == study_of("-m seed=0,1") == "batch"
-    for words in ("norm=none", "-m norm=none,batch study=scratch"):
+    for words in ("norm=none", "-m norm=none", "-m norm=none,batch study=scratch"):
         assert study_of(words) == "scratch"
     assert study_of("experiment=demo seed=0,1") == "demo"
 

@@ -241,7 +241,7 @@ def test_parts_make_up_the_whole_and_what_was_done_is_done_again_only_if_asked_o
     assert printed.err.count("its folder is kept as .damaged/") == 2
     assert sorted(path.name for path in Path("results/s/.damaged").iterdir()) == sorted([damaged.name, foreign.name])
     assert main([*words, "norm=none", "seed=0", "rerun=all"]) == 0
-    assert "1 runs: 1 ran" in capsys.readouterr().out
+    assert "1 run: 1 ran" in capsys.readouterr().out
     assert main([*words, "norm=none", "seed=0", "shard=2/2"]) == 2
     assert "this shard holds no run" in capsys.readouterr().err
 
