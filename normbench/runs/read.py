@@ -31,6 +31,7 @@ SUMMARY: dict[str, Any] = dict.fromkeys(("dataset", "seconds", "measured", "pert
 SUMMARY |= {"parameters": int | None}
 LONGEST = 2**20  # bytes of a YAML or JSON file that is read: a run writes some thousands
 MOST_VALUES = 100_000  # in config.yaml, written out: aliases of aliases are few bytes and many values
+DEEPEST = 100  # levels of values in one
 SIZES, TABLES, EVERYTHING = range(3)  # how closely files are compared with what was written, see `Run.check_seal`
 
 _OPTION = re.compile(r"(?!hydra)(?!.*_target_)[+~]{0,2}[a-z]\w*([./]\w+)*(=.*)?", re.DOTALL)
@@ -336,7 +337,22 @@ def _is_small(tree: Any) -> bool:
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # libyaml: ten times faster
-    """Plain values. A merge key, `<<`, multiplies what it refers to while it is read: no run writes one."""
+    """Plain values. A merge key, `<<`, multiplies what it refers to while it is read: no run writes one.
+
+    Nor does a run write deeply nested values, for which libyaml calls itself until its stack is full.
+    """
+
+    depth = 0
+
+    def descend_resolver(self, node: Any, index: Any) -> None:
+        self.depth += 1
+        if self.depth > DEEPEST:
+            raise yaml.YAMLError("it is nested too deeply")
+        super().descend_resolver(node, index)
+
+    def ascend_resolver(self) -> None:
+        self.depth -= 1
+        super().ascend_resolver()
 
     def flatten_mapping(self, node: Any) -> None:
         if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
