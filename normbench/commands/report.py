@@ -76,8 +76,7 @@ def build(folder: Path, options: Options | None = None, only: Filter | None = No
     try:
         content = built.content
         _print_accuracies(content.groups)
-        answer = " ".join(words for words in content.answer if not words.startswith("SYNTHETIC"))  # as the table says
-        answered = content.conclusions if content.main else re.split(r"(?<=\.) (?=[A-Z])", answer)
+        answered = content.conclusions if content.main else content.sentences
         unread = [f"not read: {run} ({why})" for run, why in content.unread.items()]
         for words in filter(None, [*answered[:1], content.filtered, *unread]):
             console.say(words)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -69,6 +70,12 @@ class Content:
     def conclusions(self) -> list[str]:
         """What the study says, in sentences."""
         return [*(verdict_words(self.main) if self.main else ()), *self.answer]
+
+    @property
+    def sentences(self) -> list[str]:
+        """The answer without the warning of synthetic data: its first paragraph, which recommends, by sentence."""
+        first, *others = [words for words in self.answer if not words.startswith("SYNTHETIC")] or [""]
+        return [*filter(None, re.split(r"(?<=\.) (?=[A-Z])", first)), *others]
 
     def files(self) -> dict[str, bytes]:
         """Every file but the page: name inside report/ -> bytes."""

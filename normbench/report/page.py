@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import re
 
 from markupsafe import Markup
 
@@ -34,7 +33,7 @@ def render(content: Content) -> str:
         pictures=pictures(content),
         missing=[figure for figure in content.figures if not figure.svg],
         open_figures=OPEN,
-        answer=_sentences([words for words in content.answer if not words.startswith("SYNTHETIC")]),
+        answer=content.sentences,
         warned=_warned(content),
         shared=constants(groups),
         constant={key: show(value) for key, value in groups.constant.items()},
@@ -51,11 +50,6 @@ def render(content: Content) -> str:
         commands=commands(groups),
         folded=FOLDED,
     )
-
-
-def _sentences(answer: list[str]) -> list[str]:
-    """The first paragraph, which recommends, sentence by sentence."""
-    return [*re.split(r"(?<=\.) (?=[A-Z])", answer[0]), *answer[1:]] if answer else []
 
 
 def pictures(content: Content) -> list[Figure]:
