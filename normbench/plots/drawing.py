@@ -39,15 +39,19 @@ _LOOK: Any = {
     "axes.spines.right": False,
     "axes.linewidth": 0.7,
     "axes.grid": True,
-    "grid.color": "#E4E4E4",
+    "grid.color": "#808080",  # on a light and on a dark page
+    "grid.alpha": 0.2,
     "grid.linewidth": 0.6,
     "axes.axisbelow": True,
     "lines.linewidth": 1.5,
     "lines.markersize": 4.5,
-    "svg.fonttype": "path",  # looks the same where our font is missing
+    "svg.fonttype": "none",  # text that can be searched, selected, read aloud
     "svg.hashsalt": "normbench",  # the same numbers make the same bytes
     "text.parse_math": False,  # a dollar sign in a name is a dollar sign
 }
+SOFT = "#757575"  # of what is said in passing: legible on white and on black
+# Texts of an SVG have the page's ink, and matplotlib's font or one as wide.
+TEXTS = """fill="currentColor" font-family="'DejaVu Sans', Verdana, sans-serif\""""
 SMALLEST = 4.6  # inches: the width that a title needs
 
 
@@ -174,9 +178,9 @@ def finish(
     """
     _head(canvas, title, line)
     if synthetic:
-        canvas.text(0.995, 0.006, "synthetic data", ha="right", va="bottom", fontsize=8, color="#B00020")
+        canvas.text(0.995, 0.006, "synthetic data", ha="right", va="bottom", fontsize=8, color="#D0304A")
     svg, png, printed = io.BytesIO(), io.BytesIO(), io.BytesIO()
-    canvas.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+    canvas.savefig(svg, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     canvas.savefig(png, format="png", dpi=110, metadata={"Software": None})
     if pdf:
         canvas.savefig(printed, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
@@ -193,7 +197,7 @@ def _head(canvas: Canvas, title: str, line: str) -> None:
     left, above = 0.06 / width, 1 - 0.05 / (height + head)
     canvas.text(left, above, "\n".join(titles), fontsize=10, fontweight="bold", va="top")
     below = above - 0.17 * len(titles) / (height + head)
-    canvas.text(left, below, "\n".join(lines), fontsize=8, color="#555555", va="top")
+    canvas.text(left, below, "\n".join(lines), fontsize=8, color=SOFT, va="top")
     # once, not for each of the three files: it takes longer than to save them
     ConstrainedLayoutEngine(rect=(0, 0, 1, top)).execute(canvas)
     for entries in canvas.legends:
@@ -201,13 +205,26 @@ def _head(canvas: Canvas, title: str, line: str) -> None:
 
 
 def _smaller_svg(svg: bytes) -> bytes:
-    """A third of the size for nothing that a screen shows: a tenth of a point is enough, no names of groups."""
-    start = svg.index(b"<svg")  # drop the XML prologue too: the page holds the picture as it is
-    svg = re.sub(rb"<!--.*?-->|<metadata>.*?</metadata>|(?<=<g) id=\"[^\"]*\"", b"", svg[start:], flags=re.DOTALL)
-    svg = re.sub(rb"(?<![\d.])[1-9]\d*\.\d{2,}", lambda number: b"%.1f" % float(number[0]), svg)  # below 1: a factor
-    svg = re.sub(rb'(?<= d=")[^"QC]*(?=")', lambda path: path[0].replace(b"L ", b""), svg)  # M 1 2 3 4: a line anyway
-    svg = re.sub(rb"\s*\n\s*", b" ", svg).replace(b" stroke-dashoffset: 0;", b"")
-    return re.sub(rb"(?<=\d)\.0(?=[ \"])", b"", re.sub(rb">\s+<", b"><", svg)) + b"\n"
+    """Half the size for nothing that a screen shows, a tenth of a point is enough; and black is the page's ink.
+
+    What stands between the tags are texts, of users too, escaped by matplotlib: they stay as they are.
+    """
+    text = svg[svg.index(b"<svg") :].decode()  # drop the XML prologue too: the page holds the picture as it is
+    text = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    parts = re.split(r"(<[^>]*>)", text)
+    parts[1::2] = map(_smaller_tag, parts[1::2])
+    parts[0::2] = [part if part.strip() else "" for part in parts[0::2]]
+    return "".join(parts).replace("<svg ", f"<svg {TEXTS} ", 1).encode() + b"\n"
+
+
+def _smaller_tag(tag: str) -> str:
+    tag = re.sub(r"\s*\n\s*", " ", tag).replace(" stroke-dashoffset: 0;", "")
+    tag = re.sub(r'^<g id="[^"]*"', "<g", tag)
+    tag = re.sub(r"#0{6}\b", "currentColor", tag)
+    tag = re.sub(r' ?font-family: [^;"]*;?| transform="rotate\(-?0 [^"]*"', "", tag)
+    tag = re.sub(r"(?<![\d.])[1-9]\d*\.\d{2,}", lambda number: f"{float(number[0]):.1f}", tag)  # below 1: a factor
+    tag = re.sub(r'(?<= d=")[^"QC]*(?=")', lambda path: path[0].replace("L ", ""), tag)  # M 1 2 3 4: a line anyway
+    return re.sub(r'(?<=\d)\.0(?=[ "])', "", tag)
 
 
 def _smaller_png(png: bytes) -> bytes:

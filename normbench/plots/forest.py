@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from normbench.analysis.best_lr import compare_at_best_lr
 from normbench.analysis.groups import label, order
 from normbench.analysis.notes import interval_covers
-from normbench.plots.drawing import grid, legend, omitted, panel_grid, symlog_axis
+from normbench.plots.drawing import SOFT, grid, legend, omitted, panel_grid, symlog_axis
 from normbench.plots.palette import Style
 from normbench.plots.view import Drawn, View
 
@@ -35,8 +35,8 @@ def draw(view: View) -> Drawn | None:
     canvas, flat = panel_grid(len(settings), width, 0.8 + 0.26 * len(schemes), sharex=True, sharey=True)
     values: list[float] = []
     for ax, setting in zip(flat, settings, strict=True):
-        ax.axvspan(-margin, margin, color="#DDDDDD", linewidth=0)
-        ax.axvline(0, color="#555555", linewidth=0.8)
+        ax.axvspan(-margin, margin, color="#808080", alpha=0.25, linewidth=0)
+        ax.axvline(0, color=SOFT, linewidth=0.8)
         for found in (c for c in compared if c["setting"] == setting):
             values += _row(ax, schemes.index(found["scheme"]), found, view.styles[found["scheme"]])
         ax.set_title(label(setting, "") if len(settings) > 1 else "")
@@ -46,8 +46,8 @@ def draw(view: View) -> Drawn | None:
     flat[0].set_xlim(-far, far)
     log = symlog_axis(flat[0], "x", values, LINEAR)
     canvas.supxlabel(f"test accuracy minus that of {reference}, percentage points", fontsize=9)
-    dots = Line2D([], [], color="#555555", marker=".", linestyle="", label="a seed")
-    bar = Line2D([], [], color="#555555", marker="s", label="mean, 95% interval")
+    dots = Line2D([], [], color=SOFT, marker=".", linestyle="", label="a seed")
+    bar = Line2D([], [], color=SOFT, marker="s", label="mean, 95% interval")
     legend(canvas, {}, [dots, bar])
     best = max((c for c in compared if c["n"]), key=lambda c: float(c["difference"]))
     where = label(best["setting"], "")
@@ -86,5 +86,5 @@ def _row(ax: Axes, y: int, found: dict[str, Any], style: Style) -> list[float]:
         why = next((status for status in statuses if found["ours"].count(status)), "no pair")
         text = "lr at the edge" if undecided else f"{len(differences)}/{members}" if differences else why
         place: Any = {"transform": ax.get_yaxis_transform(), "ha": "right", "va": "bottom"}  # above the interval
-        ax.text(0.99, y - 0.08, text, fontsize=7, color="#555555", **place)
+        ax.text(0.99, y - 0.08, text, fontsize=7, color=SOFT, **place)
     return differences

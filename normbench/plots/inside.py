@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from normbench.analysis.groups import label
 from normbench.analysis.inference_statistics import KINDS
-from normbench.plots.drawing import means, omitted, plain_ticks, symlog_axis
+from normbench.plots.drawing import SOFT, means, omitted, plain_ticks, symlog_axis
 from normbench.plots.facets import entering, evenly, facets, hidden, layers_of, lines, name_places, points, step_axis
 from normbench.plots.view import Drawn, Shown, View
 
@@ -25,7 +25,7 @@ SHIFTS = {
     "moved_scaled_mean": "each image\nmoved (s.d.)",
     "drift_scaled_mean": "mean\nmoved (s.d.)",
 }
-GREY: Any = {"color": "#7F7F7F", "linestyle": "--", "linewidth": 1}
+GREY: Any = {"color": SOFT, "linestyle": "--", "linewidth": 1}
 
 
 def shift(view: View) -> Drawn | None:
@@ -41,7 +41,7 @@ def shift(view: View) -> Drawn | None:
     layers = evenly(every, LAYERS)
     data = data[data["layer"].isin(layers)].assign(column=lambda d: d["layer"], x=lambda d: d["step"])
     floors = table[table["since"] == "halves"].groupby(["layer", "step"])["w1_scaled_mean"].mean()
-    halves = [Line2D([], [], color="#7F7F7F", linestyle=":", label="between two halves of the images")]
+    halves = [Line2D([], [], color=SOFT, linestyle=":", label="between two halves of the images")]
     extra = halves if len(floors) else []
     canvas, axes = facets(data, lines, view.styles, (2.4, 1.8), columns=layers, extra=extra)
     bent = False
@@ -49,7 +49,7 @@ def shift(view: View) -> Drawn | None:
         own = [ax for (of, _), ax in axes.items() if of == row]
         for layer in layers if row == SHIFTS["w1_scaled_mean"] else ():
             if layer in floors.index and (row, layer) in axes:
-                axes[row, layer].plot(floors[layer].index, floors[layer], color="#7F7F7F", linestyle=":", linewidth=1)
+                axes[row, layer].plot(floors[layer].index, floors[layer], color=SOFT, linestyle=":", linewidth=1)
         bent |= symlog_axis(own[0], "y", data[data["row"] == row]["y"])
         for ax in own:
             ax.set_ylim(bottom=0)

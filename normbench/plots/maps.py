@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MARKS = {"diverged": "D", "unsupported": "U"}
+DARK = "#111111"  # not the ink of the page: it stands on a coloured square
 FLOOR = 0.01  # percent: the lowest error of the scale of colours
 
 
@@ -87,9 +88,13 @@ def _map(ax: Axes, squares: dict[Any, tuple[float | None, str]], places: list[li
         ax.add_patch(Rectangle((x, y), 1, 1, facecolor=color, edgecolor="white", linewidth=1, hatch=hatch))
         dark = error is not None and float(np.dot(color[:3], (0.3, 0.59, 0.11))) < 0.5
         box = {"facecolor": "#F1F1F1", "edgecolor": "none", "pad": 1} if hatch else None
-        ax.text(x + 0.5, y + 0.5, text, ha="center", va="center", fontsize=7, color="w" if dark else "k", bbox=box)
+        ax.text(
+            x + 0.5, y + 0.5, text, ha="center", va="center", fontsize=7, color="#FFFFFF" if dark else DARK, bbox=box
+        )
     for size, best in lowest(squares).items():
-        ax.add_patch(Rectangle((sizes.index(size) + 0.04, lrs.index(best) + 0.04), 0.92, 0.92, fill=False))
+        ax.add_patch(
+            Rectangle((sizes.index(size) + 0.04, lrs.index(best) + 0.04), 0.92, 0.92, fill=False, edgecolor=DARK)
+        )
     ax.set_xlim(0, len(sizes))
     ax.set_ylim(0, len(lrs))
     ax.set_xticks(np.arange(len(sizes)) + 0.5, [show(size) for size in sizes])

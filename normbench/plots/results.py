@@ -12,7 +12,7 @@ from matplotlib.ticker import EngFormatter
 
 from normbench.analysis.groups import order, show
 from normbench.analysis.measured import rows
-from normbench.plots.drawing import means, omitted, plain_ticks, plural
+from normbench.plots.drawing import SOFT, means, omitted, plain_ticks, plural
 from normbench.plots.facets import FAILURES, facets, lines, places, points
 from normbench.plots.view import OVER, Drawn, View
 
@@ -64,7 +64,7 @@ def lr_sensitivity(view: View) -> Drawn | None:
         return None
     data = _errors(runs, "lr", "validation")
     data["hollow"] = ~close_to_best(data)
-    behind = Line2D([], [], color="#555555", marker="o", markerfacecolor="white", linestyle="",
+    behind = Line2D([], [], color=SOFT, marker="o", markerfacecolor="white", linestyle="",
                     label=f"more than {WITHIN:g} point behind the best")  # fmt: skip
     canvas, caption = _draw(view, runs, "lr", "learning rate", data, behind)
     tried = data.groupby(["scheme", "column", "x"])["hollow"].all()
@@ -99,7 +99,7 @@ def learning_curves(view: View) -> Drawn | None:
         for x, words in AXES.items()
     )
     diverged = int((shown["status"] == "diverged").sum())
-    cross = [Line2D([], [], color="#555555", marker="x", linestyle="", label="diverged")] * bool(diverged)
+    cross = [Line2D([], [], color=SOFT, marker="x", linestyle="", label="diverged")] * bool(diverged)
     log = list(dict.fromkeys(data["row"]))
     canvas, axes = facets(data, lines, view.styles, (2.9, 2.6), log=log, extra=cross, sharex=False)
     for (row, column), ax in axes.items():
@@ -163,7 +163,7 @@ def _draw(
     """Panels on logarithmic axes, and what one sees in them."""
     at, join = places(runs[option])
     failures = [status for status in FAILURES if data["status"].eq(status).any()]
-    marks = [Line2D([], [], color="#555555", marker=FAILURES[s], linestyle="", label=s) for s in failures]
+    marks = [Line2D([], [], color=SOFT, marker=FAILURES[s], linestyle="", label=s) for s in failures]
     draw = partial(points, join=join, possible=(FLOOR, 100.0))
     log = list(dict.fromkeys(data["row"]))
     canvas, axes = facets(data, draw, view.styles, (3.0, 3.2 / len(log) ** 0.4), log=log,

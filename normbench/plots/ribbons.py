@@ -125,14 +125,14 @@ def _panel(ax: Axes, part: pd.DataFrame, units: pd.DataFrame, color: str, limit:
     ax.fill_between(part["step"], p01, p99, color=color, alpha=0.18, linewidth=0)
     ax.fill_between(part["step"], p15, p85, color=color, alpha=0.35, linewidth=0)
     medians = [(one["step"], one["p50"]) for _, one in units.groupby("unit")][:UNITS]
-    segments(ax, medians, "#333333", width=0.6, alpha=0.7)
+    segments(ax, medians, "#000000", width=0.6, alpha=0.6)
     ax.plot(part["step"], p50, color=color, linewidth=1.2)
     ax.set_ylim(-limit, limit)
     ax.yaxis.set_major_locator(MaxNLocator(4, symmetric=True))
     values = part[PERCENTILES].to_numpy(dtype=float)
     if _reach(part) <= limit:
         return False
-    box = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1}
+    box = {"facecolor": "#808080", "alpha": 0.3, "edgecolor": "none", "pad": 1}
     text = f"{np.nanmin(values):.3g} to {np.nanmax(values):.3g}"
     ax.text(0.03, 0.95, text, transform=ax.transAxes, ha="left", va="top", fontsize=7.5, bbox=box)
     return True

@@ -60,7 +60,7 @@ def pictures(content: Content) -> list[Figure]:
 
 
 def picture(figure: Figure) -> Markup:
-    """The figure inside the page. Its letters are outlines: no text of a user's is in it."""
+    """The figure inside the page, in its ink. Matplotlib has escaped the texts of users in it."""
     if len(figure.svg) <= HEAVY:
         return Markup(figure.svg.decode())
     data = base64.b64encode(figure.png).decode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
@@ -139,6 +140,28 @@ def test_title_line_and_the_mark_of_synthetic_data_are_in_the_picture() -> None:
         figure = finish("name", "A title", "caption", canvas, synthetic=True, line="mlp, n = 3")
     assert [text.get_text() for text in canvas.texts] == ["A title", "mlp, n = 3", "synthetic data"]
     assert figure.svg
+
+
+def test_an_svg_has_real_text_in_the_ink_of_its_page_and_no_background() -> None:
+    words = ("12.345% <b>&amp; $x$ #000000", "rotate(-0 1.234)", "font-family: none; 97.253")
+    with look():
+        canvas, axes = panels(1, 1, 4, 3)
+        axes[0][0].plot([1.23456, 2], [3, 4], color="#000000", marker="o", mfc="white")
+        axes[0][0].set_xlabel(words[0])
+        axes[0][0].set_title(words[1], color="#0072B2")
+        figure = finish("name", words[2], "caption", canvas, synthetic=False)
+    root = ElementTree.fromstring(figure.svg)
+    assert root.get("fill") == "currentColor"
+    texts = {"".join(element.itertext()): element for element in root.iter("{http://www.w3.org/2000/svg}text")}
+    assert set(words) < set(texts), "changed on the way"
+    assert "fill: #0072b2" in texts[words[1]].get("style", "")
+    assert "fill" not in texts[words[0]].get("style", "")
+    attributes = [value for element in root.iter() for value in element.attrib.values()]
+    assert not any("#000000" in value for value in attributes)
+    assert any("stroke: currentColor" in value for value in attributes)
+    assert not any(
+        "fill: #ffffff" in element.get("style", "") for element in root.iter("{http://www.w3.org/2000/svg}path")
+    )
 
 
 def test_a_legend_takes_no_room_from_the_panels() -> None:

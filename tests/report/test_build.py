@@ -115,7 +115,7 @@ def test_the_page_stands_alone_and_escapes_names(report: Report) -> None:
     }
     assert "url(" not in text.replace("url(#", "")
     drawn = [figure for figure in report.content.figures if figure.svg]
-    assert text.count('<div class="paper"') == text.count("<svg xmlns") + text.count("<img") == len(drawn)
+    assert text.count('<div class="paper"') == text.count("<svg fill=") + text.count("<img") == len(drawn)
     assert len(report.content.figures) >= sum(bool(spec.missing) for spec in FIGURES)
 
 
