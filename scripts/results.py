@@ -10,6 +10,7 @@ import yaml
 from normbench.claims.claim import claims as all_claims
 from normbench.claims.scoreboard import HOW, statements, status_of
 from normbench.claims.verdicts import MARKS
+from normbench.config.options import experiment_of
 from normbench.report.claims import write
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -57,8 +58,12 @@ def study(folder: Path) -> str:
     ]
     if names:
         lines.append(f"![{name}: {names[0].replace('_', ' ')}]({name}/report/figures/{names[0]}.png)")
-    command = f"`normbench run experiment={name}` · " if (ROOT / "configs/experiment" / f"{name}.yaml").exists() else ""
-    lines.append(f"{command}[leaderboard]({name}/report/leaderboard.md) · [all tables]({name}/report/tables.md)")
+    experiment, _ = experiment_of(name)
+    links = [f"`normbench run experiment={experiment}`"] if experiment else []
+    page = report / "report.html"  # to be opened from a clone: GitHub shows its source
+    links += [f"[the page]({name}/report/report.html)"] if page.exists() else []
+    links += [f"[leaderboard]({name}/report/leaderboard.md)", f"[all tables]({name}/report/tables.md)"]
+    lines.append(" · ".join(links))
     return "\n\n".join(lines)
 
 

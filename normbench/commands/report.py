@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from normbench.commands import console
 from normbench.commands.arguments import add_study, study_of
+from normbench.config.options import experiment_of
 from normbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -51,7 +52,9 @@ def run(options: argparse.Namespace) -> int:
     except FileNotFoundError as error:
         found = sorted({path.parent.parent.as_posix() for path in Path("results").glob("*/*/config.yaml")})
         others = f" There are: {', '.join(found)}." if found and not folder.exists() else ""
-        raise UserError(f"{error}{others}") from error
+        experiment, _ = experiment_of(folder.resolve().name)
+        makes = f" Its runs are made by: normbench run experiment={experiment}" if experiment else ""
+        raise UserError(f"{error}{others}{makes}") from error
     except report.ReportError as error:
         raise UserError(str(error)) from error
     except OSError as error:
@@ -69,10 +72,9 @@ def build(folder: Path, options: Options | None = None, only: Filter | None = No
     console.announce(f"building the report of {console.shortened(folder)}")
     from normbench import report
     from normbench.claims.report import answers
-    from normbench.config.options import question
 
     name = folder.resolve().name
-    built = report.build(folder, options, only, question(name), answers(name), pdf)
+    built = report.build(folder, options, only, experiment_of(name)[1], answers(name), pdf)
     try:
         content = built.content
         _print_accuracies(content.groups)

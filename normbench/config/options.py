@@ -42,12 +42,13 @@ def choices(group: str, folders: Iterable[Path] = ()) -> dict[str, str]:
     }
 
 
-def question(study: str) -> str:
-    """What the experiment asks that puts its runs into this study: the description of its file; "" if there is none."""
-    for path in sorted((config_dir() / "experiment").rglob("*.yaml")):
+def experiment_of(study: str) -> tuple[str, str]:
+    """The experiment that puts its runs into this study, and its description, the question; ("", "") if none does."""
+    for name, asks in choices("experiment").items():
+        path = config_dir() / "experiment" / f"{name}.yaml"
         if (yaml.safe_load(path.read_bytes()) or {}).get("study") == study:
-            return description(path)
-    return ""
+            return name, asks
+    return "", ""
 
 
 def description(path: Path) -> str:

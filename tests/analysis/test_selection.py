@@ -118,6 +118,7 @@ def test_where_there_is_no_browser_the_page_is_named(
         (["results/nowhere"], "results/nowhere is no folder"),
         (["results/nowhere"], "There are: results/first."),
         (["results"], "results holds no runs"),
+        (["results/compare_rnn"], "Its runs are made by: normbench run experiment=compare/rnn"),
         (["--filter", "norm=lyer"], "There are: batch, none."),
         (["--filter", "norm=batch", "results/first"], "The study comes before it."),
         (["--margin", "0"], "the margin is in points of accuracy, above 0: got 0."),
