@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from normbench.analysis.groups import MAIN, STATUSES, Group, Groups, Setting, is_synthetic
-from normbench.analysis.inference_statistics import accuracies
+from normbench.analysis.instrument_tables import accuracies
 from normbench.analysis.notes import SYNTHETIC, constants, differences, heading, interval_covers, parameters
 from normbench.analysis.statistics import Estimate, estimate, estimate_accuracy
 from normbench.analysis.tables import REMARKS, SCHEME, Column, Table, escape, number, percent, setting_columns

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.lines import Line2D
 
 from normbench.analysis.groups import label
-from normbench.analysis.inference_statistics import KINDS
+from normbench.analysis.instrument_tables import KINDS
 from normbench.plots.drawing import SOFT, means, omitted, plain_ticks, symlog_axis
 from normbench.plots.facets import entering, evenly, facets, hidden, layers_of, lines, name_places, points, step_axis
 from normbench.plots.view import Drawn, Shown, View

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from normbench.analysis.answer import shortlist
 from normbench.analysis.best_lr import choices
 from normbench.analysis.groups import Groups, label, order
 from normbench.analysis.measured import rows
+from normbench.analysis.shortlist import may_be_best
 from normbench.files import open_file
 from normbench.plots.palette import Style, palette
 from normbench.runs import Run
@@ -67,7 +67,7 @@ class View:
     def colored(self) -> list[str]:
         """The schemes in colour: all where there are few, otherwise the reference and those that can be the best.
 
-        Of these (`answer.shortlist`) as many as have room, first those that can in most settings, then by accuracy.
+        Of these (`may_be_best`) as many as have room, first those that can in most settings, then by accuracy.
         """
         if len(self.groups.schemes) <= SCHEMES:
             return list(self.groups.schemes)
@@ -75,7 +75,7 @@ class View:
         for by_scheme in choices(self.groups).values():
             known = {scheme: choice for scheme, choice in by_scheme.items() if choice.accuracies}
             confirmed = {scheme: choice for scheme, choice in known.items() if choice.confirmed}
-            able += [known[scheme] for scheme in shortlist(confirmed or known)]
+            able += [known[scheme] for scheme in may_be_best(confirmed or known)]
         settings = Counter(choice.scheme for choice in able)
         able.sort(key=lambda choice: (settings[choice.scheme], choice.mean or 0), reverse=True)
         return list(dict.fromkeys([self.against[0], *(choice.scheme for choice in able)]))[:SCHEMES]

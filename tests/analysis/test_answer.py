@@ -8,12 +8,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
-from scipy import stats
 
-from normbench.analysis.answer import Options, answer, recommendations, tables
+from normbench.analysis.answer import Options, answer, tables
 from normbench.analysis.groups import Groups, read
 from normbench.analysis.notes import differences
 from normbench.runs import load
@@ -22,6 +20,7 @@ from tests.study_files import measure, measure_everything
 Add = Callable[..., Path]
 NAMES = [
     "leaderboard",
+    "shortlist",
     "comparisons",
     "own_lr",
     "lr_stability",
@@ -51,7 +50,6 @@ def test_every_table_can_be_written_in_every_form(groups: Groups) -> None:
     for table in found:
         assert table.rows
         assert table.caption
-        assert "scheme" in table.rows[0]
         assert len({tuple(row) for row in table.rows}) == 1  # the same keys everywhere
         assert len(table.to_csv().splitlines()) == len(table.rows) + 1
         widths = {line.replace("\\|", "").count("|") for line in table.to_markdown().splitlines() if line[:1] == "|"}
@@ -61,7 +59,7 @@ def test_every_table_can_be_written_in_every_form(groups: Groups) -> None:
 
 def test_rows_say_what_the_page_filters_by(groups: Groups) -> None:
     for table in tables(groups):
-        assert {"scheme", "model"} <= set(table.rows[0])
+        assert {"model"} | ({"scheme"} if table.name != "shortlist" else set()) <= set(table.rows[0])
         assert ("batch_size" in table.rows[0]) is (table.name != "smallest_batch")
 
 
@@ -148,7 +146,7 @@ def test_synthetic_data_are_said(study: Path, add: Add) -> None:
 def test_without_none_the_first_scheme_is_the_reference(study: Path, add: Add) -> None:
     for norm in ("layer", "batch"):
         add(norm=norm)
-    (row,) = tables(read(load(study)))[1].rows
+    (row,) = next(table for table in tables(read(load(study))) if table.name == "comparisons").rows
     assert (row["reference"], row["scheme"]) == ("batch", "layer")
 
 
@@ -167,7 +165,7 @@ def test_options_that_do_not_fit(groups: Groups, options: Options, words: str) -
 
 
 def test_the_margin_is_in_points(groups: Groups) -> None:
-    wide = tables(groups, Options(margin=20))[1]
+    wide = next(table for table in tables(groups, Options(margin=20)) if table.name == "comparisons")
     assert {row["verdict"] for row in wide.rows if row["scheme"] == "batch"} == {"equivalent"}
     assert wide.rows[0]["margin"] == 0.2
 
@@ -221,92 +219,3 @@ def test_statistics_come_without_scipy_stats_and_torch() -> None:
     code = "import sys, normbench.analysis.answer; print({'scipy.stats', 'torch'} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "set()"
-
-
-SEEDS = (0, 1, 2, 3)
-
-
-def test_the_shortlist_by_hand_with_interval_and_cost(study: Path, add: Add) -> None:
-    """Batch and layer differ by 0.11 points, with a standard deviation of 0.16; none and weight are behind."""
-    seconds = {"none": 10.0, "batch": 20.0, "layer": 12.0, "weight": 11.0}
-    by_seed = {
-        "none": (0.900, 0.901, 0.902, 0.903), "batch": (0.92005, 0.92055, 0.92105, 0.92155),
-        "layer": (0.919, 0.919, 0.922, 0.919), "weight": (0.910, 0.911, 0.912, 0.9131),
-    }  # fmt: skip
-    for norm, accuracies in by_seed.items():
-        for seed, accuracy in zip(SEEDS, accuracies, strict=True):
-            add(norm=norm, seed=seed, accuracy=accuracy, summary={"seconds": {"training": seconds[norm]}})
-    groups = read(load(study))
-    [sentence] = recommendations(groups, "none")
-    assert answer(groups)[0] == sentence
-
-    def interval(values: list[float], among: int) -> str:
-        low, high = stats.ttest_1samp(100 * np.array(values), 0).confidence_interval(1 - 0.05 / among)
-        return f"{low:{'+' if low < 50 else ''}.2f} to {high:{'+' if low < 50 else ''}.2f}"
-
-    gains = [a - b for a, b in zip(by_seed["batch"], by_seed["none"], strict=True)]
-    assert sentence == (
-        "Cannot be told apart here: batch, layer (with 95% confidence the best of the 4 schemes is among them). "
-        f"Highest in validation accuracy: batch, 92.08% test accuracy (95% interval {interval(by_seed['batch'], 4)}, "
-        f"4 seeds), +1.93 points ({interval(gains, 4)}) against none, in 2.00 times its training time; the cheapest is "
-        "layer, in 0.60 times the time of batch. These intervals hold for all 4 schemes at once, as the same seeds "
-        "chose among them."
-    )
-    for seed in range(4, 20):  # layer is worse in 19 of 20 seeds
-        for norm, accuracies in by_seed.items():
-            add(norm=norm, seed=seed, accuracy=accuracies[seed % 2] + 0.001 * (seed % 3))
-    [sentence] = recommendations(read(load(study)), "none")
-    assert sentence.startswith("Recommended here: batch, 92.")
-    assert "With 95% confidence it is the best of the 4 schemes. " in sentence
-
-
-def test_after_a_round_of_fresh_seeds_these_alone_are_compared(study: Path, add: Add) -> None:
-    """Layer looks better than batch on the seeds that chose, and is worse on fresh ones; weight was not run again."""
-    chosen = {"none": 0.90, "batch": 0.920, "layer": 0.930, "weight": 0.88}
-    fresh = {"none": 0.90, "batch": 0.9204, "layer": 0.910}
-    for seed in range(3):
-        for norm, accuracy in chosen.items():
-            for lr, loss in ((0.01, 0.1), (0.1, 0.0), (1.0, 0.1)):
-                add(norm=norm, lr=lr, seed=seed, accuracy=accuracy - loss + seed / 1000)
-    for seed in range(10, 20):
-        for norm, accuracy in fresh.items():
-            wobble = {"none": seed % 4, "batch": seed % 3, "layer": seed % 2}[norm] / 1000
-            add(norm=norm, lr=0.1, seed=seed, accuracy=accuracy + wobble)
-    [sentence] = recommendations(read(load(study)), "none")
-    assert sentence.startswith(
-        "Recommended here: batch, 92.14% test accuracy (95% interval 92.08 to 92.20, 10 fresh seeds), +1.97 points (+"
-    )
-    assert "With 95% confidence it is the best of the 3 schemes that were run on fresh seeds. " in sentence
-    assert sentence.endswith(
-        "Not run on fresh seeds: weight (4.00 points below batch in validation accuracy on the seeds that chose)."
-    )
-    assert "at once" not in sentence
-
-
-def test_each_scheme_is_judged_at_its_own_best_lr_and_not_where_runs_diverge(study: Path, add: Add) -> None:
-    for seed in SEEDS:
-        for lr, none, batch in ((0.01, 0.9, 0.7), (0.1, 0.93, 0.90), (1.0, 0.20, 0.95)):
-            add(norm="none", lr=lr, seed=seed, accuracy=none)
-            add(norm="batch", lr=lr, seed=seed, accuracy=batch)
-            if lr < 1.0:
-                add(norm="layer", lr=lr, seed=seed, accuracy=0.90 + lr / 10)
-        add(norm="layer", lr=1.0, seed=seed, **({"status": "diverged"} if seed == 0 else {"accuracy": 0.99}))
-    [sentence] = recommendations(read(load(study)), "none")
-    assert sentence.startswith("Undecided here: highest so far batch, 95.00%")
-    assert ", +2.00 points against none, in 1.00 times its training time; " in sentence
-    assert sentence.endswith("; batch: the best lr lies at the edge (1); add lr=3.")
-    for seed in SEEDS:
-        add(norm="batch", lr=3.0, seed=seed, accuracy=0.9)
-    [sentence] = recommendations(read(load(study)), "none")
-    assert sentence.startswith("Cannot be told apart here: none, batch, layer (")  # no spread, no test
-    assert "Highest in validation accuracy: batch, 95.00%" in sentence
-
-
-def test_of_two_schemes_or_many_settings_nothing_is_recommended(study: Path, add: Add) -> None:
-    for norm in ("none", "batch"):
-        add(norm=norm, accuracy=0.9)
-    assert recommendations(read(load(study)), "none") == []
-    for size in (2, 4, 8):
-        for norm in ("none", "batch", "layer"):
-            add(norm=norm, batch_size=size, accuracy=0.9)
-    assert recommendations(read(load(study)), "none") == []

@@ -10,11 +10,10 @@ import pytest
 
 from normbench.analysis.answer import tables
 from normbench.analysis.groups import read
-from normbench.analysis.inference_statistics import inference_table
+from normbench.analysis.instrument_tables import inference_table, perturbation_table, recovery
 from normbench.analysis.measured import rows
 from normbench.analysis.statistics import estimate
 from normbench.analysis.targets import median, time_table
-from normbench.analysis.weight_perturbation import perturbation_table, recovery
 from normbench.runs import load
 from tests.study_files import measure
 
