@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 
+from normbench.analysis.tables import read_rows
 from normbench.claims.claim import claims as all_claims
 from normbench.claims.scoreboard import HOW, statements, status_of
 from normbench.claims.verdicts import MARKS
@@ -18,7 +19,8 @@ RESULTS = ROOT / "results"
 FIGURES = ("batch_sizes", "lr_sensitivity", "along_option", "learning_curves")  # where no claim names one
 LEADING = ("inputs_shift", "shift_explains_bn", "fewer_steps", "high_lr", "small_batch_fails", "affine_needed",
            "placement", "regularizes", "trains_deep", "ln_in_rnn")  # fmt: skip
-START, END = "<!-- written by scripts/results.py -->\n", "<!-- until here -->"
+RECOMMENDING = ("batch_and_lr", "compare", "compare_cnn", "compare_rnn")  # the studies of the table in the README
+START, END = "<!-- {} by scripts/results.py -->\n", "<!-- until here -->"
 
 INTRODUCTION = """\
 # What came out
@@ -79,19 +81,39 @@ def leading(base: str) -> str:
     rows = {row["claim"]: row for row in statements(status_of(all_claims(), RESULTS)).rows[::-1]}
     names = dict.fromkeys([*LEADING, *(claim.id for claim in all_claims())])
     answered = [row for row in (rows[name] for name in names) if row["verdict"] in MARKS]
-    lines = [
-        f"- {MARKS[row['verdict']][0]} **{row['verdict']}**: {row['sentence']} {row['measured']}."
-        for row in answered[:10]
-    ]
+    lines = []
+    for row in answered[:10]:
+        number = f" ({row['measured'].partition(' (')[0]})" * (
+            " points" in row["measured"] or " times" in row["measured"]
+        )
+        lines.append(f"- {MARKS[row['verdict']][0]} **{row['verdict']}**: {row['sentence'].removesuffix('.')}{number}.")
     words = f"[The scoreboard]({base}scoreboard.md) has them all; [as a page]({base}scoreboard.html) with intervals."
     return "\n".join([*lines, "", words])
 
 
+def best_schemes() -> str:
+    """Model and batch size -> the schemes that may be the best: from the studies made for it."""
+    lines = ["| network | batch size | may be the best | of | ahead of no norm, points |", "|---|---:|---|---:|---|"]
+    for name in RECOMMENDING:
+        path = RESULTS / name / "report/tables/shortlist.csv"
+        for row in read_rows(path) if path.exists() else ():
+            gain = row["highest"]
+            if row["gain_low"]:
+                low, high = (100 * float(row[f"gain_{end}"]) for end in ("low", "high"))
+                gain += f" {100 * float(row['gain']):+.1f} ({low:+.1f} to {high:+.1f})"
+            size, named, of = (row[key] for key in ("batch_size", "may_be_best", "compared"))
+            lines.append(f"| {row['model'].upper()} | {size} | {named} | {of} | {gain} |")
+    return "\n".join(lines)
+
+
 def readme() -> str:
-    """The text of README.md with its lines of claims as they stand."""
-    before, start, rest = (ROOT / "README.md").read_text().partition(START)
-    _, end, after = rest.partition(END)
-    return before + start + leading("results/claims/report/") + "\n" + end + after
+    """The text of README.md with its table of schemes and its lines of claims as they stand."""
+    text = (ROOT / "README.md").read_text()
+    for name, words in (("schemes", best_schemes()), ("claims", leading("results/claims/report/"))):
+        before, start, rest = text.partition(START.format(name))
+        _, end, after = rest.partition(END)
+        text = before + start + words + "\n" + end + after
+    return text
 
 
 def _figures_of_claims(name: str) -> list[str]:
