@@ -83,9 +83,8 @@ def leading(base: str) -> str:
     answered = [row for row in (rows[name] for name in names) if row["verdict"] in MARKS]
     lines = []
     for row in answered[:10]:
-        number = f" ({row['measured'].partition(' (')[0]})" * (
-            " points" in row["measured"] or " times" in row["measured"]
-        )
+        known = row["verdict"] != "undecided" and any(unit in row["measured"] for unit in (" points", " times"))
+        number = f" ({row['measured'].partition(' (')[0]})" if known else ""  # others need the scoreboard's words
         lines.append(f"- {MARKS[row['verdict']][0]} **{row['verdict']}**: {row['sentence'].removesuffix('.')}{number}.")
     words = f"[The scoreboard]({base}scoreboard.md) has them all; [as a page]({base}scoreboard.html) with intervals."
     return "\n".join([*lines, "", words])
