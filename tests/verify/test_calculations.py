@@ -42,6 +42,7 @@ def test_times_of_an_update(numbers: dict[str, Numbers]) -> None:
     found = numbers["step_times"]
     assert all(len(times) == 5 for times in found.values())  # type: ignore[arg-type]
     assert sorted(found["batch"])[2] > 1  # type: ignore[arg-type]
+    assert all(times > 1 for times in numbers["throughput"]["at_2048"])  # type: ignore[union-attr]
 
 
 def test_calculations_are_the_same_each_time_and_leave_no_trace(numbers: dict[str, Numbers]) -> None:
