@@ -225,9 +225,10 @@ def order(schemes: Iterable[str]) -> list[str]:
 
 
 def label(setting: Setting, otherwise: str = "all runs") -> str:
-    """(("model", "mlp"), ("batch_size", 4)) -> "mlp, batch size 4"."""
+    """(("model", "mlp"), ("batch_size", 4), ("max_steps", None)) -> "mlp, batch size 4"; null is left out."""
     bare = ("model", "dataset", "optimizer")
-    words = [str(v) if k in bare else f"{k.rpartition('.')[2].replace('_', ' ')} {show(v)}" for k, v in setting]
+    said = tuple(item for item in setting if item[1] is not None) or setting
+    words = [str(v) if k in bare else f"{k.rpartition('.')[2].replace('_', ' ')} {show(v)}" for k, v in said]
     return ", ".join(words) or otherwise
 
 

@@ -120,5 +120,7 @@ def test_a_study_of_foreign_folders_alone_holds_no_runs(study: Path) -> None:
 
 def test_words() -> None:
     assert label((("model", "mlp"), ("batch_size", 4), ("model.hidden", "[9]"))) == "mlp, batch size 4, hidden [9]"
+    assert label((("batch_size", 4), ("max_steps", None))) == "batch size 4"
+    assert label((("max_steps", None),)) == "max steps null"
     assert label(()) == "all runs"
     assert [show(v) for v in (None, True, 0.001, 1.0, 3, "x")] == ["null", "true", "0.001", "1", "3", "x"]
