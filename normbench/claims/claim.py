@@ -156,7 +156,7 @@ class Claim(Strict):
     """Everything that the file says.
 
     Args:
-        digest: of the sentences, the study and the checks: an old verdict is known by it.
+        digest: of the sentences, the study and what is checked: an old verdict is known by it.
         order: the place in the teaching order.
         setting: of calculations; that of a study is read from its runs.
         main: it answers the question of its study, and stands first on the study's page; one of them does.
@@ -223,9 +223,11 @@ def read(path: Path) -> Claim:
         given = yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         if not isinstance(given, dict):
             raise ValueError(f"a claim is written key: value: got {given}")
-        answered = [given.get(key) for key in (*STATEMENTS, "study", "checks")]
+        claim = Claim.model_validate(given | {"id": path.stem, "digest": ""})
+        checks = [{key: value for key, value in check.items() if key != "say"} for check in given["checks"]]
+        answered = [*(given.get(key) for key in (*STATEMENTS, "study")), checks]
         digest = hashlib.sha256(json.dumps(answered, default=str).encode()).hexdigest()[:12]
-        return Claim.model_validate(given | {"id": path.stem, "digest": digest})
+        return claim.model_copy(update={"digest": digest})
     except (ValueError, yaml.YAMLError) as error:
         first = error.errors()[0] if isinstance(error, ValidationError) else None
         why = f"{' '.join(map(str, first['loc']))}: {first['msg']}" if first else " ".join(str(error).split())
