@@ -227,6 +227,18 @@ def test_a_file_that_is_no_claim(tmp_path: Path) -> None:
             read(tmp_path / "x.yaml")
 
 
+def test_a_verdict_outlives_a_change_of_words_and_no_other(tmp_path: Path) -> None:
+    given = yaml.safe_load((config_dir() / "claims" / "placement.yaml").read_text())
+    first, *others = given["checks"]
+
+    def digest(**changed: Any) -> str:
+        (tmp_path / "placement.yaml").write_text(yaml.safe_dump({**given, "checks": [{**first, **changed}, *others]}))
+        return read(tmp_path / "placement.yaml").digest
+
+    assert digest() == digest(say="accuracy before minus after")
+    assert digest() != digest(margin=0.3)
+
+
 def test_one_claim_of_a_study_answers_its_question() -> None:
     main = [claim.study for claim in claims() if claim.main]
     assert main
