@@ -85,8 +85,8 @@ def leading(base: str) -> str:
     for row in answered[:10]:
         known = row["verdict"] != "undecided" and any(unit in row["measured"] for unit in (" points", " times"))
         number = f" ({row['measured'].partition(' (')[0]})" if known else ""  # others need the scoreboard's words
-        lines.append(f"- {MARKS[row['verdict']][0]} **{row['verdict']}**: {row['sentence'].removesuffix('.')}{number}.")
-    words = f"[The scoreboard]({base}scoreboard.md) has them all; [as a page]({base}scoreboard.html) with intervals."
+        lines.append(f"- {MARKS[row['verdict']][0]} {row['verdict']}: {row['sentence'].removesuffix('.')}{number}.")
+    words = f"[The scoreboard]({base}scoreboard.md) has them all, with intervals."
     return "\n".join([*lines, "", words])
 
 
