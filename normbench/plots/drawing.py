@@ -22,6 +22,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from PIL import Image  # matplotlib brings it
 
 from normbench.analysis.groups import order
+from normbench.plots.narrow import Narrow, cut
 from normbench.plots.palette import OTHERS, Style
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class Figure:
     svg: bytes = b""
     png: bytes = b""
     pdf: bytes = b""
+    narrow: Narrow | None = None  # how a phone shows the SVG; None: as it is
 
 
 @contextmanager
@@ -184,7 +186,8 @@ def finish(
     canvas.savefig(png, format="png", dpi=110, metadata={"Software": None})
     if pdf:
         canvas.savefig(printed, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
-    return Figure(name, title, caption, _smaller_svg(svg.getvalue()), _smaller_png(png.getvalue()), printed.getvalue())
+    files = _smaller_svg(svg.getvalue()), _smaller_png(png.getvalue()), printed.getvalue()
+    return Figure(name, title, caption, *files, narrow=cut(canvas, line))
 
 
 def _head(canvas: Canvas, title: str, line: str) -> None:

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from normbench.analysis.groups import Groups, show
 from normbench.analysis.notes import constants
 from normbench.analysis.reproduce import commands
-from normbench.plots.drawing import Figure, plural
+from normbench.plots.drawing import TEXTS, Figure, plural
 from normbench.plots.palette import palette
 from normbench.report import claims, html, page_tables, sources
 from normbench.report.content import Content
@@ -31,6 +31,7 @@ def render(content: Content) -> str:
         counts=sources.counts(groups),
         synthetic=", synthetic data" if groups.synthetic and "dataset" not in groups.varying else "",
         pictures=pictures(content),
+        heavy=HEAVY,
         missing=[figure for figure in content.figures if not figure.svg],
         open_figures=OPEN,
         answer=content.sentences,
@@ -62,7 +63,8 @@ def pictures(content: Content) -> list[Figure]:
 def picture(figure: Figure) -> Markup:
     """The figure inside the page, in its ink. Matplotlib has escaped the texts of users in it."""
     if len(figure.svg) <= HEAVY:
-        return Markup(figure.svg.decode())
+        # with a name, and what it inherits: its panels are shown once more, one by one (figures.html)
+        return Markup(figure.svg.decode().replace("<g>", f'<g id="drawn-{figure.name}" {TEXTS}>', 1))
     data = base64.b64encode(figure.png).decode()
     return Markup('<img alt="" src="data:image/png;base64,{}">').format(data)
 

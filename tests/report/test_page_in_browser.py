@@ -79,7 +79,8 @@ def site(tmp_path_factory: pytest.TempPathFactory, writer: Callable[..., Path]) 
     writer(study, norm="weight", batch_size=4, status="diverged")
     writer(study, norm="weight", batch_size=64, status="failed")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "FIGURES", figures.FIGURES[:3])
+        forest = next(spec for spec in figures.FIGURES if spec.name == "forest")  # a panel per batch size
+        patch.setattr(figures, "FIGURES", (*figures.FIGURES[:3], forest))
         build(study, question="Which <b>one</b>?")
     asked: list[str] = []
 
@@ -160,6 +161,40 @@ def test_tables_sort_and_filter_by_mouse_and_keyboard(site: Site) -> None:
     assert seen["all"]["said"].startswith("All ")
     assert " of " in seen["both"]["said"]
     assert seen["again"] == seen["all"]
+
+
+def test_on_a_phone_the_panels_of_a_figure_stand_below_each_other(site: Site) -> None:
+    """Each is cut out of the picture with the ticks of its row and column, and fills the screen's width."""
+    code = """
+      const box = (element) => {
+        const at = element.getBoundingClientRect();
+        return [at.left, at.top, at.width, at.height];
+      };
+      const figure = doc.querySelector("figure.cut");
+      const panels = [...figure.querySelectorAll("svg.panel")];
+      return { panels: panels.filter((svg) => svg.checkVisibility()).map(box),
+               whole: box(figure.querySelector(".paper")), drawn: box(panels[1].querySelector("use")),
+               size: panels[1].getAttribute("viewBox").split(" ").slice(2).map(Number),
+               frames: [...panels[1].querySelectorAll("svg")]
+                 .map((svg) => ["x", "y", "width", "height"].map((name) => Number(svg.getAttribute(name)))) };
+    """
+    seen = site.ask(code, 400)
+    lefts, tops, widths, _ = zip(*seen["panels"], strict=True)
+    assert len(seen["panels"]) > 1
+    assert list(tops) == sorted(tops)
+    assert len({round(left) for left in lefts}) == 1
+    assert all(300 < width <= 400 for width in widths)
+    assert seen["whole"][2:] == [0, 0]
+    assert len(seen["frames"]) > 1, "the ticks stand at the first panel of the row"
+    assert seen["drawn"][2] > 500, "all of the picture, of which the frame shows a part"
+    (left, _, width, height), *ticks = seen["frames"]
+    assert seen["size"] == pytest.approx(
+        [left + width, height + sum(y + h - height for x, y, w, h in ticks if y >= height)]
+    )
+    assert any(x == 0 and w == left and y + h <= height for x, y, w, h in ticks), "those of the vertical axis"
+    wide = site.ask(code, 1200)
+    assert wide["panels"] == []
+    assert wide["whole"][2] > 500
 
 
 @pytest.mark.parametrize("width", [400, 1200])
