@@ -92,16 +92,16 @@ def leading(base: str) -> str:
 
 def best_schemes() -> str:
     """Model and batch size -> the schemes that may be the best: from the studies made for it."""
-    lines = ["| network | batch size | may be the best | of | ahead of no norm, points |", "|---|---:|---|---:|---|"]
-    for name in RECOMMENDING:
-        path = RESULTS / name / "report/tables/shortlist.csv"
-        for row in read_rows(path) if path.exists() else ():
-            gain = row["highest"]
-            if row["gain_low"]:
-                low, high = (100 * float(row[f"gain_{end}"]) for end in ("low", "high"))
-                gain += f" {100 * float(row['gain']):+.1f} ({low:+.1f} to {high:+.1f})"
-            size, named, of = (row[key] for key in ("batch_size", "may_be_best", "compared"))
-            lines.append(f"| {row['model'].upper()} | {size} | {named} | {of} | {gain} |")
+    paths = [RESULTS / name / "report/tables/shortlist.csv" for name in RECOMMENDING]
+    rows = [row for path in paths if path.exists() for row in read_rows(path)]
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    lines = ["| network | batch size | may be the best | ahead of no norm, points |", "|---|---:|---|---|"]
+    for row in sorted(rows, key=lambda row: (models.index(row["model"]), int(row["batch_size"]))):
+        gain = ""
+        if row["gain_low"]:
+            low, high = (100 * float(row[f"gain_{end}"]) for end in ("low", "high"))
+            gain = f"{row['highest']} {100 * float(row['gain']):+.1f} ({low:+.1f} to {high:+.1f})"
+        lines.append(f"| {row['model'].upper()} | {row['batch_size']} | {row['may_be_best']} | {gain} |")
     return "\n".join(lines)
 
 
