@@ -44,7 +44,7 @@ def render(content: Content) -> str:
         filters=page_tables.filters(groups),
         headings=[c.heading for c in board.short if c.key != "remarks" or any(row["remarks"] for row in board.rows)],
         groups=page_tables.by_setting(board),
-        glance=page_tables.glance(board),
+        glance=page_tables.glance(groups),
         troubles=page_tables.troubles(groups),
         tracebacks=sources.tracebacks(groups),
         facts=sources.facts(groups),

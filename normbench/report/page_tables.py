@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from normbench.analysis.groups import STATUSES, Groups, label, order, show
-from normbench.analysis.leaderboard import Leaderboard, Row, synopsis
+from normbench.analysis.best_lr import choices, several
+from normbench.analysis.groups import STATUSES, Group, Groups, Setting, label, order, show
+from normbench.analysis.leaderboard import Leaderboard, Row, format_accuracy, synopsis
 from normbench.analysis.notes import heading
+from normbench.analysis.statistics import estimate_accuracy
 from normbench.analysis.tables import Column, Table
 
 FILTERS = {"scheme": "Only these schemes", "model": "Only these models", "batch_size": "Only batch size"}
@@ -99,22 +101,30 @@ def _marks(found: Sequence[Row]) -> list[dict[str, float] | None]:
     return marks
 
 
-def glance(board: Leaderboard) -> dict[str, Any] | None:
-    """Schemes down, settings across: only where there are several of both and they fit."""
-    settings = list(board.groups)
-    if not 1 < len(settings) <= GLANCE or len(board.study.schemes) < 2:
+def glance(groups: Groups) -> dict[str, Any] | None:
+    """Test accuracies, schemes down and settings across: only where there are several of both and they fit.
+
+    Each scheme at its own best lr where several lrs and something else were swept, otherwise at every lr.
+    """
+    chosen, how = choices(groups), ""
+    cells: Mapping[Setting, Mapping[str, Group]] = groups.settings
+    if several(chosen) and len(chosen) > 1:
+        cells = {setting: {scheme: one.decisive for scheme, one in found.items()} for setting, found in chosen.items()}
+        how = ", each scheme at its own best lr"
+    if not 1 < len(cells) <= GLANCE or len(groups.schemes) < 2:
         return None
-    found = {(row["scheme"], setting): row for setting, of_one in board.groups.items() for row in of_one}
+    lines = [(scheme, [_accuracy(of.get(scheme)) for of in cells.values()]) for scheme in groups.schemes]
+    return {"columns": [label(setting) for setting in cells], "lines": lines, "how": how}
 
-    def item(row: Row | None) -> Item:
-        if row is None:
-            return Item("")
-        if row["test_accuracy_n"]:
-            return Item(row["test_accuracy_text"].removesuffix(" (n = 1)"), str(row["test_accuracy_mean"]))
-        return Item(next((status for status in STATUSES if row[status]), "–"), "–")
 
-    lines = [(scheme, [item(found.get((scheme, setting))) for setting in settings]) for scheme in board.study.schemes]
-    return {"columns": [heading(board.study, setting) for setting in settings], "lines": lines}
+def _accuracy(group: Group | None) -> Item:
+    if group is None:
+        return Item("")
+    if not (found := estimate_accuracy(list(group.accuracies().values()))):
+        return Item(next(status for status in STATUSES if group.count(status)), "–")
+    if group.count("diverged") == found.n:
+        return Item("diverged", str(found.mean))
+    return Item(format_accuracy(found).removesuffix(" (n = 1)"), str(found.mean))
 
 
 def troubles(groups: Groups) -> Table:

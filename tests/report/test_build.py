@@ -17,10 +17,13 @@ from pathlib import Path
 
 import pytest
 
+from normbench.analysis.groups import read
 from normbench.plots.drawing import Figure
 from normbench.plots.figures import FIGURES
 from normbench.report.build import Report, build
 from normbench.report.page import HEAVY, picture
+from normbench.report.page_tables import glance
+from normbench.runs import load
 
 Add = Callable[..., Path]
 BAND = [(-2.0, -1.0, 0.0, 1.0, 2.0), (-3.0, -1.5, 0.0, 1.5, 3.0)]
@@ -150,6 +153,26 @@ def test_the_page_says_what_happened(report: Report) -> None:
         "batch size 64",
     ):
         assert words in page.text, words
+
+
+def test_accuracies_at_a_glance_are_at_each_lr_or_at_each_schemes_best(study: Path, add: Add) -> None:
+    for norm, at in (("none", {0.01: 0.7, 0.1: 0.8, 1.0: 0.6}), ("batch", {0.01: 0.6, 0.1: 0.7, 1.0: 0.9})):
+        for lr, accuracy in at.items():
+            add(norm=norm, lr=lr, batch_size=4, accuracy=accuracy)
+    found = glance(read(load(study)))
+    assert found is not None
+    assert (found["columns"], found["how"]) == (["lr 0.01", "lr 0.1", "lr 1"], "")
+    assert [[item.text for item in items] for _, items in found["lines"]] == [
+        ["70.00", "80.00", "60.00"],
+        ["60.00", "70.00", "90.00"],
+    ]
+    for lr in (0.01, 0.1, 1.0):
+        add(norm="none", lr=lr, batch_size=64, accuracy=0.5)
+    add(norm="batch", lr=0.1, batch_size=64, status="diverged")
+    found = glance(read(load(study)))
+    assert found is not None
+    assert (found["columns"], found["how"]) == (["batch size 4", "batch size 64"], ", each scheme at its own best lr")
+    assert [[item.text for item in items] for _, items in found["lines"]] == [["80.00", "50.00"], ["90.00", "diverged"]]
 
 
 def test_every_run_has_its_row_and_command(report: Report) -> None:

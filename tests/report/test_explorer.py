@@ -172,8 +172,8 @@ def test_without_a_script_a_figure_stands_there(page: Path) -> None:
     text = page.read_text()
     section = text[text.index('<section id="explorer"') : text.index("</section>")]
     assert section.count('<div class="live" hidden>') == 2
-    assert '<figure class="still" id="figure-ribbons">' in section
-    assert section.count("<svg") == 1
+    assert '<figure id="figure-ribbons" class="still' in section
+    assert section.count("<svg fill=") == section.count('id="drawn-ribbons"') == 1
     assert text.count("figure-ribbons") == 1
 
 
