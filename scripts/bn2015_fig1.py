@@ -70,7 +70,8 @@ class Units:
 
 def main(folder: Path) -> None:
     groups = read(load(folder))
-    entries = {groups.scheme_of(run): run for run in groups.members if run.status == "complete"}
+    complete = sorted((run for run in groups.members if run.status == "complete"), key=lambda run: -run.seed)
+    entries = {groups.scheme_of(run): run for run in complete}  # of the lowest seed
     curves = {name: entries[name].epochs[["step", "validation_accuracy"]].to_numpy().T for name in ACCURACY}
     units = {name: tracked_units(activations(entries[name])) for name in ACCURACY}
     assert all(units.values()), "a run has no rows of single units"
