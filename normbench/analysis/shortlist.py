@@ -150,7 +150,8 @@ def recommendations(groups: Groups, reference: str) -> list[str]:
     for one in found:
         nothing = "nothing, as no run does better than chance" if one.at_chance else "undecided"
         parts.append(f"at {label(one.setting, '')}: {', '.join(one.names) or nothing}")
-    return [f"May be the best, with 95% confidence in each setting: {'; '.join(parts)}."]
+    of = " of the schemes that were run on fresh seeds" * any(one.fresh for one in found)
+    return [f"May be the best{of}, with 95% confidence in each setting: {'; '.join(parts)}."]
 
 
 def _sentences(found: Shortlist) -> str:
