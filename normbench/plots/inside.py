@@ -255,7 +255,7 @@ def depth(view: View) -> Drawn | None:
                 values = by.agg(lambda g: float(np.sqrt((g**2).sum()))) if number == "gradient" else by.mean()
                 parts.append(values.rename("y").reset_index().assign(row=moment, column=title))
     data = pd.concat(parts) if parts else pd.DataFrame()
-    if data.empty:
+    if data.empty or (not weights and data["layer"].nunique() < 2):  # the units of one layer have no depth
         return None
     data, at = _on_layers(data, layers_of(data))
     canvas, axes = facets(data, points, view.styles, (2.4, 2.1), rows=moments.values(),

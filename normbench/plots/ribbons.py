@@ -51,7 +51,7 @@ def draw(view: View) -> Drawn | None:
             part = of_layer[of_layer["scheme"] == scheme].sort_values("step", kind="stable")
             medians = units[(units["scheme"] == scheme) & (units["layer"] == layer)]
             cut |= _panel(axes[i][j], part, medians, view.styles[scheme].color, limit)
-            axes[i][j].set_ylabel(row if j == 0 else "", fontweight=None if across else "bold")
+            axes[i][j].set_ylabel(row.replace(" ", "\n") if j == 0 else "", fontweight=None if across else "bold")
             axes[i][j].set_title(column if i == 0 else "", fontweight="bold" if across else None)
     step_axis(axes[0][0], last)
     canvas.supxlabel("training step", fontsize=9)
