@@ -147,7 +147,7 @@ class Check(Strict):
         """Three digits, or whole numbers, differences with their sign: +0.0123, 9,300, 1e-17; 0.005 as 0.5 points."""
         if math.isinf(value):
             return "∞" if value > 0 else "-∞"
-        value = 100 * value if self.unit == "points" else value
+        value = round(100 * value, 9) if self.unit == "points" else value  # a difference of nothing but rounding is 0
         sign = "+" if self.against and not self.ratio else ""
         return f"{value or 0.0:{sign},.0f}" if abs(value) >= 1000 else f"{value or 0.0:{sign}.3g}"
 
