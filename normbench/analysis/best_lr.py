@@ -241,6 +241,15 @@ def several(chosen: Choices) -> bool:
     return any(len(choice.groups) > 1 for by_scheme in chosen.values() for choice in by_scheme.values())
 
 
+def cells(groups: Groups) -> tuple[Mapping[Setting, Mapping[str, Group]], str]:
+    """The runs that give the result of each scheme at its own best lr, by setting and scheme; and that in words."""
+    found = {
+        setting: {scheme: choice.decisive for scheme, choice in by_scheme.items()}
+        for setting, by_scheme in choices(groups).items()
+    }
+    return found, ", each scheme at its own best lr"
+
+
 def best_lr_table(groups: Groups, found: Sequence[Comparison], reference: str, margin: float) -> Table:
     """Test accuracy of each scheme at its own best lr, beside its comparison from `compare_at_best_lr`."""
     name, title = "own_lr", f"Against {reference}, each at its own best lr"

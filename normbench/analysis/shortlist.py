@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import combinations
 from typing import Any
 
@@ -11,7 +12,7 @@ from normbench.analysis.best_lr import Choice, choices, decisive_seeds
 from normbench.analysis.groups import Groups, Setting, label
 from normbench.analysis.notes import interval_covers
 from normbench.analysis.statistics import LEVEL, compare, estimate_accuracy
-from normbench.analysis.tables import Column, Table, number, percent, points, setting_columns
+from normbench.analysis.tables import Column, Table, number, percent, points, setting_columns, setting_start
 
 SCHEMES = 3  # from so many on there is something to recommend
 IN_FULL, LISTED = 3, 12  # settings that have sentences of their own at most, and that one sentence names
@@ -25,7 +26,6 @@ class Shortlist:
     Args:
         setting: all but the lr.
         known: every scheme that has a result.
-        compared: of these, those whose best lr lies inside the lrs tried; after a round of fresh seeds those in it.
         names: of the schemes that may be the best (`may_be_best`); none where no run does better than chance, or where
             the best lr of the first scheme, or of the reference, lies at the edge of those tried.
         best: of these, or else of all, the one with the highest mean validation accuracy over the seeds that chose.
@@ -35,10 +35,19 @@ class Shortlist:
     setting: Setting
     known: Mapping[str, Choice]
     reference: str
-    compared: Mapping[str, Choice]
     names: Sequence[str]
     best: Choice
     fresh: bool
+
+    @property
+    def pool(self) -> dict[str, Choice]:
+        """The schemes that can be compared: after a round of fresh seeds those in it."""
+        return {scheme: choice for scheme, choice in self.known.items() if choice.confirmed or not self.fresh}
+
+    @property
+    def compared(self) -> dict[str, Choice]:
+        """Of these, the schemes whose best lr lies inside the lrs tried."""
+        return {scheme: choice for scheme, choice in self.pool.items() if not choice.edge}
 
     @property
     def at_chance(self) -> bool:
@@ -84,8 +93,9 @@ class Shortlist:
         return {name: cost for name, cost in found.items() if cost is not None}
 
 
+@lru_cache(maxsize=1)
 def shortlists(groups: Groups, reference: str) -> list[Shortlist]:
-    """One for each setting but the lr in which three schemes or more have a result."""
+    """One for each setting but the lr in which three schemes or more have a result. Made once and shared."""
     found = [_shortlist(setting, by_scheme, reference) for setting, by_scheme in choices(groups).items()]
     return [one for one in found if one is not None]
 
@@ -95,16 +105,14 @@ def _shortlist(setting: Setting, by_scheme: Mapping[str, Choice], reference: str
     if len(known) < SCHEMES:
         return None
     best = max(known.values(), key=_mean)
-    fresh = best.chosen and best.confirmed
-    pool = {scheme: choice for scheme, choice in known.items() if choice.confirmed or not fresh}
-    compared = {scheme: choice for scheme, choice in pool.items() if not choice.edge}
-    found = Shortlist(setting, known, reference, compared, (), best, fresh)
+    found = Shortlist(setting, known, reference, (), best, fresh=best.chosen and best.confirmed)
+    compared = found.compared
     edges = [choice for choice in (best, known.get(reference)) if choice and choice.edge]
     if found.at_chance or edges or len(compared) < 2:
         return found
     names = may_be_best(compared)
     best = max((compared[name] for name in names), key=_mean)
-    return Shortlist(setting, known, reference, compared, names, best, fresh)
+    return replace(found, names=names, best=best)
 
 
 def may_be_best(compared: Mapping[str, Choice]) -> list[str]:
@@ -163,7 +171,7 @@ def _sentences(found: Shortlist) -> str:
     if not found.names:
         reasons = "; ".join(f"{choice.scheme}: {choice.edge}" for choice in known.values() if choice.edge)
         return f"Undecided{where}: highest so far {numbers}; {reasons}."
-    pool = {scheme: choice for scheme, choice in known.items() if choice.confirmed or not found.fresh}
+    pool = found.pool
     undecided = [f"{scheme}: {choice.edge}" for scheme, choice in pool.items() if choice.edge]
     which = [" that were run on fresh seeds"] * found.fresh
     which += [" whose best lr lies inside those tried"] * bool(undecided)
@@ -243,11 +251,9 @@ def shortlist_table(groups: Groups, reference: str) -> Table:
     rows = []
     for one in shortlists(groups, reference):
         n = one.numbers()
-        known = {key: value for key, value in groups.constant.items() if key in ("model", "batch_size")}
         nothing = "no run does better than chance" if one.at_chance else "undecided: a best lr lies at the edge"
         rows.append(
-            known
-            | dict(one.setting)
+            setting_start(groups, one.setting)
             | {"may_be_best": ", ".join(one.names) or nothing, "compared": len(one.compared)}
             | {"highest": one.best.scheme, "lr": one.best.lr}
             | {"seeds": f"{n.pop('n')}{' fresh' * one.decided_afresh}"}

@@ -129,8 +129,12 @@ def without_result(group: Group) -> list[str]:
 
 def row_start(groups: Groups, scheme: str, setting: Setting) -> dict[str, Any]:
     """The start of a row: what the page filters by, then everything that varies."""
-    known = {key: value for key, value in groups.constant.items() if key in ("model", "batch_size")}
-    return {"scheme": scheme} | known | dict(setting)
+    return {"scheme": scheme} | setting_start(groups, setting)
+
+
+def setting_start(groups: Groups, setting: Setting) -> dict[str, Any]:
+    """The start of a row that is of no scheme."""
+    return {key: value for key, value in groups.constant.items() if key in ("model", "batch_size")} | dict(setting)
 
 
 def setting_columns(groups: Groups, *left_out: str) -> list[Column]:

@@ -94,15 +94,15 @@ def build(folder: Path, options: Options | None = None, only: Filter | None = No
 
 def _print_accuracies(groups: Groups) -> None:
     """Scheme x setting: each scheme at its own best lr, or at every lr where nothing else was swept."""
-    from normbench.analysis.best_lr import choices, several
+    from normbench.analysis import best_lr
 
-    chosen, how = choices(groups), ""
+    chosen, how = best_lr.choices(groups), ""
     cells: Mapping[Setting, Mapping[str, Group]] = groups.settings
     rows = _accuracies(cells, groups.schemes)
     width = sum(2 + max(len(line) for text in texts for line in text.split("\n")) for texts in zip(*rows, strict=True))
-    if several(chosen) and (len(chosen) > 1 or width > console.out.width):
-        cells = {setting: {scheme: one.decisive for scheme, one in found.items()} for setting, found in chosen.items()}
-        rows, how = _accuracies(cells, groups.schemes), ", each scheme at its own best lr"
+    if best_lr.several(chosen) and (len(chosen) > 1 or width > console.out.width):
+        cells, how = best_lr.cells(groups)
+        rows = _accuracies(cells, groups.schemes)
     seeds = {len(group.accuracies()) for found in cells.values() for group in found.values()} - {0} or {0}
     n = f"n = {min(seeds)}" + f" to {max(seeds)}" * (len(seeds) > 1)
     how += ", synthetic data" * groups.synthetic

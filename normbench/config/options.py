@@ -44,10 +44,10 @@ def choices(group: str, folders: Iterable[Path] = ()) -> dict[str, str]:
 
 def experiment_of(study: str) -> tuple[str, str]:
     """The experiment that puts its runs into this study, and its description, the question; ("", "") if none does."""
-    for name, asks in choices("experiment").items():
-        path = config_dir() / "experiment" / f"{name}.yaml"
+    folder = config_dir() / "experiment"
+    for path in sorted(folder.rglob("*.yaml")):
         if (yaml.safe_load(path.read_bytes()) or {}).get("study") == study:
-            return name, asks
+            return path.relative_to(folder).with_suffix("").as_posix(), description(path)
     return "", ""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
@@ -58,24 +58,25 @@ def cut(canvas: Canvas, line: str) -> Narrow | None:
         legend = Panel(box[2], box[3], (Part(box),))
     names = {"across": canvas.get_supxlabel(), "up": canvas.get_supylabel()}
     axes = "; ".join(f"{way}: {name}" for way, name in names.items() if name)
-    return Narrow(line, axes, legend, tuple(_panel(canvas, ax, found) for ax in found))
+    outside = {ax: _outside(canvas, ax) for ax in found}
+    return Narrow(line, axes, legend, tuple(_panel(canvas, ax, outside) for ax in found))
 
 
-def _panel(canvas: Canvas, ax: Axes, others: Sequence[Axes]) -> Panel:
+def _panel(canvas: Canvas, ax: Axes, outside: Mapping[Axes, Bbox]) -> Panel:
     row, column = _place(ax)
-    first = min((other for other in others if _place(other)[0] == row), key=lambda other: _place(other)[1])
-    last = max((other for other in others if _place(other)[1] == column), key=lambda other: _place(other)[0])
-    own = _outside(canvas, ax)
+    first = min((other for other in outside if _place(other)[0] == row), key=lambda other: _place(other)[1])
+    last = max((other for other in outside if _place(other)[1] == column), key=lambda other: _place(other)[0])
+    own = outside[ax]
     box = _box(canvas, own)
     left = below = 0.0
     parts = []
     if first is not ax and not ax.yaxis.get_tick_params().get("labelleft", True):
-        outside, inside = _outside(canvas, first), _inside(canvas, first)
-        strip = _box(canvas, Bbox.from_extents(outside.x0, inside.y0 - HALF, inside.x0 - 2, inside.y1 + HALF))
+        inside = _inside(canvas, first)
+        strip = _box(canvas, Bbox.from_extents(outside[first].x0, inside.y0 - HALF, inside.x0 - 2, inside.y1 + HALF))
         left, parts = strip[2], [Part(strip, 0.0, round(strip[1] - box[1], 1))]
     if last is not ax and not ax.xaxis.get_tick_params().get("labelbottom", True):
-        outside, inside = _outside(canvas, last), _inside(canvas, last)
-        strip = _box(canvas, Bbox.from_extents(own.x0, outside.y0, own.x1, inside.y0 - 2))
+        inside = _inside(canvas, last)
+        strip = _box(canvas, Bbox.from_extents(own.x0, outside[last].y0, own.x1, inside.y0 - 2))
         below, parts = strip[3], [*parts, Part(strip, left, box[3])]
     parts = [Part(box, left), *parts]
     return Panel(round(left + box[2], 1), round(box[3] + below, 1), tuple(parts))

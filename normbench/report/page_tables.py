@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from normbench.analysis import best_lr
 from normbench.analysis.best_lr import choices, several
-from normbench.analysis.groups import STATUSES, Group, Groups, Setting, label, order, show
+from normbench.analysis.groups import STATUSES, Group, Groups, label, order, show
 from normbench.analysis.leaderboard import Leaderboard, Row, format_accuracy, synopsis
 from normbench.analysis.notes import heading
 from normbench.analysis.statistics import estimate_accuracy
@@ -106,15 +107,12 @@ def glance(groups: Groups) -> dict[str, Any] | None:
 
     Each scheme at its own best lr where several lrs and something else were swept, otherwise at every lr.
     """
-    chosen, how = choices(groups), ""
-    cells: Mapping[Setting, Mapping[str, Group]] = groups.settings
-    if several(chosen) and len(chosen) > 1:
-        cells = {setting: {scheme: one.decisive for scheme, one in found.items()} for setting, found in chosen.items()}
-        how = ", each scheme at its own best lr"
-    if not 1 < len(cells) <= GLANCE or len(groups.schemes) < 2:
+    chosen = choices(groups)
+    shown, how = best_lr.cells(groups) if several(chosen) and len(chosen) > 1 else (groups.settings, "")
+    if not 1 < len(shown) <= GLANCE or len(groups.schemes) < 2:
         return None
-    lines = [(scheme, [_accuracy(of.get(scheme)) for of in cells.values()]) for scheme in groups.schemes]
-    return {"columns": [label(setting) for setting in cells], "lines": lines, "how": how}
+    lines = [(scheme, [_accuracy(of.get(scheme)) for of in shown.values()]) for scheme in groups.schemes]
+    return {"columns": [label(setting) for setting in shown], "lines": lines, "how": how}
 
 
 def _accuracy(group: Group | None) -> Item:
