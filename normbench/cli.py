@@ -21,6 +21,7 @@ GROUPS = {
     "start": {
         "run": "train one network, or with -m a sweep",
         "report": "the report of a study: its tables and figures, in your browser",
+        "export": "a study as Parquet, TensorBoard, LaTeX or JSON files",
         "list": "schemes, models, data sets and experiments, with their sources",
     },
     "learn": {

@@ -27,11 +27,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "plots": {"runs", "analysis"},
     "claims": {"runs", "config", "analysis", "plots"},
     "report": {"runs", "config", "analysis", "plots", "claims"},
+    "export": {"runs", "analysis"},
     "commands": {"norms", "data", "runs", "config", "models", "training", "instruments", "verify", "explain",
-                 "experiment", "sweep", "analysis", "plots", "claims", "report"},
+                 "experiment", "sweep", "analysis", "plots", "claims", "report", "export"},
     "cli": {"commands"},
 }  # fmt: skip
-WITHOUT_TORCH = {"runs", "config", "analysis", "plots", "claims", "report"}
+WITHOUT_TORCH = {"runs", "config", "analysis", "plots", "claims", "report", "export"}
 HYDRA = {"config", "sweep/launcher.py"}
 
 
@@ -127,7 +128,8 @@ def test_instantiate_is_called_in_one_place() -> None:
 
 def test_rooms_are_small_and_files_say_what_they_are() -> None:
     assert len(list(PACKAGE.glob("*.py"))) <= 8
-    for folder in {path.parent for path in FILES} - {PACKAGE, PACKAGE / "plots"}:
+    # A figure is a module of `plots`, a command one of `commands`: there are as many as there are figures and commands.
+    for folder in {path.parent for path in FILES} - {PACKAGE, PACKAGE / "plots", PACKAGE / "commands"}:
         assert len(list(folder.glob("*.py"))) <= 16, folder
     for path in FILES:
         assert path.stem not in {"utils", "core", "common", "helpers", "base", "manager", "misc"}, path

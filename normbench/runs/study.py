@@ -142,7 +142,8 @@ class Study:
         tables = {run: table for run, member in self.members.items() if len(table := member.table(name))}
         if not tables:
             return pd.DataFrame()
-        stacked = pd.concat(tables, names=["run"]).reset_index("run").reset_index(drop=True)
+        stacked = pd.concat(tables, names=["run"]).copy()  # in one piece: pandas warns of a wide table in many
+        stacked = stacked.reset_index("run").reset_index(drop=True)
         keys = [key for key in ("norm", *self.varied, "seed") if key not in stacked]
         return stacked[["run"]].join(self.all_columns[keys], on="run").join(stacked.drop(columns="run"))
 
