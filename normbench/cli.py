@@ -22,6 +22,7 @@ GROUPS = {
         "run": "train one network, or with -m a sweep",
         "report": "the report of a study: its tables and figures, in your browser",
         "export": "a study as Parquet, TensorBoard, LaTeX or JSON files",
+        "diff": "what changed between two studies, with intervals",
         "list": "schemes, models, data sets and experiments, with their sources",
     },
     "learn": {

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from itertools import count, islice
 from typing import Any
 
-from normbench.analysis.groups import OVER, Group, Groups, Setting
+from normbench.analysis.groups import OVER, Group, Groups, Setting, without
 from normbench.analysis.notes import interval_covers
 from normbench.analysis.reproduce import again
-from normbench.analysis.statistics import LEVEL, MOST, compare, holm, seeds_needed, verdict
+from normbench.analysis.statistics import LEVEL, MOST, compare, holm, seeds_needed, verdict, welch
 from normbench.analysis.tables import (
     REMARKS,
     SCHEME,
@@ -194,3 +194,31 @@ def _command(pair: Pair, missing: int) -> str:
         halves -= set.intersection(*(arm.seeds(*OVER) for arm in arms))
     asked = [*sorted(halves), *islice(count(max(known) + 1), missing)][:missing]
     return again([arm.members[0] for arm in arms], seed=asked)
+
+
+def changes(groups: Groups, before: str, after: str) -> list[Comparison]:
+    """What differs between two studies that were read as one (`load_together`): a row for each scheme and setting.
+
+    Test accuracies of `after` minus those of `before`, as fractions of 1: by seed where the two share two seeds or all
+    that one of them has (`paired`; other seeds are left out), otherwise by Welch's test, which has no pairs; p values
+    adjusted over all rows. A run that diverged counts at chance. `difference` is None where one of the two has no
+    result; `only` names the study that alone has any run.
+    """
+    cells: dict[tuple[str, Setting], dict[str, Group]] = {}
+    for setting, by_scheme in groups.settings.items():
+        for scheme, group in by_scheme.items():
+            cells.setdefault((scheme, without(setting, "study")), {})[dict(setting)["study"]] = group
+    rows = []
+    for (scheme, setting), arms in cells.items():
+        first, second = (arms[study].accuracies() if study in arms else {} for study in (before, after))
+        shared = [seed for seed in first if seed in second]
+        paired = len(shared) >= min(2, len(first), len(second)) > 0
+        a, b = ([of[seed] for seed in (shared if paired else of)] for of in (first, second))
+        row: Comparison = {"scheme": scheme, "setting": setting, "only": "" if len(arms) > 1 else next(iter(arms))}
+        row |= {"before": a, "after": b, "paired": paired} | dict.fromkeys(("difference", "low", "high", "p"))
+        if a and b:
+            row |= compare(b, a, margin=1.0) if paired else welch(b, a)
+        rows.append(row)
+    for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
+        row["p_holm"] = p
+    return rows

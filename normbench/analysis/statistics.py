@@ -145,6 +145,28 @@ def compare(values: Sequence[float], reference: Sequence[float], margin: float, 
     return found
 
 
+def welch(values: Sequence[float], reference: Sequence[float]) -> dict[str, Any]:
+    """Compare two samples whose elements do not belong together: `difference` (of the means, values - reference), `low`
+    and `high` (its 95% interval) and `p` (two-sided). These are None where a sample has fewer than two values, and
+    where neither has a spread.
+
+    With e_i = s_i^2 / n_i of either, t = difference / sqrt(e_1 + e_2) has (e_1 + e_2)^2 / sum_i e_i^2 / (n_i - 1)
+    degrees of freedom.
+
+    Source: Welch 1947, Biometrika 34.
+    """
+    a, b = np.asarray(values, dtype=float), np.asarray(reference, dtype=float)
+    found: dict[str, Any] = {"difference": float(a.mean() - b.mean()), "low": None, "high": None, "p": None}
+    if min(len(a), len(b)) < 2 or (_constant(a) and _constant(b)):
+        return found
+    errors = [float(x.var(ddof=1)) / len(x) for x in (a, b)]
+    degrees = sum(errors) ** 2 / sum(e * e / (len(x) - 1) for e, x in zip(errors, (a, b), strict=True))
+    error, difference = math.sqrt(sum(errors)), found["difference"]
+    half = float(stdtrit(degrees, 1 - LEVEL / 2)) * error
+    p = 2 * float(stdtr(degrees, -abs(difference) / error))
+    return found | {"low": difference - half, "high": difference + half, "p": p}
+
+
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """p values adjusted so that among them all the chance of one false rejection at 5% stays below 5%.
 

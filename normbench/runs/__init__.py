@@ -6,7 +6,7 @@ built from these files on machines that have neither.
 
 from normbench.runs.files import SCHEMA_VERSION, Damaged, Locked, Table, is_locked
 from normbench.runs.read import EVERYTHING, FINISHED, SIZES, Run, damage, is_finished, last_step
-from normbench.runs.study import Study, load
+from normbench.runs.study import Study, load, load_together
 from normbench.runs.write import RunFolder, Unwritable, make_folder
 
 __all__ = [
@@ -26,5 +26,6 @@ __all__ = [
     "is_locked",
     "last_step",
     "load",
+    "load_together",
     "make_folder",
 ]

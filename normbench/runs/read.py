@@ -39,13 +39,18 @@ _OPTION = re.compile(r"(?!hydra)(?!.*_target_)[+~]{0,2}[a-z]\w*([./]\w+)*(=.*)?"
 
 @dataclass(frozen=True)
 class Run:
-    """One run's folder. `config` and `summary` are plain dictionaries; the tables are data frames."""
+    """One run's folder. `config` and `summary` are plain dictionaries; the tables are data frames.
+
+    Args:
+        study: where several studies are read as one, the name of its own: part of its name, and a setting.
+    """
 
     folder: Path
+    study: str = ""
 
     @property
     def name(self) -> str:
-        return self.folder.name
+        return f"{self.study}/{self.folder.name}" if self.study else self.folder.name
 
     @cached_property
     def record(self) -> dict[str, Any]:
@@ -81,7 +86,7 @@ class Run:
         values = flat({key: value for key, value in self.config.items() if key not in self.choices})
         for group, choice in self.choices.items():
             values |= {group: choice, **flat(self.config.get(group) or {}, f"{group}.")}
-        return values
+        return values | {"study": self.study} if self.study else values
 
     @property
     def words(self) -> list[str]:

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from normbench.errors import UserError
 from normbench.runs.read import Damaged, Run, flat
 
 if TYPE_CHECKING:
@@ -159,8 +160,27 @@ def load(folder: str | Path) -> Study:
     raise FileNotFoundError(f"{folder} {words}. A study is a folder under results/, such as results/scratch.")
 
 
+def load_together(*folders: Path) -> Study:
+    """Several studies as one, in which `study` is a setting: runs of two studies are never in one group.
+
+    They are called by the names of their folders, with as many of those above as tell them apart.
+
+    Raises: FileNotFoundError where there are no runs, UserError for a folder that is named twice.
+    """
+    runs = [list(load(folder)) for folder in folders]
+    paths = [folder.resolve() for folder in folders]
+    if len(set(paths)) < len(paths):
+        raise UserError(f"{folders[-1]} is named twice. Name another study.")
+    depth = 1
+    while len(set(names := ["/".join(path.parts[-depth:]) for path in paths])) < len(paths):
+        depth += 1
+    found = [Run(run.folder, name) for name, of_study in zip(names, runs, strict=True) for run in of_study]
+    return Study(folders[0], tuple(found))
+
+
 def _settings(run: Run) -> dict[str, Any]:
     found = {k: v for k, v in run.values.items() if k not in NOT_SETTINGS and not k.startswith(OBSERVING)}
+    found |= {"study": run.study} if run.study else {}
     if "device" in found:
         found["device"] = str(found["device"]).partition(":")[0]  # which of several GPUs makes no difference
     return found
