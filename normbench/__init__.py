@@ -1,47 +1,39 @@
 """normbench: which normalization should I use here, and why does it work?
 
 import normbench
-run = normbench.run(["norm=batch", "batch_size=4"])      # what `normbench run norm=batch batch_size=4` does
-study = normbench.load("results/scratch")                # study.runs, .steps, .epochs, .measured("shift"): data frames
+run = normbench.run(norm="batch", batch_size=4)                   # `normbench run norm=batch batch_size=4`
+study = normbench.sweep(norm=["none", "batch"], seed=range(3))    # `normbench run -m norm=none,batch seed=0,1,2`
+study = normbench.load("results/scratch")
+study.runs, study.measured("shift"), study.compare(), study.plot("shift"), study.explorer(), study.report()
+normbench.explain(norm="batch", batch_size=4)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from pathlib import Path
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from normbench.errors import UserError
 
 if TYPE_CHECKING:
-    from normbench.runs import Run, Study
+    from normbench.api import Run, Study, explain, load, run, sweep
 
 __version__ = "0.1.0"
-__all__ = ["UserError", "load", "run"]
+__all__ = ["Run", "Study", "UserError", "explain", "load", "run", "sweep"]
+
+# Two packages have the names of functions. The first import of a package puts it here, and no other: so it is done, and
+# the names are free.
+for _package in ("explain", "sweep"):
+    import_module(f"normbench.{_package}")
+    globals().pop(_package, None)
 
 
-def run(words: Iterable[str] = (), on_progress: Callable[..., None] = lambda progress: None) -> Run:
-    """Train one configuration, continue it, or find it finished: `normbench run WORDS`.
-
-    Args:
-        words: as on the command line, such as ["norm=batch", "batch_size=4"].
-        on_progress: called with a `Progress` whenever the loss has been read.
-
-    Torch's random state, number of threads and settings of TF32 and cuDNN are afterwards what they were; of several
-    threads that call it, one trains at a time.
-
-    Raises: UserError, of which ConfigError and Unsupported say that nothing was written; or whatever went wrong in
-        training.
-    """
-    from normbench.experiment import compose, execute
-    from normbench.training.device import own_state
-
-    with own_state():
-        return execute(compose(words), on_progress)
+def __getattr__(name: str) -> Any:
+    """What `api` has, imported when it is asked for: importing normbench takes no time."""
+    if name not in __all__:
+        raise AttributeError(f"module normbench has no attribute {name}")
+    return getattr(import_module("normbench.api"), name)
 
 
-def load(folder: str | Path) -> Study:
-    """Open a study, `results/<study>`, as data frames. Raises FileNotFoundError where there are no runs."""
-    from normbench.runs import load
-
-    return load(folder)
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

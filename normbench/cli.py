@@ -78,6 +78,8 @@ def main(argv: list[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # what the terminal's encoding lacks is a question mark
             stream.reconfigure(errors="replace")
     _log_to_stderr()
+    # Commands open no window, and the window system that a notebook names for its own processes need not exist here.
+    os.environ.pop("MPLBACKEND", None)
     try:
         _require_working_folder()
         return _command(sys.argv[1:] if argv is None else argv)

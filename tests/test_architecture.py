@@ -31,6 +31,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "commands": {"norms", "data", "runs", "config", "models", "training", "instruments", "verify", "explain",
                  "experiment", "sweep", "analysis", "plots", "claims", "report", "export"},
     "cli": {"commands"},
+    "api": {"runs", "config", "training", "explain", "experiment", "sweep", "analysis", "plots", "claims", "report",
+            "commands"},
 }  # fmt: skip
 WITHOUT_TORCH = {"runs", "config", "analysis", "plots", "claims", "report", "export"}
 HYDRA = {"config", "sweep/launcher.py"}

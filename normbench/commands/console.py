@@ -3,6 +3,7 @@ error: live where that is a terminal, in plain lines elsewhere."""
 
 from __future__ import annotations
 
+import io
 import re
 import sys
 import time
@@ -32,6 +33,7 @@ CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u20
 COMMAND = re.compile(r"(?<!usage: )\bnormbench [a-z]+ \S.*")  # to be copied, to the end of its line
 SECONDS_BETWEEN_LINES = 5.0  # of a run, where there is no terminal
 SECONDS_BETWEEN_LINES_OF_A_SWEEP = 30.0
+SECONDS_BETWEEN_BARS = 0.2  # in a notebook
 SPARKS = "▁▂▃▄▅▆▇█"
 MIN_WIDTH = 12  # of a column that is wrapped
 BARS = 8  # running runs that get one
@@ -164,13 +166,49 @@ def say_alone(plan: Plan) -> None:
         say(f"{count} run{'s' * (count > 1)} can't be stacked, to be trained one by one: {reason}")
 
 
+def like_out() -> Console:
+    """A console that keeps its text in `file`, as it would be seen on standard output."""
+    width, terminal = out.width, out.is_terminal
+    return SafeConsole(file=io.StringIO(), width=width, force_terminal=terminal, force_jupyter=False, markup=False,
+                       emoji=False, highlight=False)  # fmt: skip
+
+
+class NotebookBars(Bars):
+    """Bars in a notebook, as one output that is replaced, and is empty in the end. Those of rich need ipywidgets."""
+
+    shown: Any = None
+    updated = 0.0
+
+    def start(self) -> None:
+        from IPython.display import display
+
+        self.shown = display(self, display_id=True)
+
+    def refresh(self) -> None:
+        if self.shown is not None and time.monotonic() - self.updated > SECONDS_BETWEEN_BARS:
+            self.updated = time.monotonic()
+            self.shown.update(self)
+
+    def update(self, *task: Any, **values: Any) -> None:
+        super().update(*task, **values)
+        self.refresh()
+
+    def stop(self) -> None:
+        self.shown.update({"text/plain": ""}, raw=True)
+
+
+def _is_live() -> bool:
+    return err.is_terminal or err.is_jupyter
+
+
 def _bars(*columns: ProgressColumn) -> Bars:
-    return Bars(*columns, console=err, transient=True, disable=not err.is_terminal)
+    kind = NotebookBars if err.is_jupyter else Bars
+    return kind(*columns, console=err, transient=True, disable=not _is_live())
 
 
 @contextmanager
-def run_progress() -> Iterator[Callable[[Progress], None]]:
-    """A function that shows how a single run is doing."""
+def run_progress(lines: bool = True) -> Iterator[Callable[[Progress], None]]:
+    """A function that shows how a single run is doing; with `lines` also where nobody sees bars."""
     words = TextColumn("steps  {task.description}", markup=False)
     with _bars(BarColumn(), MofNCompleteColumn(), words, TimeRemainingColumn()) as bars:
         task, last = bars.add_task("starting", total=None), time.monotonic()
@@ -181,7 +219,7 @@ def run_progress() -> Iterator[Callable[[Progress], None]]:
             state = f"{progress.samples_per_second:,.0f} samples/s, loss {progress.loss:.4f}{accuracy}"
             bars.update(task, total=progress.total, completed=progress.step, description=state)
             due = progress.step == progress.total or time.monotonic() - last >= SECONDS_BETWEEN_LINES
-            if due and not err.is_terminal:
+            if due and lines and not _is_live():
                 last = time.monotonic()
                 say(f"step {progress.step:,} of {progress.total:,}, {state}", err)
 
@@ -208,7 +246,7 @@ class SweepView:
 
     def __enter__(self) -> SweepView:
         if self.done:
-            self._print(f"{self.done} of {len(self.items)} runs were finished before")
+            self.say(f"{self.done} of {len(self.items)} runs were finished before")
         self.bars.start()
         return self
 
@@ -228,29 +266,29 @@ class SweepView:
 
     def unsupported(self, run_configs: Sequence[RunConfig], reason: str) -> None:
         self.done += len(run_configs)
-        self._print(f"[{self.done}/{len(self.items)}] {unsupported(self.plan, run_configs, reason)}")
+        self.say(f"[{self.done}/{len(self.items)}] {unsupported(self.plan, run_configs, reason)}")
 
     def failed(self, run_config: RunConfig, error: str) -> None:
         self.failures += 1
         self._end(run_config.name, f"failed: {error}")
 
     def warned(self, run_config: RunConfig, text: str) -> None:
-        self._print(f"{self._words(run_config.name)}: {text}")
+        self.say(f"{self._words(run_config.name)}: {text}")
 
     def stopping(self, running: int) -> None:
         self.stopped = True
         runs = f"{running} running run{'' if running == 1 else 's'}"
-        self._print(f"stopping: {runs} will write a checkpoint; Ctrl-C again to stop at once")
+        self.say(f"stopping: {runs} will write a checkpoint; Ctrl-C again to stop at once")
 
     def update(self, running: list[RunConfig], others: int) -> None:
         """`others`: runs that are running in another process."""
         waiting = SECONDS_BETWEEN_LINES_OF_A_SWEEP - (time.monotonic() - self.last_line)
-        if not err.is_terminal and waiting > 0:
+        if not _is_live() and waiting > 0:
             return
         states = [(run_config.name, *last_step(run_config.folder)) for run_config in running[:BARS]]
-        if not err.is_terminal:
+        if not _is_live():
             now = [f"{self._words(name)}: step {step:,}, loss {loss:.4f}" for name, step, loss in states]
-            self._print("; ".join([f"[{self.done}/{len(self.items)}] {self._time_left()}", *now]))
+            self.say("; ".join([f"[{self.done}/{len(self.items)}] {self._time_left()}", *now]))
             return
         for bar, shown in zip_longest(self.run_bars, states):
             name, step, loss = shown or ("", 0, 0.0)
@@ -277,8 +315,8 @@ class SweepView:
     def _end(self, name: str, text: str) -> None:
         self.done += 1
         self.open.discard(name)
-        self._print(f"[{self.done}/{len(self.items)}] {self._words(name)}: {text}")
+        self.say(f"[{self.done}/{len(self.items)}] {self._words(name)}: {text}")
 
-    def _print(self, text: str) -> None:
+    def say(self, text: str) -> None:
         self.last_line = time.monotonic()
         say(text, err)

@@ -16,6 +16,8 @@ from normbench.commands.trained import Trained, load_trained, require_complete
 from normbench.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from normbench.explain.place import Step, Subject
 
 DESCRIPTION = """\
@@ -54,7 +56,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Explain one unit of one layer. Writes nothing. Returns 0. Raises UserError."""
     words, dirs = options.words, options.config_dir
-    subject = _fresh(words, dirs) if options.run is None else _of_run(options.run, words, dirs)
+    if options.run is None:
+        subject = trained_subject([*(f"--config-dir={folder}" for folder in dirs), *words])
+    else:
+        subject = _of_run(options.run, words, dirs)
     if subject is None:
         return 0
     from normbench.explain.engine import explanation
@@ -73,18 +78,14 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _fresh(words: Sequence[str], config_dirs: Sequence[Path]) -> Subject | None:
+def trained_subject(words: Sequence[str]) -> Subject | None:
     """The network of `words`, trained for 200 steps as a run in a folder that is removed again.
 
     None where only the configuration was asked for, which is printed. Raises UserError.
     """
     from normbench.experiment import expand, prepare_run, train
 
-    words = [
-        *(f"--config-dir={folder}" for folder in config_dirs),
-        *(word for word in words if not word.startswith("instruments")),
-        "instruments=none",
-    ]
+    words = [*(word for word in words if not word.startswith("instruments")), "instruments=none"]
     if not any(word.startswith(("batch_size=", "experiment=")) for word in words):
         words += [USUAL]
     found = expand(words)
@@ -103,7 +104,8 @@ def _fresh(words: Sequence[str], config_dirs: Sequence[Path]) -> Subject | None:
             raise UserError(
                 f"the network diverged within {steps} steps: its loss is no longer finite. Use a smaller lr."
             )
-        return _subject(load_trained(done.folder, config_dirs=config_dirs), f"trained for {steps:,} steps")
+        dirs = [Path(flag.partition("=")[2]) for flag in run_config.flags]
+        return _subject(load_trained(done.folder, config_dirs=dirs), f"trained for {steps:,} steps")
 
 
 def _of_run(folder: Path, words: Sequence[str], config_dirs: Sequence[Path]) -> Subject:
@@ -147,39 +149,41 @@ def _subject(trained: Trained, how: str) -> Subject:
     return Subject(model, choices["norm"], console.title(choices), how, images, labels)
 
 
-def print_explanation(steps: Sequence[Step], facts: Mapping[str, Any], worksheet: bool) -> None:
-    """The whole calculation, or a worksheet with a key."""
-    console.say(facts["network"])
-    console.say(facts["where"], width=WIDTH)
+def print_explanation(
+    steps: Sequence[Step], facts: Mapping[str, Any], worksheet: bool, to: Console | None = None
+) -> None:
+    """The whole calculation, or a worksheet with a key; `to`: standard output, or another console."""
+    to = to or console.out
+    console.say(facts["network"], to)
+    console.say(facts["where"], to, WIDTH)
     for number, step in enumerate(steps, start=1):
-        _heading(f"{number}. {step.title}")
+        _heading(f"{number}. {step.title}", to)
         for line in step.formula.splitlines():
-            console.say(f"    {line}", width=WIDTH)
-        console.say(step.words, width=WIDTH)
-        _print_step(step, blank=worksheet)
+            console.say(f"    {line}", to, WIDTH)
+        console.say(step.words, to, WIDTH)
+        to.print(console.make_table(step.columns, cells(step, blank=worksheet)))
     if worksheet:
-        _heading("Key")
+        _heading("Key", to)
         for number, step in enumerate(steps, start=1):
             if step.asked:
-                console.say(f"\n{number}. {step.title}")
-                _print_step(step, blank=False)
+                console.say(f"\n{number}. {step.title}", to)
+                to.print(console.make_table(step.columns, cells(step)))
 
 
-def _heading(text: str) -> None:
-    console.out.print(f"\n{text}", style="bold", markup=False, highlight=False, soft_wrap=True)
+def _heading(text: str, to: Console) -> None:
+    to.print(f"\n{text}", style="bold", markup=False, highlight=False, soft_wrap=True)
 
 
-def _print_step(step: Step, blank: bool) -> None:
-    """The table, on a worksheet with blanks for what is asked."""
+def cells(step: Step, blank: bool = False) -> list[list[str]]:
+    """The texts of the table's rows, on a worksheet (`blank`) with blanks for what is asked."""
     asked = [blank and column in step.asked for column in step.columns]
-    rows = [
+    return [
         [
             BLANK if is_asked and row[0] not in step.given and isinstance(value, float) else _text(value)
             for is_asked, value in zip(asked, row, strict=True)
         ]
         for row in step.rows
     ]
-    console.print_table(step.columns, rows)
 
 
 def _text(value: str | float) -> str:

@@ -93,7 +93,14 @@ def build(folder: Path, options: Options | None = None, only: Filter | None = No
 
 
 def _print_accuracies(groups: Groups) -> None:
-    """Scheme x setting: each scheme at its own best lr, or at every lr where nothing else was swept."""
+    words, rows = accuracies(groups)
+    console.say(words)
+    console.print_table(rows[0], rows[1:])
+
+
+def accuracies(groups: Groups) -> tuple[str, list[Sequence[str]]]:
+    """What the table has, and its rows, scheme x setting, below one of headings: each scheme at its own best lr, or at
+    every lr where nothing else was swept."""
     from normbench.analysis import best_lr
 
     chosen, how = best_lr.choices(groups), ""
@@ -106,8 +113,7 @@ def _print_accuracies(groups: Groups) -> None:
     seeds = {len(group.accuracies()) for found in cells.values() for group in found.values()} - {0} or {0}
     n = f"n = {min(seeds)}" + f" to {max(seeds)}" * (len(seeds) > 1)
     how += ", synthetic data" * groups.synthetic
-    console.say(f"test accuracy in %, mean{' and 95% interval' * (max(seeds) > 1)}, {n}{how}")
-    console.print_table(rows[0], rows[1:])
+    return f"test accuracy in %, mean{' and 95% interval' * (max(seeds) > 1)}, {n}{how}", rows
 
 
 def _accuracies(cells: Mapping[Setting, Mapping[str, Group]], schemes: Sequence[str]) -> list[Sequence[str]]:

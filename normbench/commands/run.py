@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from normbench.commands import console
 from normbench.commands.list import options_help
 from normbench.config.run_config import RunConfig, command, quoted
-from normbench.runs import EVERYTHING, Run, is_finished, load, make_folder
+from normbench.runs import Run, is_finished, load, make_folder
 
 if TYPE_CHECKING:
     from normbench.config.compose import Expanded
+    from normbench.sweep.plan import Plan
     from normbench.sweep.runner import Outcome
 
 DESCRIPTION = """\
@@ -81,25 +82,17 @@ def _single(run_config: RunConfig) -> int:
 
 def _sweep(sweep: Expanded) -> int:
     """Run a sweep here, or through one of Hydra's launchers: its grids, and what it adds to them."""
-    from normbench.sweep.launcher import run_through_launcher
-    from normbench.sweep.plan import make_plan, shard
-    from normbench.sweep.pool import start_server
-    from normbench.sweep.rounds import rounds
-    from normbench.sweep.runner import Outcome, run_plan
+    from normbench.sweep.plan import shard
+    from normbench.sweep.rounds import run_sweep
+
+    def show(plan: Plan, why: str) -> console.SweepView:
+        console.say(console.heading(plan) + (f" ({why})" if why else ""))
+        console.say_alone(plan)
+        return console.SweepView(plan)
 
     part = shard(sweep.run_configs, sweep.run_configs[0].config["shard"])
-    if sweep.launcher is None and not all((one.folder / "summary.json").exists() for one in part):
-        start_server()  # imports torch meanwhile
-    total = Outcome()
     try:
-        for one in rounds(sweep, part):
-            plan = make_plan(one.run_configs, depth=EVERYTHING)
-            make_folder(part[0].folder.parent)
-            console.say(console.heading(plan) + (f" ({one.why})" if one.why else ""))
-            console.say_alone(plan)
-            with console.SweepView(plan) as view:
-                launcher = sweep.launcher
-                total += run_plan(plan, view) if launcher is None else run_through_launcher(plan, view, launcher)
+        total = run_sweep(sweep, part, show)
     except KeyboardInterrupt:
         _report(part[0], 130)
         raise
@@ -158,7 +151,8 @@ def _print_settings(run_config: RunConfig) -> None:
     console.say(", ".join(shown))
 
 
-def _print_results(run: Run) -> None:
+def results(run: Run) -> list[tuple[str, str]]:
+    """What came out of a run that is complete or diverged: what it is, and the number with its unit."""
     summary, seconds = run.summary, run.summary["seconds"]
     spent = ", ".join(f"{what} {seconds[what]:.1f} s" for what in ("training", "evaluating", "measuring"))
     if summary["status"] == "diverged":
@@ -175,12 +169,15 @@ def _print_results(run: Run) -> None:
         sparks = f"  {console.sparkline(curve)}  while training" if len(curve) > 2 else ""
         rows += [("validation accuracy", f"{summary['validation_accuracy']:.2%}{sparks}")]
     rows += [("time", f"{seconds['total']:.1f} s ({spent})")]
-    rows += [("steps, samples", f"{summary['steps']:,}, {summary['samples']:,}")]
-    for name, text in rows:
+    return [*rows, ("steps, samples", f"{summary['steps']:,}, {summary['samples']:,}")]
+
+
+def _print_results(run: Run) -> None:
+    for name, text in results(run):
         console.say(f"{name:<20} {text}")
-    if remark := summary.get("remark"):
+    if remark := run.summary.get("remark"):
         console.say(f"note: {remark}")
-    if shift := summary.get("measured", {}).get("shift"):
+    if shift := run.summary.get("measured", {}).get("shift"):
         about = "how far the input of each block moved from the first step to the last"
         console.say(f"\n{about}, in standard deviations of a unit")
         values = [(layer, "-" if value is None else f"{value:.2f}") for layer, value in shift.items()]

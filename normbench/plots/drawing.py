@@ -6,6 +6,7 @@ import io
 import math
 import re
 import textwrap
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.figure import Figure as Canvas
+from matplotlib.figure import Figure as MatplotlibFigure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
@@ -54,6 +55,22 @@ SOFT = "#757575"  # of what is said in passing: legible on white and on black
 # Texts of an SVG have the page's ink, and matplotlib's font or one as wide.
 TEXTS = """fill="currentColor" font-family="'DejaVu Sans', Verdana, sans-serif\""""
 SMALLEST = 4.6  # inches: the width that a title needs
+_LOCK = threading.RLock()  # matplotlib's settings are the whole process's
+
+
+class Canvas(MatplotlibFigure):
+    """A figure of matplotlib that a notebook shows, also where pyplot was never imported.
+
+    Args:
+        caption: that it must not be seen without.
+    """
+
+    caption = ""
+
+    def _repr_png_(self) -> bytes:
+        png = io.BytesIO()
+        self.savefig(png, format="png", dpi=110)
+        return png.getvalue()
 
 
 @dataclass(frozen=True)
@@ -72,7 +89,7 @@ class Figure:
 @contextmanager
 def look() -> Iterator[None]:
     """Draw as the report does, whatever the user's own settings of matplotlib are, and leave no trace of it."""
-    with matplotlib.rc_context():
+    with _LOCK, matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_LOOK)
         yield
@@ -178,9 +195,7 @@ def finish(
     Args:
         line: below the title, in the picture: model, data, setting and how many seeds.
     """
-    _head(canvas, title, line)
-    if synthetic:
-        canvas.text(0.995, 0.006, "synthetic data", ha="right", va="bottom", fontsize=8, color="#D0304A")
+    complete(canvas, title, synthetic, line)
     svg, png, printed = io.BytesIO(), io.BytesIO(), io.BytesIO()
     canvas.savefig(svg, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     canvas.savefig(png, format="png", dpi=110, metadata={"Software": None})
@@ -190,8 +205,8 @@ def finish(
     return Figure(name, title, caption, *files, narrow=cut(canvas, line))
 
 
-def _head(canvas: Canvas, title: str, line: str) -> None:
-    """Make room above the panels for the title and the line below it, and lay out the rest."""
+def complete(canvas: Canvas, title: str, synthetic: bool, line: str) -> None:
+    """Make room above the panels for the title and the line below it, lay out the rest, and mark synthetic data."""
     width, height = canvas.get_size_inches()
     titles, lines = (textwrap.wrap(words, int(width * signs)) for words, signs in ((title, 11.5), (line, 14.5)))
     head = 0.1 + 0.17 * len(titles) + 0.15 * len(lines)
@@ -205,6 +220,8 @@ def _head(canvas: Canvas, title: str, line: str) -> None:
     ConstrainedLayoutEngine(rect=(0, 0, 1, top)).execute(canvas)
     for entries in canvas.legends:
         entries.set_bbox_to_anchor((0, 0, 1, top), canvas.transFigure)
+    if synthetic:
+        canvas.text(0.995, 0.006, "synthetic data", ha="right", va="bottom", fontsize=8, color="#D0304A")
 
 
 def _smaller_svg(svg: bytes) -> bytes:

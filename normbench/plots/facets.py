@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 
 from normbench.analysis.groups import order, show
 from normbench.analysis.statistics import estimate
-from normbench.plots.drawing import legend, panels, plain_ticks, segments, ticks
+from normbench.plots.drawing import Canvas, legend, panels, plain_ticks, segments, ticks
 from normbench.plots.palette import OTHERS, Style
 
 if TYPE_CHECKING:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
+from normbench.errors import UserError
 from normbench.plots import cost, dose, forest, inside, maps, results, ribbons
-from normbench.plots.drawing import Figure, finish, look
+from normbench.plots.drawing import Canvas, Figure, complete, finish, look
 from normbench.plots.view import Drawn, View
 
 
@@ -62,6 +63,36 @@ FIGURES: tuple[Spec, ...] = (
     Spec("time_steps", "Along the sequence", inside.time_steps,
          "no complete run is of a recurrent network (model=rnn) with the instrument time_steps."),
 )  # fmt: skip
+
+
+def draw(view: View, name: str, tensor: str = "", layer: str = "") -> Canvas:
+    """One figure, with its title and its caption.
+
+    Args:
+        name: of FIGURES; or the option that was varied, whose values are its horizontal axis; or "layers": the
+            distribution of each layer over training, of this `tensor` and this `layer` where they are given.
+
+    Raises: UserError if there is no such figure, or nothing to draw in it.
+    """
+    known = {spec.name: spec for spec in FIGURES}
+    layers = partial(ribbons.draw, tensor=tensor, layer=layer)
+    known["layers"] = replace(known["ribbons"], draw=layers)
+    known |= {"batch_size": known["batch_sizes"], "lr": known["lr_sensitivity"]}
+    for option in view.groups.varying:
+        along = partial(results.along, option=option)
+        missing = f"{option} does not vary within a setting."
+        known.setdefault(option, Spec(option, f"Test error against {option}", along, missing))
+    if name not in known:
+        raise UserError(f"a figure is one of {', '.join(known)}: got {name!r}.")
+    if (tensor or layer) and name != "layers":
+        raise UserError("tensor and layer choose among the distributions of plot('layers').")
+    spec = known[name]
+    with look():
+        if (drawn := spec.draw(view)) is None:
+            raise UserError(f"{name} can't be drawn: {spec.missing or 'these runs have no data for it.'}")
+        complete(drawn.canvas, spec.title, view.groups.synthetic, drawn.line)
+    drawn.canvas.caption = drawn.caption
+    return drawn.canvas
 
 
 def draw_all(view: View, pdf: bool = False) -> list[Figure]:

@@ -6,13 +6,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 
 from normbench.analysis.groups import order, show
 from normbench.analysis.measured import rows
-from normbench.plots.drawing import SOFT, means, omitted, plain_ticks, plural
+from normbench.plots.drawing import SOFT, Canvas, means, omitted, plain_ticks, plural
 from normbench.plots.facets import FAILURES, facets, lines, places, points
 from normbench.plots.view import OVER, Drawn, View
 

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from normbench.analysis.groups import order
+from normbench.errors import UserError
 from normbench.plots.drawing import omitted, panels, segments
 from normbench.plots.facets import entering, evenly, hidden, layers_of, step_axis
 from normbench.plots.view import OVER, Drawn, Shown, View, one_seed
@@ -22,12 +23,16 @@ LAYERS = 4
 UNITS = 20  # of a layer, whose medians are drawn
 
 
-def draw(view: View) -> Drawn | None:
+def draw(view: View, tensor: str = "", layer: str = "") -> Drawn | None:
     """A row per scheme, a column per layer, one seed; few layers and many schemes the other way round.
 
     On the page it stands where no script can draw the layer explorer.
+
+    Args:
+        tensor: of a block; "" is what enters its activation.
+        layer: this one alone. Of either, UserError says which there are.
     """
-    shown = _one_seed(view)
+    shown = _one_seed(view, tensor, layer)
     if not shown:
         return None
     table = shown.table[shown.table["unit"].isna()]
@@ -55,14 +60,15 @@ def draw(view: View) -> Drawn | None:
             axes[i][j].set_title(column if i == 0 else "", fontweight="bold" if across else None)
     step_axis(axes[0][0], last)
     canvas.supxlabel("training step", fontsize=9)
-    canvas.supylabel("what enters the activation", fontsize=9)
+    canvas.supylabel(tensor or "what enters the activation", fontsize=9)
     plain = ", ".join(s for s in schemes if set(table[table["scheme"] == s]["tensor"]) == {"linear"})
+    none = f" (where there is none, linear: {plain})" if plain else ""
     diverged = [s for s in schemes if shown.runs[shown.runs["scheme"] == s]["status"].eq("diverged").any()]
     parts = [
         _what_one_sees(table[table["layer"] == hidden(layers)], schemes),
         f"One run per scheme ({_seeds(shown.runs)}). Percentiles 1, 15, 50, 85 and 99 over all units and images of a",
         "fixed set of validation images: line = median, dark band = 15 to 85, light band = 1 to 99. Tensor:",
-        f"normalized, the output of the norm{f' (where there is none, linear: {plain})' if plain else ''}. All units",
+        f"{tensor or f'normalized, the output of the norm{none}'}. All units",
         "are in one band: it may stay where it is while single units move.",
         "Thin lines: medians of single units." * bool(len(units)),
         "The step axis is logarithmic from step 1 on. All schemes share the vertical axis of a layer.",
@@ -75,14 +81,18 @@ def draw(view: View) -> Drawn | None:
     return Drawn(canvas, view.line(shown.runs), " ".join(filter(None, parts)))
 
 
-def _one_seed(view: View) -> Shown | None:
+def _one_seed(view: View, tensor: str, layer: str) -> Shown | None:
     """A run of each scheme. A diverged run counts too: here each is drawn by itself, not averaged."""
     shown = view.measured("activations", "step", "unit", *PERCENTILES, words=("bn_mode",), statuses=OVER)
     if not shown:
         return None
     runs = one_seed(shown.runs)
     table = shown.table[shown.table["run"].isin(runs.index) & (shown.table["bn_mode"] == "probe")]
-    return Shown(runs, entering(table), shown.words)
+    for key, value in {"tensor": tensor, "layer": layer}.items():
+        if value and value not in (known := list(dict.fromkeys(table[key].dropna()))):
+            raise UserError(f"{key} is one of {', '.join(map(str, known))}: got {value!r}.")
+    table = table[table["tensor"] == tensor] if tensor else entering(table)
+    return Shown(runs, table[table["layer"] == layer] if layer else table, shown.words)
 
 
 def _seeds(runs: pd.DataFrame) -> str:

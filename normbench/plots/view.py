@@ -20,7 +20,8 @@ from normbench.runs import Run
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure as Canvas
+
+    from normbench.plots.drawing import Canvas
 
 SCHEMES, PANELS = 8, 4  # that a figure shows at most
 OVER = ("complete", "diverged")

@@ -11,8 +11,10 @@ from normbench.analysis.notes import constants
 from normbench.analysis.reproduce import commands
 from normbench.plots.drawing import TEXTS, Figure, plural
 from normbench.plots.palette import palette
+from normbench.plots.view import View
 from normbench.report import claims, html, page_tables, sources
 from normbench.report.content import Content
+from normbench.report.explorer import explorer
 
 HEAVY = 400_000  # bytes of SVG above which the page shows the PNG: it has to stay below 15 MB, and scroll on a phone
 FOLDED = 60  # runs, above which their table is not printed
@@ -29,7 +31,7 @@ def render(content: Content) -> str:
         content=content,
         study=groups.folder.resolve().name,
         counts=sources.counts(groups),
-        synthetic=", synthetic data" if groups.synthetic and "dataset" not in groups.varying else "",
+        synthetic=_synthetic(groups),
         pictures=pictures(content),
         heavy=HEAVY,
         missing=[figure for figure in content.figures if not figure.svg],
@@ -50,6 +52,21 @@ def render(content: Content) -> str:
         facts=sources.facts(groups),
         commands=commands(groups),
         folded=FOLDED,
+    )
+
+
+def render_explorer(view: View) -> str | None:
+    """The layer explorer as a page of its own; None where no run has measured its layers."""
+    if (found := explorer(view)) is None:
+        return None
+    return html.render(
+        "layers.html",
+        {"picture": picture},
+        ["explorer.js"],
+        content={"explorer": found, "figures": []},
+        study=view.groups.folder.resolve().name,
+        synthetic=_synthetic(view.groups),
+        colors=_colors(view.groups),
     )
 
 
@@ -76,6 +93,10 @@ def _warned(content: Content) -> list[str]:
     number = plural(len(content.unread), "folder")
     unread = [f"{number} could not be read as a run: see Folders not read, below."] if content.unread else []
     return [*synthetic, *filtered, *unread]
+
+
+def _synthetic(groups: Groups) -> str:
+    return ", synthetic data" if groups.synthetic and "dataset" not in groups.varying else ""
 
 
 def _colors(groups: Groups) -> dict[str, str]:

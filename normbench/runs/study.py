@@ -51,6 +51,10 @@ class Study:
     chosen: tuple[Run, ...] | None = None
 
     def __iter__(self) -> Iterator[Run]:
+        return self.folders()
+
+    def folders(self) -> Iterator[Run]:
+        """Every folder of a run, in order, be it one that can't be read."""
         if self.chosen is not None:
             yield from self.chosen
             return
@@ -61,7 +65,7 @@ class Study:
     @cached_property
     def _read(self) -> tuple[dict[str, Run], dict[str, str]]:
         found, unreadable = {}, {}
-        for run in self:
+        for run in self.folders():
             try:
                 run.check()
                 _ = run.values, run.status

@@ -12,14 +12,16 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 import traceback
-from collections.abc import Collection
-from contextlib import suppress
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
+from types import ModuleType
 
 from normbench.config.run_config import RunConfig, has_own_code
 from normbench.errors import Stopped
@@ -35,17 +37,31 @@ _context = multiprocessing.get_context("forkserver")
 
 def start_server() -> None:
     """Start the server, which imports torch in the background. Safe to repeat."""
+    _context.set_forkserver_preload(["normbench.experiment"])
     # What is forked from it must not die of a Ctrl-C, or of a terminal that is closed, before it can say that it
     # doesn't want to: the terminal sends it to every process.
-    if threading.current_thread() is not threading.main_thread():
+    if (
+        threading.current_thread() is not threading.main_thread()
+    ):  # which alone has signals; the first process starts the server, too
         return
     before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)}
     try:
-        _context.set_forkserver_preload(["normbench.experiment"])
         forkserver.ensure_running()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _hidden_main() -> Iterator[None]:
+    """A process that is started meanwhile does not import the program that starts it, which Python would have it do:
+    a script that sweeps without `if __name__ == "__main__"` would begin once more in each of them.
+    """
+    main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 @dataclass(frozen=True)
@@ -67,7 +83,8 @@ class Worker:
         start_server()
         self.connection, theirs = _context.Pipe()
         self.process = _context.Process(target=_work, args=(theirs,), daemon=True)
-        self.process.start()
+        with _hidden_main():
+            self.process.start()
         theirs.close()  # the process has the only one, so its end is the end of the process
         self.task: dict[str, RunConfig] = {}
         self.left: dict[str, RunConfig] = {}  # runs of the task that have no result yet

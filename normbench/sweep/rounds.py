@@ -6,13 +6,17 @@ and one beside it in another process, go on to the same runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from normbench.config.compose import Expanded, Further
 from normbench.config.run_config import RunConfig
-from normbench.runs import SIZES, Run, Study, is_finished
+from normbench.runs import EVERYTHING, SIZES, Run, Study, is_finished, make_folder
+from normbench.sweep.plan import Plan, make_plan
+from normbench.sweep.pool import start_server
+from normbench.sweep.runner import Outcome, View, run_plan
 
 if TYPE_CHECKING:
     from normbench.analysis.best_lr import Choice
@@ -32,6 +36,31 @@ class Round:
     run_configs: list[RunConfig]
     why: str = ""
     is_last: bool = True
+
+
+def run_sweep(
+    sweep: Expanded, part: Sequence[RunConfig], show: Callable[[Plan, str], AbstractContextManager[View]]
+) -> Outcome:
+    """Run a sweep round by round, here or through one of Hydra's launchers.
+
+    Args:
+        part: its runs, or those of a shard.
+        show: who shows a round, from its plan and why it was added; entered while it runs.
+
+    Raises: as `run_plan`.
+    """
+    from normbench.sweep.launcher import run_through_launcher
+
+    if sweep.launcher is None and not all((one.folder / "summary.json").exists() for one in part):
+        start_server()  # imports torch meanwhile
+    total = Outcome()
+    for one in rounds(sweep, part):
+        plan = make_plan(one.run_configs, depth=EVERYTHING)
+        make_folder(part[0].folder.parent)
+        with show(plan, one.why) as view:
+            launcher = sweep.launcher
+            total += run_plan(plan, view) if launcher is None else run_through_launcher(plan, view, launcher)
+    return total
 
 
 def rounds(sweep: Expanded, grid: Sequence[RunConfig]) -> Iterator[Round]:

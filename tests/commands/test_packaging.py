@@ -27,6 +27,7 @@ def test_the_wheel_holds_the_package_with_its_yaml_and_nothing_else(wheel: Path)
     assert {name.split("/")[0] for name in names} == {"normbench", "normbench-0.1.0.dist-info"}
     for path in (ROOT / "configs").rglob("*.yaml"):
         assert f"normbench/configs/{path.relative_to(ROOT / 'configs').as_posix()}" in names
+    assert "normbench/py.typed" in names
     for name in ("page.html", "page.css", "page.js"):
         assert f"normbench/report/templates/{name}" in names
 

@@ -76,7 +76,7 @@ def test_every_figure_of_every_fixture(
                 check(spec, view, found.canvas, found.line, found.caption)
                 numbers = re.search(r"\d", found.caption.partition(". ")[0])
                 assert numbers or fixture == "torn", f"the caption of {spec.name} begins with what one sees"
-                drawing._head(found.canvas, spec.title, found.line)
+                drawing.complete(found.canvas, spec.title, False, found.line)
                 if fixture == "hostile":
                     found.canvas.draw_without_rendering()  # names are laid out here
     expected = {"measured": {spec.name for spec in FIGURES} - {"along_option_2", "dose"},
@@ -170,7 +170,7 @@ def test_a_legend_takes_no_room_from_the_panels() -> None:
         with look():
             canvas, axes = panels(1, 1, 5, 3)
             drawing.legend(canvas, palette(schemes))
-            drawing._head(canvas, "A title", "mlp, n = 3")
+            drawing.complete(canvas, "A title", False, "mlp, n = 3")
         heights.append(axes[0][0].get_position().height * canvas.get_figheight())
     assert heights[1] == pytest.approx(heights[0], rel=0.1)
 

@@ -22,6 +22,7 @@ from normbench.cli import main
 from normbench.config.run_config import RunConfig
 from normbench.experiment import compose, execute
 from normbench.runs import RunFolder
+from normbench.sweep import runner
 from normbench.sweep.plan import make_plan
 from normbench.sweep.pool import Report, Worker, wait_for
 from normbench.sweep.runner import run_plan
@@ -165,7 +166,7 @@ def test_a_process_trains_one_run_after_another_and_each_as_if_it_were_alone(
     runs[2] = compose(["--config-dir=mine", *TINY, "norm=leaks", "seed=2"])
     runs[4] = run_config("norm=batch", "max_steps=1000000", "seed=4", cell_timeout=0.5)
     made = Mock(wraps=Worker)
-    monkeypatch.setattr("normbench.sweep.runner.Worker", made)
+    monkeypatch.setattr(runner, "Worker", made)
     outcome = run_plan(make_plan(runs), Mock())
     assert (outcome.ran, list(outcome.failed)) == (5, [runs[4].name])
     assert made.call_count == 3, "a new process after code of the user's own, and after a failure"
