@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from normbench.commands import console
-from normbench.commands.arguments import add_study, study_of
+from normbench.commands.arguments import add_study, path, study_of
 from normbench.config.options import experiment_of
 from normbench.errors import UserError
+from normbench.runs import load
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,6 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     words = "only runs with one of the values of each key: --filter norm=batch,layer batch_size=4; the page says so"
     add("--filter", metavar="KEY=VALUE", nargs="+", action="extend", default=[], help=words)
     words = "of the figures' files: png,svg,pdf; PNG and SVG, which the page links to, are always written"
+    words = "another study, such as last year's: drawn into the same figures, in panels of its own"
+    add("--beside", metavar="OTHER", type=path, help=words)
     add("--formats", metavar="LIST", default="png,svg", help=words)
     add("--open", action="store_true", help="open the page in your browser")
 
@@ -47,8 +50,13 @@ def run(options: argparse.Namespace) -> int:
     if not set(formats) <= {"png", "svg", "pdf"}:
         raise UserError(f"--formats is a list of png, svg and pdf: got {options.formats!r}. Try --formats png,svg,pdf.")
     try:
+        if options.beside:
+            load(options.beside)
+    except FileNotFoundError as error:
+        raise UserError(f"--beside {error}") from error
+    try:
         wanted = report.Options(options.reference, options.margin, targets)
-        built = build(folder, wanted, report.parse(options.filter), "pdf" in formats)
+        built = build(folder, wanted, report.parse(options.filter), "pdf" in formats, options.beside)
     except FileNotFoundError as error:
         found = sorted({path.parent.parent.as_posix() for path in Path("results").glob("*/*/config.yaml")})
         others = f" There are: {', '.join(found)}." if found and not folder.exists() else ""
@@ -64,7 +72,13 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def build(folder: Path, options: Options | None = None, only: Filter | None = None, pdf: bool = False) -> Report:
+def build(
+    folder: Path,
+    options: Options | None = None,
+    only: Filter | None = None,
+    pdf: bool = False,
+    beside: Path | None = None,
+) -> Report:
     """Write the report of the study in `folder`; print its accuracies, a sentence, and where the page is.
 
     Raises: as `report.build`.
@@ -74,13 +88,13 @@ def build(folder: Path, options: Options | None = None, only: Filter | None = No
     from normbench.claims.report import answers
 
     name = folder.resolve().name
-    built = report.build(folder, options, only, experiment_of(name)[1], answers(name), pdf)
+    built = report.build(folder, options, only, experiment_of(name)[1], answers(name), pdf, beside)
     try:
         content = built.content
         _print_accuracies(content.groups)
         answered = content.conclusions if content.main else content.sentences
         unread = [f"not read: {run} ({why})" for run, why in content.unread.items()]
-        for words in filter(None, [*answered[:1], content.filtered, *unread]):
+        for words in filter(None, [*answered[:1], content.filtered, content.beside, *unread]):
             console.say(words)
         console.say(f"report: {console.shortened(built.page)}")
     except BrokenPipeError:  # the reader has seen enough

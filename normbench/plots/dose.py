@@ -26,6 +26,7 @@ def draw(view: View) -> Drawn | None:
         return None
     layers = layers_of(shown.table)
     layer, runs = layers[(len(layers) - 1) // 2], view.best[view.best["status"] == "complete"]
+    runs = runs[runs["study"] == view.study] if view.study else runs
     members = {name: view.members[name] for name in runs.index}
     data = runs.assign(
         x=[shift(run, layer) for run in members.values()],

@@ -37,10 +37,12 @@ class View:
 
     Args:
         against: the scheme that others are compared with, and the margin of equivalence in points.
+        study: where another one is drawn beside it (`load_together`), the one that the figures are of.
     """
 
     groups: Groups
     against: tuple[str, float] = ("none", 0.5)
+    study: str = ""
 
     @cached_property
     def members(self) -> dict[str, Run]:
@@ -107,6 +109,7 @@ class View:
 
         It has the most schemes; of those, it lies at the ends of most of what was varied in numbers, such as at the
         smallest batch, and there the best and the worst scheme are furthest apart, then the mean accuracy is lower.
+        It is one of the study itself, whatever is drawn beside it.
         """
         keys = [key for key in self.groups.varying if key not in ("lr", *over)]
         words = [label(tuple(zip(keys, values, strict=True)), "") for values in runs[keys].to_numpy(dtype=object)]
@@ -124,7 +127,9 @@ class View:
             spread, mean = (float(np.ptp(means)), float(means.mean())) if len(means) else (0.0, 0.0)
             return part["scheme"].nunique(), ends, round(spread, 6), -mean
 
-        return sorted(settings, key=rank, reverse=True)
+        settings.sort(key=rank, reverse=True)
+        first = next((part for part in settings if not self.study or part["study"].iloc[0] == self.study), None)
+        return sorted(settings, key=lambda part: part is not first)
 
     def measured(
         self, instrument: str, *numbers: str, words: Sequence[str] = (), over: Sequence[str] = (), statuses: Any = None

@@ -16,7 +16,7 @@ from normbench.analysis.leaderboard import Leaderboard, leaderboard
 from normbench.analysis.notes import differences
 from normbench.analysis.selection import Filter, ReportError, format_filter, parse, select
 from normbench.report.files import write_files
-from normbench.runs import load
+from normbench.runs import load, load_together
 
 if TYPE_CHECKING:
     from normbench.claims.report import Extra
@@ -45,6 +45,7 @@ def build(
     question: str = "",
     extra: Callable[[Groups], Extra] | None = None,
     pdf: bool = False,
+    beside: Path | None = None,
 ) -> Report:
     """Write `report/` into a study's folder: page, tables, figures. The same runs give the same bytes.
 
@@ -54,16 +55,17 @@ def build(
         question: that the study answers, for the head of the page.
         extra: tables and sentences of others, which come first; not where `only` leaves a part of the runs.
         pdf: write the figures as PDF, too.
+        beside: another study, drawn into the same figures in settings of its own; tables and sentences are of `folder`.
 
     Raises:
         FileNotFoundError: there is no run in `folder`.
-        ReportError: no run is as `only` or `options` ask for.
+        ReportError: no run is as `only` or `options` ask for, or none of `beside`.
         OSError: the folder can't be written.
     """
     from normbench.report.page import render
 
     folder = Path(folder)
-    content = compile_content(folder, options or Options(), only or {}, question, extra, pdf)
+    content = compile_content(folder, options or Options(), only or {}, question, extra, pdf, beside)
     files = content.files()
     files["report.html"] = render(content).encode()  # last: whoever sees a new page finds what it links to
     written = write_files(folder / "report", files)
@@ -77,6 +79,7 @@ def compile_content(
     question: str,
     extra: Callable[[Groups], Extra] | None = None,
     pdf: bool = False,
+    beside: Path | None = None,
 ) -> Content:
     """Read, count, draw: everything but writing. Arguments and errors are those of `build`."""
     from normbench.analysis.reproduce import every_run
@@ -97,7 +100,19 @@ def compile_content(
         filtered = (
             f"Filtered: {format_filter(only)}. {len(groups.members)} of the study's {len(list(everything))} runs."
         )
-    view = View(groups, (reference, options.margin))
+    drawn, own, words = groups, "", ""
+    if beside:
+        both = load_together(folder, beside)
+        own, *_, other = (run.study for run in both)
+        drawn = read(select(both, only))
+        count = sum(run.study == other for run in drawn.members)
+        if not count:
+            raise ReportError(f"{beside} holds no run to draw beside {folder}: none that can be read, or is asked for.")
+        words = (
+            f"The figures and the layer explorer also show study {other} ({count} run{'s' * (count > 1)}). Tables and "
+            f"answers are of study {own} alone; normbench diff compares the two."
+        )
+    view = View(drawn, (reference, options.margin), own)
     first = extra(groups) if extra is not None and not only else Extra()
     return Content(
         board=leaderboard(groups),
@@ -107,7 +122,8 @@ def compile_content(
         answer=analysis.answer(groups, options),
         differences=differences(groups),
         filtered=filtered,
-        command=_command(folder, options, only),
+        beside=words,
+        command=_command(folder, options, only, beside),
         unread={**groups.unreadable, **_strangers(folder)},
         figures=draw_all(view, pdf),
         claims=first.claims,
@@ -127,9 +143,10 @@ def _explore(view: View) -> Explorer | None:
         return None
 
 
-def _command(folder: Path, options: Options, only: Filter) -> str:
+def _command(folder: Path, options: Options, only: Filter, beside: Path | None) -> str:
     usual = Options()
     words = ["normbench", "report", f"results/{folder.resolve().name}"]
+    words += ["--beside", str(beside)] if beside else []
     words += ["--reference", options.reference] if options.reference else []
     words += ["--margin", f"{options.margin:g}"] if options.margin != usual.margin else []
     words += [word for target in options.targets or () for word in ("--target", f"{target:g}")]

@@ -29,6 +29,7 @@ class Content:
         claims: that the study answers.
         main: of these, the one that answers its question.
         filtered: which runs these are, in a sentence; empty where they are all.
+        beside: which other study the figures show, in sentences; empty where they show none.
         command: that builds this report again.
         unread: folders that hold no run, or none that can be read: name -> why.
         explorer: distributions of each layer over training; None where no run has measured them.
@@ -44,6 +45,7 @@ class Content:
     answer: Sequence[str] = ()
     differences: Sequence[str] = ()
     filtered: str = ""
+    beside: str = ""
     command: str = ""
     unread: Mapping[str, str] = field(default_factory=dict)
     explorer: Explorer | None = None

@@ -90,9 +90,10 @@ def _warned(content: Content) -> list[str]:
     """What a reader must not miss: above everything else."""
     synthetic = [note for note in content.board.notes if note.startswith("SYNTHETIC")]
     filtered = [f"{content.filtered} Without --filter the report shows all."] if content.filtered else []
+    beside = [content.beside] if content.beside else []
     number = plural(len(content.unread), "folder")
     unread = [f"{number} could not be read as a run: see Folders not read, below."] if content.unread else []
-    return [*synthetic, *filtered, *unread]
+    return [*synthetic, *filtered, *beside, *unread]
 
 
 def _synthetic(groups: Groups) -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from normbench.analysis.groups import read
+from normbench.plots import figures
 from normbench.plots.drawing import Figure
 from normbench.plots.figures import FIGURES
 from normbench.report.build import Report, build
@@ -331,3 +332,37 @@ def test_the_command_imports_no_torch_and_needs_neither_a_window_system_nor_stan
     assert "standard output can't be written (No space left on device), the report is built: " in said
     assert found.split() == ["0", "False", "False", "False", "True"]
     assert (study / "report" / "report.html").exists()
+
+
+def test_another_study_is_drawn_beside_and_changes_no_number(
+    study: Path, tmp_path: Path, writer: Callable[..., Path], monkeypatch: pytest.MonkeyPatch,
+    refused: Callable[[list[str], str], None],
+) -> None:  # fmt: skip
+    """Its runs have the names of ours; it has a scheme more, and its schemes are further apart."""
+    monkeypatch.setattr(
+        figures, "FIGURES", [spec for spec in figures.FIGURES if spec.name in ("batch_sizes", "ribbons")]
+    )
+    other = tmp_path / "then" / "first"
+    for folder, schemes, low in ((study, ("none", "batch"), 0.8), (other, ("none", "batch", "rms"), 0.3)):
+        for norm in schemes:
+            for batch_size in (4, 64):
+                for seed in (0, 1):
+                    accuracy = low if norm == "batch" else 0.9
+                    layers = {"hidden1/linear": BAND}
+                    writer(folder, norm=norm, batch_size=batch_size, seed=seed, accuracy=accuracy, layers=layers)
+    alone = {path.relative_to(study): path.read_bytes() for path in build(study).files}
+    built = build(study, beside=other)
+    beside = {path.relative_to(study): path.read_bytes() for path in built.files}
+    changed = {path.as_posix() for path in beside if beside[path] != alone[path]}
+    figures_of = {f"report/figures/{name}.{kind}" for name in ("batch_sizes", "ribbons") for kind in ("svg", "png")}
+    assert changed == {"report/report.html", *figures_of}
+    drawn = built.page.with_name("figures")
+    for words in ("study results/first", "study then/first", "rms"):
+        assert words in (drawn / "batch_sizes.svg").read_text()
+    assert "study results/first" in (drawn / "ribbons.svg").read_text()  # of one setting: ours, not the furthest apart
+    page = built.page.read_text()
+    assert "also show study then/first (12 runs)" in page
+    assert f"--beside {other}" in page
+    for path, words in ((tmp_path / "nowhere", "is no folder"), (study, "is named twice")):
+        refused(["report", str(study), "--beside", str(path)], words)
+    assert {path.relative_to(study): path.read_bytes() for path in built.files} == beside
