@@ -10,6 +10,7 @@ normbench.explain(norm="batch", batch_size=4)
 
 from __future__ import annotations
 
+import random
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,11 @@ def __getattr__(name: str) -> Any:
     """What `api` has, imported when it is asked for: importing normbench takes no time."""
     if name not in __all__:
         raise AttributeError(f"module normbench has no attribute {name}")
-    return getattr(import_module("normbench.api"), name)
+    state = random.getstate()  # rich draws a number when it is imported
+    try:
+        return getattr(import_module("normbench.api"), name)
+    finally:
+        random.setstate(state)
 
 
 def __dir__() -> list[str]:

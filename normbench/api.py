@@ -1,13 +1,13 @@
 """normbench for users of Python: run, sweep, look at what came out, explain. What a command does, as functions.
 
-Options are those of the command line, by name: `batch_size=4`. One with a dot in its name comes in a dictionary, be it
-the first argument, `run({"norm.eps": 1e-3}, norm="batch")`, the value of its group, `run(model={"dropout": 0.1})`, or
-after two asterisks. Lists, tuples, arrays, None and paths are what they are; text is text, never an expression, for
-which there are words: `run("norm=batch seed=${oc.env:SEED}")`.
+Options are those of the command line, by name: `batch_size=4`. An option with a dot in its name is given in a
+dictionary: as the first argument, `run({"norm.eps": 1e-3}, norm="batch")`, as the value of its group,
+`run(model={"dropout": 0.1})`, or after two asterisks. A value is a number, text, True, False, None, a path, or a list,
+tuple or array of these. Expressions and flags are given as words: `run("norm=mine --config-dir=my_configs")`.
 
-Whatever is wrong with what was asked for is a `normbench.UserError`. The caller's random numbers, threads, settings of
-torch, Hydra and matplotlib are afterwards what they were; of several threads that call these functions, one trains at a
-time. Bars show how it goes at a terminal and in a notebook; nothing is printed elsewhere.
+A mistake in what was asked for raises `normbench.UserError`. The caller's random numbers, threads, and settings of
+torch, Hydra and matplotlib are left as they were; of several threads that call these functions, one trains at a time.
+A terminal and a notebook show progress bars; otherwise nothing is printed.
 
 In the examples `tiny` is {"dataset": "synthetic", "instruments": "quick", "max_steps": 5}.
 """
@@ -31,10 +31,9 @@ from normbench.errors import ConfigError, Stopped, UserError
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
 
-    from normbench.analysis.groups import Groups
     from normbench.explain.place import Step
+    from normbench.plots.drawing import Canvas
     from normbench.plots.view import View
     from normbench.training.callbacks import Progress
 
@@ -52,11 +51,11 @@ def run(words: Words = "", *, on_progress: Callable[[Progress], None] | None = N
     <Run norm=batch dataset=synthetic instruments=quick batch_size=4 max_steps=5: complete, test accuracy ...%>
 
     Args:
-        words: as they are typed, in one text or a list of them; or a dictionary of further options.
-        on_progress: called with a `Progress` whenever the loss has been read; None: a bar.
+        words: options as on the command line, in one string or a list; or a dictionary of options.
+        on_progress: called with a `Progress` whenever the loss has been read, instead of a progress bar.
 
-    Raises: UserError, of which ConfigError and Unsupported say that nothing was written; KeyboardInterrupt, when the
-        checkpoint is written; or whatever went wrong in training.
+    Raises: UserError, of which ConfigError and Unsupported say that nothing was written; KeyboardInterrupt, after a
+        checkpoint was written; or whatever went wrong in training.
     """
     from normbench.experiment import compose, forget, prepare_run, require_same_data, train
     from normbench.sweep.runner import requests_to_stop
@@ -79,8 +78,8 @@ def run(words: Words = "", *, on_progress: Callable[[Progress], None] | None = N
 
 
 def sweep(words: Words = "", **options: Any) -> Study:
-    """Train every combination of values, side by side: `normbench run -m`. Repeated, it continues, and skips what is
-    finished; a run that fails stops no other, and is logged as a warning.
+    """Train every combination of values, side by side: `normbench run -m`. Repeating the call continues the sweep and
+    skips finished runs. Where a run fails, a warning is logged, and the others go on.
 
     >>> study = sweep(norm=["none", "batch"], seed=range(2), **tiny)
     >>> study
@@ -91,14 +90,14 @@ def sweep(words: Words = "", **options: Any) -> Study:
     >>> len(study), [run.seed for run in study]
     (4, [0, 1, 0, 1])
 
-    Lists, tuples, ranges and arrays are swept over. An option whose value is a list itself takes a list of such
-    lists, be it a single one: `sweep({"model.hidden": [[100], [50, 50]]})`.
+    Lists, tuples, ranges and arrays are swept over. Where the value of an option is a list, give a list of lists, even
+    for a single value: `sweep({"model.hidden": [[100, 100]]})`.
 
     Args:
-        words: as for `run`, with several values as `norm=none,batch`.
+        words: as for `run`; several values are written `norm=none,batch`.
 
-    Returns: the study of these runs, `results/<study>`, with the runs that were there before. Without `study` it is
-        named by what varies, and by what is fixed at another value than usual.
+    Returns: the whole study, `results/<study>`, including runs of earlier sweeps. Without the option `study` it is
+        named by the options that vary, then by those that differ from their defaults.
     """
     from normbench.experiment import expand
     from normbench.sweep.plan import shard
@@ -107,8 +106,6 @@ def sweep(words: Words = "", **options: Any) -> Study:
 
     with own_state():
         found = expand(["-m", *_typed(words, options, swept=True)])
-        if not found.run_configs:
-            raise ConfigError("--cfg prints a configuration: it is for the command line.")
         part = shard(found.run_configs, found.run_configs[0].config["shard"])
         outcome = run_sweep(found, part, lambda plan, why: _Bars(plan))
     for name, error in outcome.failed.items():
@@ -135,22 +132,22 @@ def explain(words: Words = "", *, layer: str | None = None, unit: int = 0, **opt
         layer: a block, as normbench describe names it; None: the first.
         unit: which unit or channel of it, from 0.
 
-    Returns: what shows itself in a notebook and at a prompt; `print` it in a script.
+    Returns: an object that a notebook or a Python prompt displays; in a script, print it.
     """
     from normbench.commands.explain import trained_subject
     from normbench.explain.engine import explanation
     from normbench.training.device import own_state
 
     with own_state():
-        if (subject := trained_subject(_typed(words, options))) is None:
-            raise ConfigError("--cfg prints a configuration: it is for the command line.")
+        subject = trained_subject(_typed(words, options))
+        assert subject is not None, "--cfg was refused"
         return Explanation(*explanation(subject, layer, unit))
 
 
 class Run(runs.Run):
     """One run: `summary` and `config` are dictionaries, `steps`, `epochs` and `measured(...)` data frames.
 
-    It has no length and is no sequence; its tables are. `values` are its options, `words` repeat it.
+    `values` are its options, `words` repeat it. A run has no length; its tables have: `len(run.steps)`.
 
     >>> trained = run(norm="batch", **tiny)
     >>> trained
@@ -172,7 +169,7 @@ class Run(runs.Run):
             self.check()
             rows = [("run", " ".join(self.words)), ("status", self.status)]
             rows += results(self) if self.status in ("complete", "diverged") else [("reason", self.reason)]
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             rows = [("run", self.name), ("status", f"it can't be read: {error}")]
         return [*rows, ("folder", str(console.shortened(self.folder)))]
 
@@ -182,14 +179,15 @@ class Run(runs.Run):
         return _text(f"<Run {about['run']}: {about['status']}{result}>")
 
     def _repr_html_(self) -> str:
-        return _table(("", ""), self._about())
+        return _table((), self._about(), left=2)
 
 
 class Study(runs.Study):
-    """A folder of runs that answers one question. It has a length, and is iterated over, by its runs.
+    """A folder of runs that answers one question. Its length is the number of runs; iterating gives each `Run`.
 
     `runs` has a row per run: what was varied, seed, status, accuracies, seconds; `all_columns` has everything. `steps`,
-    `epochs` and `measured(...)` are the runs' tables on top of one another, behind what was varied, and the seed.
+    `epochs` and `measured(...)` are the tables of all runs, with the columns that were varied, and the seed. A study is
+    read once: `load` it again to see further runs.
 
     >>> study = sweep(norm=["none", "batch"], seed=range(2), **tiny)
     >>> list(study.runs)
@@ -235,23 +233,23 @@ class Study(runs.Study):
         from normbench.analysis.comparisons import comparisons
 
         try:
-            against, share = check(self.groups, Options(reference, margin))
+            against, share = check(groups := self._view.groups, Options(reference, margin))
         except ValueError as error:
             raise UserError(str(error)) from error
         if best_lr:
-            found = compare_at_best_lr(self.groups, against, share)
-            return pd.DataFrame(best_lr_table(self.groups, found, against, share).rows)
-        return pd.DataFrame(comparisons(self.groups, against, share).rows)
+            found = compare_at_best_lr(groups, against, share)
+            return pd.DataFrame(best_lr_table(groups, found, against, share).rows)
+        return pd.DataFrame(comparisons(groups, against, share).rows)
 
-    def plot(self, name: str, tensor: str = "", layer: str = "") -> Figure:
-        """A figure of the report, of matplotlib; `caption` says what is in it and how to read it.
+    def plot(self, name: str, tensor: str = "", layer: str = "") -> Canvas:
+        """A figure of the report, as a figure of matplotlib; its `caption` says how to read it.
 
         Args:
-            name: of an option that was varied, such as "batch_size": test error against it. Or of the figure:
-                "learning_curves", "forest", "shift", ...; a wrong one raises UserError, which lists them. "layers" is
-                the distribution of each layer over training.
-            tensor: of "layers": linear, normalized or activation; "": what enters the activation.
-            layer: of "layers": this one alone, such as "hidden2".
+            name: an option that was varied, such as "batch_size", for the test error against it; "layers" for the
+                distribution of each layer over training; or a figure of the report: "forest", "shift" ... A wrong
+                name raises UserError, which lists them.
+            tensor: for "layers": linear, normalized or activation; "": what enters the activation.
+            layer: for "layers": a single layer, such as "hidden2".
         """
         from normbench.plots.figures import draw
 
@@ -278,24 +276,20 @@ class Study(runs.Study):
             raise UserError(str(error)) from error
 
     @cached_property
-    def groups(self) -> Groups:
-        """The runs in groups that differ in the seed alone. Raises UserError where none can be read."""
-        from normbench.analysis.groups import read
-
-        try:
-            return read(self)
-        except FileNotFoundError as error:
-            raise UserError(str(error)) from error
-
-    @cached_property
     def _view(self) -> View:
+        """The runs in groups, as figures see them. Raises UserError where none can be read."""
         from normbench.analysis.answer import Options, check
+        from normbench.analysis.groups import read
         from normbench.plots.view import View
 
-        return View(self.groups, (check(self.groups, Options())[0], Options().margin))
+        try:
+            groups = read(self)
+        except FileNotFoundError as error:
+            raise UserError(str(error)) from error
+        return View(groups, (check(groups, Options())[0], Options().margin))
 
     def _about(self) -> tuple[list[str], list[Sequence[str]]]:
-        """Lines, and the rows of a table of accuracies, first its headings."""
+        """Lines of text, and the headings and rows of a table of accuracies."""
         from normbench.analysis.groups import order, show
         from normbench.commands.report import accuracies
         from normbench.report.sources import counts
@@ -309,8 +303,8 @@ class Study(runs.Study):
             varied[key] = [show(value) for value in (column.sort_values() if column.dtype.kind in "if" else column)]
         words = [f"{key}: {', '.join(values)}" for key, values in varied.items() if len(values) > 1]
         unread = [f"{len(self.unreadable)} folders can't be read, see .unreadable"] if self.unreadable else []
-        said, rows = accuracies(self.groups)
-        return [f"{folder}: {counts(self.groups)}", *filter(None, ["; ".join(words)]), *unread, said], rows
+        said, rows = accuracies(self._view.groups)
+        return [f"{folder}: {counts(self._view.groups)}", *filter(None, ["; ".join(words)]), *unread, said], rows
 
     def __repr__(self) -> str:
         lines, rows = self._about()
@@ -323,8 +317,8 @@ class Study(runs.Study):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Explanation:
-    """A calculation, step by step: each of `steps` has a title, a formula, words, and a table (`columns`, `rows`);
-    `facts` are about the network. It shows itself in a notebook, and at a prompt.
+    """A calculation: each of `steps` has a title, a formula, words, and a table (`columns`, `rows`); `facts` are about
+    the network. A notebook and a Python prompt display it.
     """
 
     steps: Sequence[Step]
@@ -362,7 +356,7 @@ class Page:
 
 
 class _Bars(console.SweepView):
-    """Bars alone, where a command has a line for each run; what worries a run is logged."""
+    """Progress bars without a line for each run; warnings of runs are logged."""
 
     def say(self, text: str) -> None:
         pass
@@ -379,6 +373,8 @@ def _typed(words: Words, options: Mapping[str, Any], swept: bool = False) -> lis
         typed = shlex.split(words) if isinstance(words, str) else [str(word) for word in words]
     except ValueError as error:
         raise ConfigError(f"quotes go in pairs: got {words}.") from error
+    if any(word.startswith("--cfg") for word in typed):
+        raise ConfigError("--cfg prints a configuration: it is for the command line.")
     for key, value in _flat(options):
         plain = _plain(key, value)
         if swept and plain == []:
@@ -414,7 +410,7 @@ def _require(instrument: str, known: Iterable[str]) -> None:
 
 
 def _text(*parts: Any) -> str:
-    """Lines and tables as they are seen on standard output; a function prints to the console that it is given."""
+    """Lines and tables as standard output shows them; a function prints to the console that it is given."""
     to = console.like_out()
     for part in parts:
         if callable(part):
@@ -424,11 +420,13 @@ def _text(*parts: Any) -> str:
     return "\n".join(line.rstrip() for line in to.file.getvalue().rstrip("\n").split("\n"))  # type: ignore[attr-defined]
 
 
-def _table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+def _table(headings: Sequence[str], rows: Iterable[Sequence[object]], left: int = 1) -> str:
+    """Args: left: how many columns hold words; those after them hold numbers."""
+
     def line(tag: str, texts: Sequence[object]) -> str:
         cells = [escape(str(text)).replace("\n", "<br>") for text in texts]
         style = ' style="text-align: left"'
-        return "<tr>" + "".join(f"<{tag}{style * (not i)}>{cell}</{tag}>" for i, cell in enumerate(cells)) + "</tr>"
+        return "<tr>" + "".join(f"<{tag}{style * (i < left)}>{cell}</{tag}>" for i, cell in enumerate(cells)) + "</tr>"
 
-    head = f"<thead>{line('th', headings)}</thead>" if any(headings) else ""
+    head = f"<thead>{line('th', headings)}</thead>" if headings else ""
     return f"<table>{head}<tbody>{''.join(line('td', row) for row in rows)}</tbody></table>"

@@ -89,12 +89,16 @@ def test_lists_are_swept_over_and_lists_of_lists_are_values() -> None:
 
 def test_importing_takes_no_time_and_two_names_are_functions_also_beside_their_packages() -> None:
     code = """if True:
-        import sys, normbench
+        import random, sys
+        before = random.getstate()
+        import normbench
         from normbench import *
         heavy = {"torch", "pandas", "matplotlib", "hydra"} & {*sys.modules}
         import normbench.sweep.plan, normbench.explain
         from normbench.sweep import pool
         assert not heavy, heavy
+        normbench.load  # imports rich, which draws a number
+        assert random.getstate() == before
         print(*[getattr(normbench, name).__module__ for name in dir() if name in normbench.__all__])"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == [f"normbench.{'errors' if name == 'UserError' else 'api'}" for name in NAMES]
@@ -364,6 +368,16 @@ def test_what_is_wrong_is_an_error_of_ours() -> None:
     for words in (["norm=bogus"], ["lr=["], ["batch_size=1"], ["dataset.path=x"], ["lr=0.1,1"], ["--bogus"], ["=="]):
         with pytest.raises(normbench.UserError):
             normbench.run([*SMALL, *words])
+    for train in (normbench.run, normbench.sweep, normbench.explain):
+        for options in ({"norm": "bogus"}, {"lr": object()}, {"seed": {1, 2}}, {"bogus": 1}, {"words": 'a="'}):
+            with pytest.raises(normbench.UserError):
+                train(**{"words": SMALL, **options})
+        with pytest.raises(normbench.UserError, match="--cfg prints a configuration"):
+            train("--cfg job")
+    with pytest.raises(normbench.UserError, match="there is nothing to sweep over: got seed=\\[\\]"):
+        normbench.sweep(SMALL, seed=[])
+    with pytest.raises(normbench.UserError, match="holds no runs"):
+        normbench.load("nowhere")
     folder = normbench.run(SMALL).folder
     (folder / "summary.json").unlink()
     with FileLock(folder / ".lock"), pytest.raises(normbench.UserError, match="is being written by another process"):
