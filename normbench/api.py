@@ -302,7 +302,8 @@ class Study(runs.Study):
             column = self.all_columns[key].drop_duplicates()
             varied[key] = [show(value) for value in (column.sort_values() if column.dtype.kind in "if" else column)]
         words = [f"{key}: {', '.join(values)}" for key, values in varied.items() if len(values) > 1]
-        unread = [f"{len(self.unreadable)} folders can't be read, see .unreadable"] if self.unreadable else []
+        n = len(self.unreadable)
+        unread = [f"{n} folder{'s' * (n > 1)} can't be read, see .unreadable"] * bool(n)
         said, rows = accuracies(self._view.groups)
         return [f"{folder}: {counts(self._view.groups)}", *filter(None, ["; ".join(words)]), *unread, said], rows
 
