@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any
 
 from normbench.analysis.groups import MAIN, STATUSES, Group, Groups, Setting, is_synthetic
@@ -48,6 +49,7 @@ class Leaderboard:
         return [column for column in SHORT if column is not PRECISE or measured]
 
 
+@lru_cache(maxsize=1)  # the page and its tables want it
 def leaderboard(groups: Groups) -> Leaderboard:
     found = {}
     for setting, by_scheme in groups.settings.items():

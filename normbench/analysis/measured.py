@@ -21,6 +21,8 @@ def rows(run: Run, name: str, *numbers: str) -> pd.DataFrame:
     """
     import pandas as pd
 
+    if (cleaned := run.tables.get(key := " ".join((name, *numbers)))) is not None:
+        return cleaned
     if name not in run.tables:
         try:
             run.tables[name] = run.table(name if name in ("steps", "epochs") else f"measured/{name}")
@@ -36,7 +38,8 @@ def rows(run: Run, name: str, *numbers: str) -> pd.DataFrame:
             known = pd.to_numeric(table[column], errors="coerce")
             clean[column] = known.where(np.isfinite(known))
     table = table.assign(**clean) if clean else table
-    return table[table.step.notna()] if "step" in clean else table
+    run.tables[key] = table[table.step.notna()] if "step" in clean else table
+    return run.tables[key]
 
 
 @cache

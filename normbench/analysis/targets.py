@@ -32,14 +32,16 @@ def reached(run: Run, target: float) -> Reached | None:
 
     So that runs that were evaluated more or less often may be compared.
     """
-    table = rows(run, "epochs", "validation_accuracy", *MEASURES.values()).dropna(subset=["validation_accuracy"])
+    table = rows(run, "epochs", "validation_accuracy", *MEASURES.values())
     accuracy = table["validation_accuracy"].to_numpy(dtype=float)
+    evaluated = ~np.isnan(accuracy)
+    accuracy = accuracy[evaluated]
     if not (accuracy >= target).any():
         return None
     i = int((accuracy >= target).argmax())
     share = (target - accuracy[i - 1]) / (accuracy[i] - accuracy[i - 1]) if i else 1.0
-    before, after = table.iloc[max(i - 1, 0)], table.iloc[i]
-    return {name: float(before[key] + share * (after[key] - before[key])) for name, key in MEASURES.items()}
+    places = {name: table[key].to_numpy(dtype=float)[evaluated] for name, key in MEASURES.items()}
+    return {name: float(at[max(i - 1, 0)] + share * (at[i] - at[max(i - 1, 0)])) for name, at in places.items()}
 
 
 def usual_targets(groups: Groups) -> tuple[float, ...]:
