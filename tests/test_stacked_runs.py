@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +12,13 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from torch import Tensor
 
 from normbench.config.run_config import RunConfig
 from normbench.data.dataset import Split
 from normbench.errors import Stopped
 from normbench.experiment import execute, execute_stacked, new_model
+from normbench.instruments import BN_MODES, Probe
 from normbench.runs import Run, RunFolder
 from normbench.training.callbacks import LearningCurve
 from normbench.training.stack import Stack
@@ -99,6 +102,24 @@ def test_runs_in_a_stack_write_what_they_write_alone(words: list[str], runs_of: 
         assert run.summary["seconds"]["training"] > 0
         assert run.steps["train_seconds"].is_monotonic_increasing
     assert [Run(one.folder).status for one in together] == ["complete", "diverged", "complete"]
+
+
+@pytest.mark.parametrize("norm", ["batch", "none"])
+def test_instruments_of_a_stack_share_a_pass(
+    norm: str, runs_of: Callable[..., list[RunConfig]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At each snapshot one pass through all networks for each bn_mode, however many there are."""
+    passes, record = [], Probe.record
+
+    def counted(probe: Probe, bn_mode: str, images: Tensor) -> Any:
+        passes.append(bn_mode)
+        return record(probe, bn_mode, images)
+
+    monkeypatch.setattr(Probe, "record", counted)
+    runs = runs_of("a", f"norm={norm}", "instruments=quick", "lr=0.01")
+    assert stacked(runs) == dict.fromkeys(["run0", "run1", "run2"])
+    snapshots = Run(runs[0].folder).measured("activations")["step"].nunique()
+    assert Counter(passes) == dict.fromkeys(BN_MODES if norm == "batch" else BN_MODES[:1], snapshots)
 
 
 @pytest.mark.usefixtures("doubles")

@@ -34,7 +34,7 @@ from normbench.training.callbacks import (
     Stop,
     to_bytes,
 )
-from normbench.training.device import calculate_exactly, device_name
+from normbench.training.device import calculate_exactly, device_name, keep_freed_memory
 from normbench.training.evaluation import evaluate_with_kind, sample_batches
 from normbench.training.loop import Batch, Step, Update, mini_batches
 from normbench.training.optimizers import first_lr, lr_by_step, make_optimizer
@@ -48,6 +48,7 @@ def set_up_torch(config: Mapping[str, Any]) -> None:
     """The settings of the whole process that a run is calculated with."""
     torch.set_num_threads(config["threads"])
     calculate_exactly()
+    keep_freed_memory()
 
 
 def run_folder(ready: Prepared) -> RunFolder:

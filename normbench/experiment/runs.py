@@ -15,6 +15,7 @@ from normbench.config.run_config import RunConfig
 from normbench.experiment.parts import build, load_dataset, require_same_data
 from normbench.experiment.prepare import Prepared, prepare_run
 from normbench.experiment.run import Training, batches, record, recorded_failure, run_folder, set_up_torch
+from normbench.instruments.stacked import StackedInstruments
 from normbench.runs import Locked, Run, RunFolder, Unwritable, is_finished
 from normbench.training.callbacks import OnProgress, Stop
 from normbench.training.loop import Step, steps
@@ -165,6 +166,7 @@ class _Together:
         members = [Member(r.model, r.optimizer, r.update, r.ready.dataset.train, r.order, r.key) for r in runs]
         self.stack = Stack(members, runs[0].ready.run_config.config["batch_size"], runs[0].step.index)
         self.evaluated: dict[tuple[int, str], list[tuple[float, float]]] = {}
+        self.measured = StackedInstruments(self.stack, [run.instruments for run in runs], self._measured)
         if all(run.ready.parts.scheme.statistics == "ema" for run in runs):
             for k, run in enumerate(runs):
                 run.evaluate = partial(self.evaluate, k)  # type: ignore[method-assign]
@@ -176,6 +178,7 @@ class _Together:
             for k, run in list(self.open.items()):
                 batch = None if x is None or y is None else (x[k], y[k])
                 self._after(k, run, Step(stack.index, batch, None if losses is None else losses[:, k]))
+            self.measured.forget()
             if not self.open:
                 return
             begin, updates = time.perf_counter(), 1
@@ -200,6 +203,7 @@ class _Together:
         finally:
             run.log.clock.stop()
         del self.open[k]
+        self.measured.leave(k)
         self.ended(run.ready.run_config, error)
 
     def evaluate(self, k: int, split: str) -> tuple[float, float]:
@@ -208,13 +212,21 @@ class _Together:
         if key not in self.evaluated:
             begin = time.perf_counter()
             self.evaluated = {key: self.stack.evaluate([run.splits[split] for run in self.runs])}
-            self._share("evaluating", seconds := time.perf_counter() - begin)
-            self.runs[k].log.clock.add("evaluating", -seconds)  # its own clock is running
+            self._share("evaluating", time.perf_counter() - begin, k)
         return self.evaluated[key][k]
 
-    def _share(self, activity: str, seconds: float) -> None:
+    def _measured(self, k: int, instrument: str, seconds: float) -> None:
+        self._share("measuring", seconds, k)
+        for run in self.runs:
+            run.instruments.cost[instrument] += seconds / len(self.runs)
+        self.runs[k].instruments.cost[instrument] -= seconds
+
+    def _share(self, activity: str, seconds: float, asked: int | None = None) -> None:
+        """What was done for all is a part of each run's time; the clock of the one that `asked` has counted it all."""
         for run in self.runs:
             run.log.clock.add(activity, seconds / len(self.runs))
+        if asked is not None:
+            self.runs[asked].log.clock.add(activity, -seconds)
 
 
 def record_failure(run_config: RunConfig, message: str, trace: str = "") -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from normbench.instruments.distances import moments
-from normbench.instruments.instrument import Instrument, Row
+from normbench.instruments.instrument import Instrument, Row, StackedInstrument
 from normbench.instruments.probe import BN_MODES, Probe, by_unit, quantiles
-from normbench.norms import blocks
 from normbench.training.loop import Step
 
 PERCENTILES = {"p01": 0.01, "p15": 0.15, "p50": 0.50, "p85": 0.85, "p99": 0.99}
@@ -44,7 +44,7 @@ def evenly_spaced_units(units: int, count: int) -> list[int]:
     return [round(i * (units - 1) / max(count - 1, 1)) for i in range(count)]
 
 
-class Activations(Instrument):
+class Activations(StackedInstrument):
     """Of each tensor of each block, over the probe's images and positions, in each bn_mode:
 
         count            values
@@ -58,20 +58,25 @@ class Activations(Instrument):
     name = "activations"
     columns = ("bn_mode", "unit", "count", "mean", "std", "skew", *PERCENTILES)
 
-    def measure(self, step: Step, model: nn.Module, probe: Probe) -> Iterator[Row]:
-        found = list(layers_and_units(probe, BN_MODES, self.setting.units))
+    @classmethod
+    def measure_stack(cls, members: Sequence[Self], step: Step, probes: Sequence[Probe]) -> list[list[Row]]:
+        units = members[0].setting.units
+        found = [one for probe in probes for one in layers_and_units(probe, BN_MODES, units)]
         by_size: dict[tuple[int, int], list[int]] = defaultdict(list)
         for i, (_, values, ordered) in enumerate(found):
             by_size[values.shape[1], ordered.shape[1]].append(i)
-        numbers: dict[int, Tensor] = {}  # of each of `found` [R, 8]
+        numbers: dict[int, list[list[float]]] = {}  # of each of `found`, [R][8]
         for same in by_size.values():  # layers of one size together: few operations, which cost more than their values
             of_values = moments_and_skew(torch.cat([found[i][1] for i in same]))
             of_ordered = quantiles(torch.cat([found[i][2] for i in same]), list(PERCENTILES.values()))
-            parts = torch.cat((of_values, of_ordered), 1).split([len(found[i][0]) for i in same])
-            numbers |= dict(zip(same, parts, strict=True))
+            each = iter(torch.cat((of_values, of_ordered), 1).tolist())
+            numbers |= {i: [next(each) for _ in found[i][0]] for i in same}
+        own, per_network = [list[Row]() for _ in members], len(found) // len(members)
         for i, (rows, values, _) in enumerate(found):
-            for row, each in zip(rows, numbers[i], strict=True):
-                yield {**row, "count": values.shape[1], **dict(zip(self.columns[3:], each.unbind(), strict=True))}
+            for row, computed in zip(rows, numbers[i], strict=True):
+                named = dict(zip(cls.columns[3:], computed, strict=True))
+                own[i // per_network].append({**row, "count": values.shape[1], **named})
+        return own
 
 
 def moments_and_skew(values: Tensor) -> Tensor:
@@ -151,7 +156,7 @@ class TimeSteps(Instrument):
                         yield row | {"time": time, "mean": mean, "std": std}
 
 
-class Units(Instrument):
+class Units(StackedInstrument):
     """Of the `activation` a of each block, over the probe's images and positions (bn_mode "probe"):
 
         zeros         share of values that are 0
@@ -179,38 +184,49 @@ class Units(Instrument):
     def __init__(self, *, tau: float = 0.025, images: int = 128) -> None:
         self.tau, self.images = tau, images
 
-    def measure(self, step: Step, model: nn.Module, probe: Probe) -> Iterator[Row]:
-        bounds = {name: SATURATED.get(type(getattr(block, "activation", None))) for name, block in blocks(model)}
-        for (layer, tensor), a in probe.tensors().items():
-            if tensor == "activation":
-                yield {"layer": layer, "tensor": tensor, "units": a.shape[1], **shares(a, self.tau, bounds[layer]),
-                       **likeness(a[: self.images].flatten(1))}  # fmt: skip
+    @classmethod
+    def measure_stack(cls, members: Sequence[Self], step: Step, probes: Sequence[Probe]) -> list[list[Row]]:
+        one, rows = members[0], [list[Row]() for _ in members]
+        for key in probes[0].tensors():
+            if key[1] == "activation":
+                block: Any = probes[0].blocks[key[0]]
+                a = torch.stack([probe.tensors()[key] for probe in probes])
+                numbers = shares(a, one.tau, SATURATED.get(type(getattr(block, "activation", None))))
+                numbers |= likeness(a[:, : one.images].flatten(2))
+                for k, of in enumerate(rows):
+                    own = {name: number[k] for name, number in numbers.items()}
+                    of.append({"layer": key[0], "tensor": key[1], "units": a.shape[2], "saturated": "", **own})
+        return rows
 
 
-def shares(a: Tensor, tau: float, bounds: tuple[float, float] | None = None) -> Row:
-    """Of activations [N, C, P]: the shares of zeros, of dead and dormant units, and of values outside of `bounds`."""
-    activity = a.abs().mean((0, 2))  # [C]
-    return {
-        "zeros": 1 - a.count_nonzero() / a.numel(),
-        "dead": (a.amax((0, 2)) == a.amin((0, 2))).float().mean(),
-        "dormant": (activity <= tau * activity.mean()).float().mean(),
-        "saturated": "" if bounds is None else ((a < bounds[0]) | (a > bounds[1])).float().mean(),
+def shares(a: Tensor, tau: float, bounds: tuple[float, float] | None = None) -> dict[str, list[float]]:
+    """Of activations [K, N, C, P]: the shares of zeros, of dead and dormant units, of values outside of `bounds`."""
+    values, activity = a.flatten(1), a.abs().mean((1, 3))  # [K, M], [K, C]
+    found = {
+        "zeros": (values == 0).float().mean(1),
+        "dead": (a.amax((1, 3)) == a.amin((1, 3))).float().mean(1),
+        "dormant": (activity <= tau * activity.mean(1, keepdim=True)).float().mean(1),
     }
+    if bounds is not None:
+        found["saturated"] = ((values < bounds[0]) | (values > bounds[1])).float().mean(1)
+    return {name: share.tolist() for name, share in found.items()}
 
 
-def likeness(a: Tensor) -> Row:
-    """Mean `cosine` of two rows of `a` [N, D], and the `stable_rank` of the matrix of all; NaN if none is left.
+def likeness(a: Tensor) -> dict[str, list[float]]:
+    """Mean `cosine` of two rows of `a` [K, N, D], and the `stable_rank` of the matrix of all; NaN if none is left.
 
     With u the rows at length 1: mean cosine = (|sum u|^2 - N) / (N (N - 1)); u u^T has the trace N, and its largest
     eigenvalue is also that of u^T u, whichever is smaller. On the CPU, which is faster at so small a matrix than a GPU.
     """
     a = a.cpu()
-    length = a.norm(dim=1, keepdim=True)
-    u = (a / length)[length.squeeze(1) != 0]
-    n = len(u)
-    if n < 2 or not (u.isfinite().all() and length.isfinite().all()):  # a length may overflow before the values do
-        return {"cosine": math.nan, "stable_rank": math.nan}
+    length = a.norm(dim=-1, keepdim=True)
+    u = torch.where(length == 0, 0.0, a / length)
+    n = length.count_nonzero((1, 2))
+    # a length may overflow before the values do
+    known = (n > 1) & (u.isfinite() & length.isfinite()).flatten(1).all(1)
+    u = u.where(known.view(-1, 1, 1), 0.0)
     # double: of a matrix with many equal eigenvalues, as dead units make them, LAPACK finds none in single precision
-    gram = (u @ u.T if n <= u.shape[1] else u.T @ u).double()
-    cosine = (u.sum(0).square().sum() - n) / (n * (n - 1))
-    return {"cosine": cosine.item(), "stable_rank": n / torch.linalg.eigvalsh(gram)[-1].item()}
+    gram = (u @ u.mT if u.shape[1] <= u.shape[2] else u.mT @ u).double()
+    cosine = (u.sum(1).square().sum(1) - n) / (n * (n - 1))
+    found = {"cosine": cosine, "stable_rank": n / torch.linalg.eigvalsh(gram)[:, -1]}
+    return {name: number.where(known, math.nan).tolist() for name, number in found.items()}

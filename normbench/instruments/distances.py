@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from normbench.instruments.probe import joined
 from normbench.norms import mean_and_var
 
 NUMBERS = ("w1_median", "w1_mean", "w1_p90", "w1_scaled_median", "w1_scaled_mean", "w1_scaled_p90",
@@ -34,6 +35,17 @@ class Values(NamedTuple):
         ordered = ordered.contiguous()  # unit by unit also in memory: comparing takes 15% less time
         return cls(by_image, ordered, *moments(ordered))
 
+    @classmethod
+    def side_by_side(cls, networks: Sequence[Values]) -> Values:
+        """The units of several networks as those of one."""
+        images, *others = zip(*networks, strict=True)
+        return cls(None if images[0] is None else joined(images, 1), *(joined(parts, 0) for parts in others))
+
+    def apart(self, networks: int) -> list[Values]:
+        """What `side_by_side` put together."""
+        images = [None] * networks if self.by_image is None else self.by_image.chunk(networks, 1)
+        return [Values(*parts) for parts in zip(images, *(part.chunk(networks) for part in self[1:]), strict=True)]
+
 
 def moments(values: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation over the last axis."""
@@ -41,7 +53,9 @@ def moments(values: Tensor) -> tuple[Tensor, Tensor]:
     return mean, var.sqrt_()
 
 
-def distances(pairs: Sequence[tuple[Values, Values]], every: Sequence[int]) -> list[dict[str, float]]:
+def distances(
+    pairs: Sequence[tuple[Values, Values]], every: Sequence[int], networks: int = 1
+) -> list[dict[str, float]]:
     """For each pair (z, z') how many units are `constant` in both, and NUMBERS: over the other units statistics of
 
         w1       mean |sorted(z) - sorted(z')|: Wasserstein-1, exact
@@ -56,29 +70,37 @@ def distances(pairs: Sequence[tuple[Values, Values]], every: Sequence[int]) -> l
 
     Args:
         every: for each pair, js is taken of every n-th unit.
+        networks: how many have their units side by side in each pair. Each has a row of its own, pair after pair.
     """
     if not pairs:
         return []
+
+    def by_network(units: Tensor) -> Tensor:
+        return units.unflatten(0, (networks, -1))
+
+    def filled_up(units: Sequence[Tensor]) -> Tensor:
+        """[C of each pair] -> [pairs * networks, C]"""
+        return pad_sequence([by_network(of).T for of in units], batch_first=True).mT.flatten(0, 1)
+
     by_length: dict[int, list[int]] = {}
     for i, (z, _) in enumerate(pairs):
         by_length.setdefault(z.ordered.shape[1], []).append(i)
     of_units: dict[str, list[Tensor]] = {name: [torch.full_like(z.mean, math.nan) for z, _ in pairs]
                                          for name in ("w1", "moved", "js")}  # fmt: skip
     for members in by_length.values():
-        sampled = [[z.ordered[:: every[i]] for z in pairs[i]] for i in members]
+        sampled = [[by_network(z.ordered)[:, :: every[i]].flatten(0, 1) for z in pairs[i]] for i in members]
         divergence = jensen_shannon(*(torch.cat(side) for side in zip(*sampled, strict=True)))
         for i, js in zip(members, divergence.split([len(z) for z, _ in sampled]), strict=True):
-            of_units["js"][i][:: every[i]] = js
+            by_network(of_units["js"][i])[:, :: every[i]] = by_network(js)
     for i, (now, then) in enumerate(pairs):
         of_units["w1"][i] = (now.ordered - then.ordered).abs_().mean(1)
         if now.by_image is not None and then.by_image is not None:
             of_units["moved"][i] = (now.by_image - then.by_image).abs_().mean((0, 2))
     # From here on all pairs at once, [pairs, C]: on so few numbers an operation costs the same for one pair as for
     # fifty. Tensors with fewer units than others are filled up with zeros, which are constant.
-    w1, moved, js = (pad_sequence(units, batch_first=True) for units in of_units.values())
+    w1, moved, js = map(filled_up, of_units.values())
     (mean, std), (mean_, std_) = (
-        (pad_sequence([z.mean for z in side], batch_first=True), pad_sequence([z.std for z in side], batch_first=True))
-        for side in zip(*pairs, strict=True)
+        (filled_up([z.mean for z in side]), filled_up([z.std for z in side])) for side in zip(*pairs, strict=True)
     )
     std, std_ = std * (std > ROUNDING * mean.abs()), std_ * (std_ > ROUNDING * mean_.abs())
     scale = torch.hypot(std, std_) / math.sqrt(2)
@@ -88,14 +110,13 @@ def distances(pairs: Sequence[tuple[Values, Values]], every: Sequence[int]) -> l
     numbers = torch.where(known, numbers, math.nan).double()  # [quantities, pairs, C]
     median, p90 = numbers.nanquantile(numbers.new_tensor([0.5, 0.9]), 2)
     over_units = torch.stack((median, numbers.nanmean(2), p90)).flatten(0, 1).T.tolist()  # [pairs, COMPUTED]
-    filled_up = [scale.shape[1] - len(now.mean) for now, _ in pairs]
     rows = []
-    for (now, then), constant, more, row in zip(
-        pairs, (scale == 0).sum(1).tolist(), filled_up, over_units, strict=True
-    ):
+    for i, (constant, row) in enumerate(zip((scale == 0).sum(1).tolist(), over_units, strict=True)):
+        now, then = pairs[i // networks]
         found = dict(zip(COMPUTED, row, strict=True))
         same_images = now.by_image is not None and then.by_image is not None
         names = [name for name in NUMBERS if same_images or not name.startswith("moved")]
+        more = scale.shape[1] - len(now.mean) // networks
         rows.append({"constant": constant - more, **{name: found[name] for name in names}})
     return rows
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -93,6 +93,19 @@ class Instrument:
         vars(self).update(state)
 
 
+class StackedInstrument(Instrument):
+    """One that measures the networks of a stack together: a run alone is a stack of one."""
+
+    @classmethod
+    def measure_stack(cls, members: Sequence[Self], step: Step, probes: Sequence[Probe]) -> Iterable[Iterable[Row]]:
+        """The rows of each network. `members` are the instruments of each, equally configured."""
+        raise NotImplementedError
+
+    def measure(self, step: Step, model: nn.Module, probe: Probe) -> Iterable[Row]:
+        (rows,) = self.measure_stack([self], step, [probe])
+        return rows
+
+
 class Instruments(Callback):
     """Lets each instrument measure when it is due, and writes its rows.
 
@@ -138,21 +151,26 @@ class Instruments(Callback):
         return any(instrument.due(index) for instrument in self.instruments)
 
     def after(self, step: Step) -> None:
-        due = [instrument for instrument in self.instruments if instrument.due(step.index)]
-        if not due:
+        if not self.due(step.index):
             return
         with self.log.clock.timed("measuring"):
             position = self.log.position(step.index)
             self.probe.forget(step.index)
-            for instrument in due:
+            for place, instrument in enumerate(self.instruments):
+                if not instrument.due(step.index):
+                    continue
                 begin = time.perf_counter()
-                rows = (position | row for row in read(instrument.measure(step, self.model, self.probe)))
+                rows = (position | row for row in self.rows(place, step))
                 self.log.folder.measured[instrument.name].append(
                     {key: float(f"{v:.{DIGITS}g}") if isinstance(v, float) else v for key, v in row.items()}
                     for row in rows
                 )
                 self.cost[instrument.name] += time.perf_counter() - begin
             self.probe.forget()  # its tensors would lie in memory until the next snapshot
+
+    def rows(self, place: int, step: Step) -> list[Row]:
+        """Of the instrument at this place, with plain numbers."""
+        return read(self.instruments[place].measure(step, self.model, self.probe))
 
     def results(self) -> dict[str, Any]:
         """What the run's summary says of what was measured."""

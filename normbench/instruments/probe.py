@@ -72,6 +72,7 @@ class Probe:
         self.blocks = {n: b for n, b in blocks(model) if layers is None or any(fnmatch(n, p) for p in layers)}
         self.step = 0
         self._cache: dict[Any, Any] = {}
+        self.shared: Callable[[Any], Any] | None = None  # in a stack: what is kept under this name, see `stacked.py`
 
     @property
     def bn_modes(self) -> tuple[str, ...]:
@@ -82,7 +83,7 @@ class Probe:
         """The same tensors, of other images."""
         other = copy(self)
         other.images, other.labels, other.batch_size = images, labels, min(self.batch_size, len(images))
-        other._cache = {}
+        other._cache, other.shared = {}, None
         return other
 
     def forget(self, step: int | None = None) -> None:
@@ -97,29 +98,37 @@ class Probe:
             bn_mode: "probe": with the statistics of the whole probe; "batch": of the probe's first images in
                 mini-batches of the run's own size (full ones only, at most GROUPS); "running": of running averages.
         """
-        if bn_mode not in self._cache:
-            images, size = self.images, self.batch_size
-            most = min(GROUPS, max(1, min(len(images), IN_GROUPS) // size))
-            groups = images[: most * size].split(size) if bn_mode == "batch" else (images,)
-            draw = self.step if bn_mode == "batch" else None
-            with in_bn_mode(self.model, bn_mode):
-                found = [{key: joined(parts, 2) for key, parts in group.items()}
-                         for group in self.passes(groups, self._at_positions, self.kinds, draw)]  # fmt: skip
-            self._cache[bn_mode] = {key: joined([group[key] for group in found], 0) for key in found[0]}
-        return self._cache[bn_mode]
+        found: dict[Key, Tensor] = self._kept(bn_mode, lambda: self.record(bn_mode, self.images))
+        return found
+
+    def record(self, bn_mode: str, images: Tensor) -> dict[Key, Tensor]:
+        """What `tensors` shows, of these images."""
+        size = self.batch_size
+        most = min(GROUPS, max(1, min(len(images), IN_GROUPS) // size))
+        groups = images[: most * size].split(size) if bn_mode == "batch" else (images,)
+        draw = self.step if bn_mode == "batch" else None
+        with in_bn_mode(self.model, bn_mode):
+            found = [{key: joined(parts, 2) for key, parts in group.items()}
+                     for group in self.passes(groups, self._at_positions, self.kinds, draw)]  # fmt: skip
+        return {key: joined([group[key] for group in found], 0) for key in found[0]}
 
     def ordered(self, key: Key, bn_mode: str = "probe") -> Tensor:
         """The values of each unit in ascending order [C, N * P]."""
-        return self._ascending(by_unit, key, bn_mode)
+        return self._ascending((by_unit, key, bn_mode))
 
     def pool(self, key: Key, bn_mode: str = "probe") -> Tensor:
         """At most POOL of all values of a tensor, in ascending order."""
-        return self._ascending(pooled, key, bn_mode)
+        return self._ascending((pooled, key, bn_mode))
 
-    def _ascending(self, values: Callable[[Tensor], Tensor], key: Key, bn_mode: str) -> Tensor:
-        if (values, key, bn_mode) not in self._cache:
-            self._cache[values, key, bn_mode] = ascending(values(self.tensors(bn_mode)[key]))
-        return self._cache[values, key, bn_mode]
+    def _ascending(self, name: tuple[Callable[[Tensor], Tensor], Key, str]) -> Tensor:
+        values, key, bn_mode = name
+        found: Tensor = self._kept(name, lambda: ascending(values(self.tensors(bn_mode)[key])))
+        return found
+
+    def _kept(self, name: Any, compute: Callable[[], Any]) -> Any:
+        if name not in self._cache:
+            self._cache[name] = compute() if self.shared is None else self.shared(name)
+        return self._cache[name]
 
     def times(self, layer: str) -> list[int]:
         """Which time steps of a recurrent layer are the last axis of its tensors, counted from 0; else empty."""
@@ -172,17 +181,17 @@ def joined(parts: Sequence[Tensor], axis: int) -> Tensor:
 
 
 def pooled(values: Tensor) -> Tensor:
-    """At most POOL values of a layer [N, C, P], flat: those of the same images and positions at each snapshot."""
-    n, c, p = values.shape
-    if values.numel() <= POOL:
-        return values.flatten()
+    """At most POOL values of a layer [..., N, C, P] -> [..., M]: of the same images and positions at each snapshot."""
+    n, c, p = values.shape[-3:]
+    if n * c * p <= POOL:
+        return values.flatten(-3)
     chosen = torch.randperm(n * p, generator=torch.Generator().manual_seed(0))[: max(1, POOL // c)].to(values.device)
-    return values[chosen // p, :, chosen % p].flatten()
+    return values.movedim(-2, -1)[..., chosen // p, chosen % p, :].flatten(-2)
 
 
 def by_unit(values: Tensor) -> Tensor:
-    """[N, C, P] -> [C, N * P], a row per unit."""
-    return values.movedim(1, 0).flatten(1)
+    """[..., N, C, P] -> [..., C, N * P], a row per unit."""
+    return values.movedim(-2, -3).flatten(-2)
 
 
 def ascending(values: Tensor) -> Tensor:

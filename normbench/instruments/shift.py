@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
-
-from torch import nn
+from typing import Any, Self
 
 from normbench.instruments.distances import NUMBERS, Values, distances
-from normbench.instruments.instrument import Instrument, Row
-from normbench.instruments.probe import BN_MODES, Probe, ascending, by_unit
+from normbench.instruments.instrument import Row, StackedInstrument
+from normbench.instruments.probe import BN_MODES, Probe, ascending, by_unit, joined
 from normbench.norms import blocks
 from normbench.training.loop import Step
 
@@ -19,7 +17,7 @@ SUMMED = [name for name in NUMBERS if name.startswith(("w1", "moved"))]  # along
 Key = tuple[str, str, str]  # bn_mode, layer, tensor
 
 
-class Shift(Instrument):
+class Shift(StackedInstrument):
     """How far each tensor of each block has moved: the probe's values z now against z' at another time.
 
     `distances` has the formulas: per unit, then median, mean and 90th percentile over units. `since` says what z' is:
@@ -53,35 +51,55 @@ class Shift(Instrument):
         self.steps: dict[str, int] = {}  # of those
         self.path: dict[Key, dict[str, float]] = {}
 
-    def measure(self, step: Step, model: nn.Module, probe: Probe) -> Iterator[Row]:
+    @classmethod
+    def measure_stack(cls, members: Sequence[Self], step: Step, probes: Sequence[Probe]) -> Iterator[Iterator[Row]]:
+        one, networks = members[0], len(members)
         now = {
-            (bn_mode, *key): Values.of(values, probe.ordered(key, bn_mode))
-            for bn_mode in probe.bn_modes
-            if bn_mode in self.bn_modes
-            for key, values in probe.tensors(bn_mode).items()
+            (bn_mode, *key): Values.of(
+                joined([probe.tensors(bn_mode)[key] for probe in probes], 1),
+                joined([probe.ordered(key, bn_mode) for probe in probes], 0),
+            )
+            for bn_mode in probes[0].bn_modes
+            if bn_mode in one.bn_modes
+            for key in probes[0].tensors(bn_mode)
         }
+        then = {
+            since: {key: Values.side_by_side([member.values[since][key] for member in members]) for key in now}
+            for since in one.values
+        }
+        every = [1 if one.sample is None else math.ceil(len(z.mean) // networks / one.sample) for z in now.values()]
+        pairs = [(z, before[key]) for before in then.values() for key, z in now.items()]
+        pairs += [halves(z, n, networks) for z, n in zip(now.values(), every, strict=True)]
+        found = distances(pairs, every * len(then) + [1] * len(now), networks)
+        compared = [(since, key) for since in (*then, "halves") for key in now]
+        own = {key: z.apart(networks) for key, z in now.items()}
+        for k, member in enumerate(members):
+            units = [len(z.mean) // networks for z, _ in pairs]
+            numbers = [{"units": n} | of for n, of in zip(units, found[k::networks], strict=True)]
+            mine = {key: values[k] for key, values in own.items()}
+            yield member._rows(step, mine, dict(zip(compared, numbers, strict=True)), probes[k])
+
+    def _rows(
+        self, step: Step, now: dict[Key, Values], found: Mapping[tuple[str, Key], dict[str, float]], probe: Probe
+    ) -> Iterator[Row]:
+        """The rows of these numbers; `now` is remembered."""
         outputs: dict[str, float] = {}  # how far the last tensor of each block is from the start, in bn_mode "probe"
-        every = [1 if self.sample is None else math.ceil(len(z.mean) / self.sample) for z in now.values()]
-        compared = [(since, key) for since in (*self.values, "halves") for key in now]
-        pairs = [(z, then[key]) for then in self.values.values() for key, z in now.items()]
-        pairs += [halves(z, n) for z, n in zip(now.values(), every, strict=True)]
-        found = distances(pairs, every * len(self.values) + [1] * len(now))
-        for (since, key), (z, _), numbers in zip(compared, pairs, found, strict=True):
+        for (since, key), numbers in found.items():
             bn_mode, layer, tensor = key
             row: Row = {"layer": layer, "tensor": tensor, "bn_mode": bn_mode, "since": since,
-                        "since_step": self.steps.get(since, step.index), "units": len(z.mean)}  # fmt: skip
+                        "since_step": self.steps.get(since, step.index)}  # fmt: skip
             yield row | numbers
             if since == "start" and bn_mode == "probe":
                 outputs[layer] = numbers["w1_scaled_mean"]
             elif since == "previous":
                 path = self.path.setdefault(key, {"snapshots": 0, **dict.fromkeys(SUMMED, 0.0)})
                 path["snapshots"] += 1
-                for name in SUMMED if numbers["constant"] < row["units"] else ():  # else the path does not grow
+                for name in SUMMED if numbers["constant"] < numbers["units"] else ():  # else the path does not grow
                     path[name] += numbers[name]
-                row |= {"since": "path", "since_step": self.steps["start"], "constant": numbers["constant"]}
-                yield row | path
+                same = {name: numbers[name] for name in ("units", "constant")}
+                yield row | {"since": "path", "since_step": self.steps["start"]} | same | path
         # How far the input of each block but the first has moved since the start: what the block before it passes on.
-        order = pairwise(name for name, _ in blocks(model))
+        order = pairwise(name for name, _ in blocks(probe.model))
         self.result = {layer: outputs[before] for before, layer in order if before in outputs}
         self.values = {"start": self.values.get("start", now), "previous": now}
         self.steps = {"start": self.steps.get("start", step.index), "previous": step.index}
@@ -98,9 +116,10 @@ class Shift(Instrument):
         }
 
 
-def halves(z: Values, every: int) -> tuple[Values, Values]:
+def halves(z: Values, every: int, networks: int = 1) -> tuple[Values, Values]:
     """z of one half of the images and of the other, of every n-th unit. No image is in both: not comparable so."""
     assert z.by_image is not None
     half = len(z.by_image) // 2
-    one, other = z.by_image[: 2 * half, ::every].split(half)
+    sampled = z.by_image.unflatten(1, (networks, -1))[: 2 * half, :, ::every].flatten(1, 2)
+    one, other = sampled.split(half)
     return Values.of(None, ascending(by_unit(one))), Values.of(None, ascending(by_unit(other)))

@@ -23,14 +23,15 @@ def saved_for_backward(model: nn.Module, images: Tensor, labels: Tensor | None =
     Each storage counts once and as a whole, however many operations keep it. On the device "meta" nothing is computed.
     """
     own = {tensor.untyped_storage()._cdata for tensor in chain(model.parameters(), model.buffers())}
-    saved: dict[int, Tensor] = {}  # holding the tensors keeps the ids of their storages apart
+    saved: dict[int, torch.UntypedStorage] = {}  # holding the storages keeps their ids apart
 
-    def keep(tensor: Tensor) -> Tensor:
-        saved.setdefault(tensor.untyped_storage()._cdata, tensor)
-        return tensor
+    def keep(tensor: Tensor) -> None:
+        """Nothing is given to the graph: with a tensor that it has computed it would hold itself, for good."""
+        storage = tensor.untyped_storage()
+        saved.setdefault(storage._cdata, storage)
 
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda kept: kept):
         outputs = model(images)
         if labels is not None:
             F.cross_entropy(outputs, labels)
-    return sum(tensor.untyped_storage().nbytes() for key, tensor in saved.items() if key not in own)
+    return sum(storage.nbytes() for key, storage in saved.items() if key not in own)

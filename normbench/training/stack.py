@@ -32,13 +32,13 @@ LONGEST = 200  # updates at once: between two of them nobody is asked anything
 EVALUATED = 2**14  # images of all networks that are evaluated at once
 
 
-def vmap(function: Callable[..., Any], in_dims: Any = 0) -> Callable[..., Any]:
+def vmap(function: Callable[..., Any], in_dims: Any = 0, randomness: str = "error") -> Callable[..., Any]:
     """torch's, without a word on operations that it does network by network: they are slow, and right."""
 
     def quietly(*arguments: Any) -> Any:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "There is a performance drop")
-            return torch.func.vmap(function, in_dims)(*arguments)
+            return torch.func.vmap(function, in_dims, randomness=randomness)(*arguments)
 
     return quietly
 

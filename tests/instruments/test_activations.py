@@ -25,7 +25,6 @@ from normbench.instruments.activations import (
     likeness,
     shares,
 )
-from normbench.instruments.instrument import read
 from normbench.instruments.probe import POOL, ascending, pooled, quantiles
 from normbench.norms import Block
 
@@ -190,7 +189,8 @@ def test_a_sample_of_a_large_tensor_keeps_its_shape(monkeypatch):
 
 
 def of(a: Tensor) -> dict[str, float]:
-    return read([{**shares(a, 0.025), **likeness(a.flatten(1))}])[0]
+    of_stack = shares(a[None], 0.025) | likeness(a[None].flatten(2))
+    return {name: number for name, (number,) in of_stack.items()}
 
 
 @pytest.mark.parametrize(
@@ -217,8 +217,8 @@ def test_likeness_of_a_nearly_dead_layer():
         a = few.relu() * (torch.rand(100, generator=g) < 0.3) * (torch.rand(256, 1, generator=g) > 0.3)
         alive = a[a.norm(dim=1) > 0]
         u = (alive / alive.norm(dim=1, keepdim=True)).double()
-        rank = likeness(a)["stable_rank"]
-        assert float(rank) == pytest.approx(len(u) / torch.linalg.svdvals(u)[0].item() ** 2, rel=1e-4) or not len(alive)
+        (rank,) = likeness(a[None])["stable_rank"]
+        assert rank == pytest.approx(len(u) / torch.linalg.svdvals(u)[0].item() ** 2, rel=1e-4) or not len(alive)
 
 
 def test_units_that_are_pushed_down_are_dead(network_of):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from copy import deepcopy
 
 import pytest
@@ -117,3 +119,12 @@ def test_milliseconds_are_those_of_an_update_and_bytes_are_counted_once(network_
         (later,) = run.measure(one, 4)
         assert {name: later[name] for name in COUNTED} == {name: first[name] for name in COUNTED}
         assert [later[name] for name in times] == [500, 125, 250]
+
+
+def test_what_was_counted_is_let_go():
+    """A graph that holds what it has computed is never freed: a worker took 60 MB more with each run of a CNN."""
+    model, outputs = nn.Sequential(nn.Linear(3, 4), nn.Sigmoid()), []
+    model.register_forward_hook(lambda module, images, output: outputs.append(weakref.ref(output)))
+    saved_for_backward(model, torch.randn(5, 3), torch.zeros(5, dtype=torch.long))
+    gc.collect()
+    assert [output() for output in outputs] == [None]
