@@ -42,7 +42,7 @@ Words = str | Iterable[str] | Mapping[str, Any]
 _log = logging.getLogger(__name__)
 
 
-def run(words: Words = "", *, on_progress: Callable[[Progress], None] | None = None, **options: Any) -> Run:
+def run(words: Words = "", /, *, on_progress: Callable[[Progress], None] | None = None, **options: Any) -> Run:
     """Train one configuration, continue it, or find it finished: `normbench run`.
 
     >>> run(norm="batch", batch_size=4, **tiny).status
@@ -77,7 +77,7 @@ def run(words: Words = "", *, on_progress: Callable[[Progress], None] | None = N
                 raise KeyboardInterrupt from None
 
 
-def sweep(words: Words = "", **options: Any) -> Study:
+def sweep(words: Words = "", /, **options: Any) -> Study:
     """Train every combination of values, side by side: `normbench run -m`. Repeating the call continues the sweep and
     skips finished runs. Where a run fails, a warning is logged, and the others go on.
 
@@ -121,7 +121,7 @@ def load(folder: str | Path) -> Study:
         raise UserError(str(error)) from error
 
 
-def explain(words: Words = "", *, layer: str | None = None, unit: int = 0, **options: Any) -> Explanation:
+def explain(words: Words = "", /, *, layer: str | None = None, unit: int = 0, **options: Any) -> Explanation:
     """What a scheme computes, step by step, on real images: `normbench explain`. A network is trained for it.
 
     >>> explain(norm="layer", **tiny).steps[1].title
