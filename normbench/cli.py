@@ -19,6 +19,7 @@ from normbench.errors import Stopped, UserError
 
 GROUPS = {
     "start": {
+        "demo": "a first study, from MNIST to its report, in four minutes",
         "run": "train one network, or with -m a sweep",
         "report": "the report of a study: its tables and figures, in your browser",
         "export": "a study as Parquet, TensorBoard, LaTeX or JSON files",
@@ -42,7 +43,7 @@ GROUPS = {
     },
 }
 COMMANDS = {name: text for group in GROUPS.values() for name, text in group.items()}
-WITH_WORDS = {"run", "plan", "describe", "explain", "claims", "evaluate", "verify"}  # take key=value words
+WITH_WORDS = {"run", "demo", "plan", "describe", "explain", "claims", "evaluate", "verify"}  # take key=value words
 SLOW = {*WITH_WORDS, "fold"} - {"claims"}  # import torch, which takes seconds
 
 EXAMPLES = """\

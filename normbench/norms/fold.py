@@ -48,7 +48,7 @@ def fold(model: nn.Module) -> tuple[nn.Module, list[Merge]]:
                 _require_plain(name, block)
                 continue
             if parametrize.is_parametrized(block.linear):
-                kinds = (type(kind[0]).__name__.strip("_") for kind in block.linear.parametrizations.values())  # type: ignore
+                kinds = (type(kind[0]).__name__.strip("_") for kind in block.linear.parametrizations.values())  # type: ignore[operator]
                 weights.append(Merge(name, f"weight computed once ({', '.join(kinds)})", name))
                 _compute(block.linear)
             if block.norm is not None:

@@ -105,7 +105,7 @@ def _adjust(linear: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Te
     moves = varies(mean, var)
     scale = torch.where(moves, var.rsqrt(), 1.0)
     parametrized = parametrize.is_parametrized(linear, "weight")
-    weight: Tensor = linear.parametrizations.weight.original0 if parametrized else linear.weight  # type: ignore
+    weight: Tensor = linear.parametrizations.weight.original0 if parametrized else linear.weight  # type: ignore[assignment, union-attr]
     weight.mul_(scale.view(-1, *[1] * (weight.dim() - 1)))
     if bias is None:
         return t * per_unit(scale)

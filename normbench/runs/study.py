@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from normbench.errors import UserError
-from normbench.runs.read import Damaged, Run, flat
+from normbench.runs.files import Damaged
+from normbench.runs.read import Run, flat
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -92,6 +92,8 @@ def test_bad_input_gets_one_or_two_clear_lines(
         (["report"], "there are no studies in results/."),
         (["data", "--from", "x"], "--from needs the name of the data set"),
         (["data", "bogus"], "bogus"),
+        (["demo", "norm=bogus"], "norm is one of batch, "),
+        (["demo", "experiment=compare"], "For another one: normbench run experiment=compare"),
     ],
 )
 def test_other_commands_word_their_errors_too(
