@@ -29,6 +29,8 @@ from normbench.experiment import Parts, build, compose
 from normbench.instruments import Probe
 from normbench.models import initialize
 from normbench.norms import NormScheme
+from normbench.plots import figures
+from normbench.plots.drawing import Figure
 from normbench.training.device import calculate_exactly
 
 pytest_plugins = ["tests.study_files"]
@@ -98,6 +100,22 @@ def a_fresh_log() -> None:
 @pytest.fixture(params=["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])
 def device(request: pytest.FixtureRequest) -> torch.device:
     return torch.device(request.param)
+
+
+@pytest.fixture
+def unsaved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are drawn, but not made into files, which takes most of the time."""
+
+    def finish(name: str, title: str, caption: str, *about: object) -> Figure:
+        return Figure(name, title, caption, b"<svg></svg>", b"png", b"pdf" * (about[-1] is True))
+
+    monkeypatch.setattr(figures, "finish", finish)
+
+
+@pytest.fixture
+def few(unsaved: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the figures of error against an option."""
+    monkeypatch.setattr(figures, "FIGURES", figures.FIGURES[:2])
 
 
 @pytest.fixture(scope="session")

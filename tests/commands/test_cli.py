@@ -16,7 +16,7 @@ from normbench import load
 from normbench.cli import COMMANDS, main
 from normbench.config.options import GROUPS, choices, top_level
 
-pytestmark = pytest.mark.usefixtures("own_folder")
+pytestmark = pytest.mark.usefixtures("own_folder", "few")
 DATA = ["dataset=synthetic", "dataset.examples=600", "dataset.validation=100", "dataset.size=8", "device=cpu"]
 TINY = [*DATA, "model.hidden=[8,8]", "batch_size=8"]
 

@@ -18,6 +18,7 @@ LAUNCHERS = {
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # theirs
+@pytest.mark.usefixtures("few")
 def test_the_same_runs_into_the_same_folders(
     launcher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,7 +18,7 @@ from normbench.runs import RunFolder, Study, is_finished
 from normbench.sweep.plan import shard
 from normbench.sweep.rounds import FURTHER_RATES, Round, rounds
 
-pytestmark = pytest.mark.usefixtures("own_folder")
+pytestmark = pytest.mark.usefixtures("own_folder", "few")
 WORDS = ["-m", "dataset=synthetic", "instruments=none", "max_steps=4", "seed=0,1,2", "study=r", "device=cpu"]
 GRID = [*WORDS, "norm=none,batch", "lr=0.1,0.3", "hydra.sweeper.extend=[lr]"]
 

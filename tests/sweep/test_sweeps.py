@@ -27,7 +27,7 @@ from normbench.sweep.plan import make_plan
 from normbench.sweep.pool import Report, Worker, wait_for
 from normbench.sweep.runner import run_plan
 
-pytestmark = pytest.mark.usefixtures("own_folder")
+pytestmark = pytest.mark.usefixtures("own_folder", "few")
 TORTURE = Path(__file__).parents[2] / "scripts" / "torture.py"
 TINY = ["dataset=synthetic", "dataset.size=8", "dataset.examples=600", "dataset.validation=100", "batch_size=8"]
 TINY += ["model.hidden=[8]", "device=cpu", "max_steps=40", "instruments=none"]
