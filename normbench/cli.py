@@ -8,6 +8,8 @@ import logging
 import os
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -78,12 +80,12 @@ def main(argv: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what the terminal's encoding lacks is a question mark
             stream.reconfigure(errors="replace")
-    _log_to_stderr()
     # Commands open no window, and the window system that a notebook names for its own processes need not exist here.
     os.environ.pop("MPLBACKEND", None)
     try:
-        _require_working_folder()
-        return _command(sys.argv[1:] if argv is None else argv)
+        with _log_to_stderr():
+            _require_working_folder()
+            return _command(sys.argv[1:] if argv is None else argv)
     except (KeyboardInterrupt, Stopped):
         _complain("interrupted; repeat the command to continue")
         return 130
@@ -167,11 +169,18 @@ def _parser(prog: str, about: str) -> Parser:
     return Parser(prog=prog, description=about, formatter_class=raw, allow_abbrev=False)
 
 
-def _log_to_stderr() -> None:
+@contextmanager
+def _log_to_stderr() -> Iterator[None]:
     log, handler = logging.getLogger("normbench"), logging.Handler()
     handler.emit = lambda record: console.say(record.getMessage(), console.err)  # type: ignore[method-assign]
+    before = log.handlers, log.propagate, log.level
     log.handlers, log.propagate = [handler], False
     log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.handlers, log.propagate = before[:2]
+        log.setLevel(before[2])
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ is tested without touching a test.
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -86,15 +85,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize(("norm_name", "model_name"), pairs)
     elif wanted:
         metafunc.parametrize(*wanted, norms if wanted == {"norm_name"} else models)
-
-
-@pytest.fixture(autouse=True)
-def a_fresh_log() -> None:
-    """The command line, called by an earlier test, sends messages to standard error: a test that reads them with
-    `caplog` finds the logger as Python makes it."""
-    log = logging.getLogger("normbench")
-    log.handlers, log.propagate = [], True
-    log.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(params=["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])
