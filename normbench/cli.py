@@ -32,6 +32,8 @@ GROUPS = {
         "explain": "a scheme's calculation, step by step, on real images",
         "describe": "show the network that run would train, with the same words",
         "claims": "what textbooks claim, and what our runs say; --run them",
+        "lesson": "a claim as a lab sheet: a notebook, a page, and the answer key",
+        "merge": "the runs of a class in one study, and its intervals",
     },
     "check": {
         "verify": "does every scheme, or norm=..., do what it is defined to, here?",

@@ -5,6 +5,7 @@ built from these files on machines that have neither.
 """
 
 from normbench.runs.files import SCHEMA_VERSION, Damaged, Locked, Table, is_locked
+from normbench.runs.merge import Merged, merge
 from normbench.runs.read import EVERYTHING, FINISHED, SIZES, Run, damage, is_finished, last_step
 from normbench.runs.study import Study, load, load_together
 from normbench.runs.write import RunFolder, Unwritable, make_folder
@@ -16,6 +17,7 @@ __all__ = [
     "SIZES",
     "Damaged",
     "Locked",
+    "Merged",
     "Run",
     "RunFolder",
     "Study",
@@ -28,4 +30,5 @@ __all__ = [
     "load",
     "load_together",
     "make_folder",
+    "merge",
 ]

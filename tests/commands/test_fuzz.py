@@ -124,7 +124,7 @@ def test_any_command_line(
             code = repr(error)
         printed, new = capsys.readouterr(), files(tmp_path) - kept
         places = {path.split("/")[0] for path in new}
-        results = {"results", "empty", *(word.removeprefix("results_dir=") for word in words)}
+        results = {"results", "empty", "lessons", "merged", *(word.removeprefix("results_dir=") for word in words)}
         rules = {
             f"exit code {code}": code in (0, 2),
             "a traceback": "Traceback" not in printed.out + printed.err,
