@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from scipy import stats
 
@@ -63,7 +64,8 @@ def test_the_command_adds_the_seeds_that_are_needed(rows: Rows) -> None:
     row = rows["batch", 4]
     # Neither of two comparisons with a p value is rejected, so that each faces 0.025; the effect is 2 sd.
     t = {n: stats.t.isf(0.0125, n - 1) for n in range(2, 9)}
-    enough = [n for n in t if stats.nct.sf(t[n], n - 1, 2 * math.sqrt(n)) >= 0.8]
+    with np.errstate(divide="ignore"):  # scipy 1.11 to 1.13 divide by zero on their way
+        enough = [n for n in t if stats.nct.sf(t[n], n - 1, 2 * math.sqrt(n)) >= 0.8]
     assert row["seeds_needed"] == enough[0] == 6
     assert row["command"] == "normbench run -m norm=batch,none model=mlp batch_size=4 study=first seed=3,4,5"
     one = rows["batch", 64]  # one pair starts with five

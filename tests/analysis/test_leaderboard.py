@@ -137,7 +137,7 @@ def test_csv_holds_everything_at_full_precision(ragged: Path) -> None:
     assert len(lines) == 8
     none = lines[0]
     assert (none["scheme"], none["model"], none["batch_size"], none["seeds"]) == ("none", "mlp", "4", "0 1 2")
-    assert float(none["test_accuracy_low"]) == pytest.approx(0.92 - T2 * 0.02 / 3**0.5, abs=1e-12)
+    assert float(none["test_accuracy_low"]) == pytest.approx(0.92 - T2 * 0.02 / 3**0.5, abs=1e-11)
     assert (lines[3]["train_loss_mean"], lines[3]["rank"], lines[3]["diverged"]) == ("", "4", "3")
     assert (lines[5]["test_accuracy_mean"], lines[5]["rank"], lines[5]["unsupported"]) == ("", "", "1")
 

@@ -176,7 +176,8 @@ def test_verdicts_err_as_seldom_as_they_say() -> None:
 @pytest.mark.parametrize("level", [0.05, 0.05 / 15])
 def test_power_is_that_of_the_noncentral_t(n: int, effect: float, level: float) -> None:
     t, shift = stats.t.isf(level / 2, n - 1), effect * math.sqrt(n)
-    expected = stats.nct.sf(t, n - 1, shift) + np.nan_to_num(stats.nct.cdf(-t, n - 1, shift))  # NaN where it is 0
+    with np.errstate(divide="ignore"):  # scipy 1.11 to 1.13 divide by zero on their way
+        expected = stats.nct.sf(t, n - 1, shift) + np.nan_to_num(stats.nct.cdf(-t, n - 1, shift))  # NaN where it is 0
     assert power(effect, n, level) == pytest.approx(expected, abs=1e-4)
 
 
