@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import normbench
 from normbench.claims.claim import claims
 from normbench.cli import main
 from normbench.config.options import config_dir
@@ -16,10 +19,71 @@ from normbench.plots import figures
 from normbench.report.lesson import KEY, budget, lesson, lessons
 
 pytestmark = pytest.mark.usefixtures("own_folder")
+TINY = {"dataset": "synthetic", "dataset.examples": 200, "dataset.validation": 30, "dataset.size": 8, "jobs": 1}
+TINY |= {"instruments.probe": 20, "instruments.snapshots": 3, "evaluations": 3, "device": "cpu"}
+HIDDEN = {"model.hidden": [[6, 5, 4]]}
+SMALL = {"max_samples": 64}
 
 
 def code(notebook: bytes) -> list[str]:
     return ["".join(cell["source"]) for cell in json.loads(notebook)["cells"] if cell["cell_type"] == "code"]
+
+
+def execute(cells: list[str], number: int, tiny: dict[str, Any]) -> dict[str, Any]:
+    """The cells in one namespace, of a student with one seed and a tiny budget; what a notebook would show is shown."""
+    space: dict[str, Any] = {}
+    for text in cells:
+        parsed = ast.parse(re.sub("^NUMBER = 1 ", f"NUMBER = {number} ", text, flags=re.MULTILINE))
+        last = parsed.body.pop() if isinstance(parsed.body[-1], ast.Expr) else None
+        exec(compile(parsed, "cell", "exec"), space)
+        if "BUDGET =" in text:
+            space |= {"DATA": TINY, "BUDGET": {**TINY, **tiny}, "SEEDS": space.get("SEEDS", range(1))[:1]}
+        if isinstance(last, ast.Expr):
+            shown = eval(compile(ast.Expression(last.value), "cell", "eval"), space)
+            ways = ("_repr_html_", "_repr_png_", "__repr__")
+            assert any(getattr(shown, way)() for way in ways if hasattr(shown, way))
+    return space
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report has few figures, which take the longest."""
+    kept = ("batch_sizes", "lr_sensitivity", "ribbons", "shift", "learning_curves")
+    monkeypatch.setattr(figures, "FIGURES", [spec for spec in figures.FIGURES if spec.name in kept])
+
+
+@pytest.mark.usefixtures("few")
+def test_two_students_do_the_lesson_on_small_batches(capsys: pytest.CaptureFixture[str]) -> None:
+    cells = code(lesson("small_batch_fails")["small_batch_fails.ipynb"])
+    seeds = [execute(cells, number, {**HIDDEN, **SMALL})["SEEDS"][0] for number in (1, 2)]
+    assert seeds == [1003, 1006]
+    assert Path("student_1.zip").exists()
+    folders = [f"student_{number}/small_batches" for number in (1, 2)]
+    assert main(["merge", *folders]) == 0
+    printed = capsys.readouterr().out
+    together = normbench.load("merged/small_batches")
+    assert len(together) == 36
+    assert sorted(set(together.runs["seed"])) == seeds
+    assert "n = 2" in printed
+    assert "small_batch_fails" in Path("merged/small_batches/report/report.html").read_text()
+
+
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize(
+    ("name", "tiny"),
+    [
+        ("inputs_shift", SMALL | HIDDEN),
+        ("fewer_steps_2015", {"max_steps": 4} | HIDDEN),
+        pytest.param("quickstart", SMALL, marks=pytest.mark.full),
+        pytest.param("high_lr", SMALL | HIDDEN, marks=pytest.mark.full),
+    ],
+)
+def test_the_cells_of_a_lesson_run_in_order(
+    name: str, tiny: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = execute(code(lesson(name)[f"{name}.ipynb"]), 1, tiny)
+    assert len(space["study"]) >= 2
+    assert capsys.readouterr().out == ""
 
 
 def test_every_claim_that_has_a_study_is_a_lesson() -> None:
