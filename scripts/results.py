@@ -19,7 +19,8 @@ RESULTS = ROOT / "results"
 FIGURES = ("batch_sizes", "lr_sensitivity", "along_option", "learning_curves")  # where no claim names one
 LEADING = ("inputs_shift", "shift_explains_bn", "fewer_steps", "high_lr", "small_batch_fails", "affine_needed",
            "placement", "regularizes", "trains_deep", "ln_in_rnn")  # fmt: skip
-RECOMMENDING = ("batch_and_lr", "compare", "compare_cnn", "compare_rnn")  # the studies of the table in the README
+RECOMMENDING = ("batch_and_lr", "compare", "compare_cnn", "compare_rnn", "compare_cifar10")  # the studies of the table in the README
+DATA = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
 START, END = "<!-- {} by scripts/results.py -->\n", "<!-- until here -->"
 
 INTRODUCTION = """\
@@ -91,17 +92,18 @@ def leading(base: str) -> str:
 
 
 def best_schemes() -> str:
-    """Model and batch size -> the schemes that may be the best: from the studies made for it."""
+    """Network, data and batch size -> the schemes that may be the best: from the studies made for it."""
     paths = [RESULTS / name / "report/tables/shortlist.csv" for name in RECOMMENDING]
     rows = [row for path in paths if path.exists() for row in read_rows(path)]
-    models = list(dict.fromkeys(row["model"] for row in rows))
+    networks = list(dict.fromkeys((row["dataset"], row["model"]) for row in rows))
     lines = ["| network | batch size | may be the best | ahead of no norm, points |", "|---|---:|---|---|"]
-    for row in sorted(rows, key=lambda row: (models.index(row["model"]), int(row["batch_size"]))):
+    for row in sorted(rows, key=lambda row: (networks.index((row["dataset"], row["model"])), int(row["batch_size"]))):
         gain = ""
         if row["gain_low"]:
             low, high = (100 * float(row[f"gain_{end}"]) for end in ("low", "high"))
             gain = f"{row['highest']} {100 * float(row['gain']):+.1f} ({low:+.1f} to {high:+.1f})"
-        lines.append(f"| {row['model'].upper()} | {row['batch_size']} | {row['may_be_best']} | {gain} |")
+        network = f"{row['model'].upper()}, {DATA[row['dataset']]}"
+        lines.append(f"| {network} | {row['batch_size']} | {row['may_be_best']} | {gain} |")
     return "\n".join(lines)
 
 

@@ -253,7 +253,8 @@ def shortlist_table(groups: Groups, reference: str) -> Table:
         n = one.numbers()
         nothing = "no run does better than chance" if one.at_chance else "undecided: a best lr lies at the edge"
         rows.append(
-            setting_start(groups, one.setting)
+            {"dataset": groups.constant.get("dataset")}
+            | setting_start(groups, one.setting)
             | {"may_be_best": ", ".join(one.names) or nothing, "compared": len(one.compared)}
             | {"highest": one.best.scheme, "lr": one.best.lr}
             | {"seeds": f"{n.pop('n')}{' fresh' * one.decided_afresh}"}
