@@ -20,7 +20,7 @@ FIGURES = ("batch_sizes", "lr_sensitivity", "along_option", "learning_curves")  
 LEADING = ("inputs_shift", "shift_explains_bn", "fewer_steps", "high_lr", "small_batch_fails", "affine_needed",
            "placement", "regularizes", "trains_deep", "ln_in_rnn")  # fmt: skip
 RECOMMENDING = ("batch_and_lr", "compare", "compare_cnn", "compare_rnn", "compare_cifar10")  # the studies of the table in the README
-DATA = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
+MOST = 6  # schemes in a row
 START, END = "<!-- {} by scripts/results.py -->\n", "<!-- until here -->"
 
 INTRODUCTION = """\
@@ -102,8 +102,11 @@ def best_schemes() -> str:
         if row["gain_low"]:
             low, high = (100 * float(row[f"gain_{end}"]) for end in ("low", "high"))
             gain = f"{row['highest']} {100 * float(row['gain']):+.1f} ({low:+.1f} to {high:+.1f})"
-        network = f"{row['model'].upper()}, {DATA[row['dataset']]}"
-        lines.append(f"| {network} | {row['batch_size']} | {row['may_be_best']} | {gain} |")
+        network = row["model"].upper() + {"mnist": "", "cifar10": ", CIFAR-10"}[row["dataset"]]
+        best = row["may_be_best"].split(", ")
+        if len(best) > MOST:
+            best = [*best[:4], f"and {len(best) - 4} more of {row['compared']}"]
+        lines.append(f"| {network} | {row['batch_size']} | {', '.join(best)} | {gain} |")
     return "\n".join(lines)
 
 
