@@ -19,7 +19,8 @@ RESULTS = ROOT / "results"
 FIGURES = ("batch_sizes", "lr_sensitivity", "along_option", "learning_curves")  # where no claim names one
 LEADING = ("inputs_shift", "shift_explains_bn", "fewer_steps", "high_lr", "small_batch_fails", "affine_needed",
            "placement", "regularizes", "trains_deep", "ln_in_rnn")  # fmt: skip
-RECOMMENDING = ("batch_and_lr", "compare", "compare_cnn", "compare_rnn", "compare_cifar10")  # the studies of the table in the README
+# the studies of the table in the README
+RECOMMENDING = ("batch_and_lr", "compare", "compare_cnn", "compare_rnn", "compare_cifar10")
 MOST = 6  # schemes in a row
 START, END = "<!-- {} by scripts/results.py -->\n", "<!-- until here -->"
 
