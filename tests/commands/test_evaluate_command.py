@@ -198,8 +198,8 @@ def test_other_classes_are_refused(
 
 
 def test_images_that_change_behind_a_run_are_noticed(
-    refused: Callable[[list[str], str], None], capsys: pytest.CaptureFixture[str], tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    refused: Callable[[list[str], str], None], capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (120, 1, 8, 8), dtype=np.uint8))
     image_tree(tmp_path / "mine", images, torch.arange(120) // 2 % 3, ("a", "b", "c"))
@@ -225,7 +225,7 @@ def test_images_that_change_behind_a_run_are_noticed(
     with pytest.raises(UserError, match="the images have changed since"):
         normbench.run([*words, "norm=batch"])
     execute(interrupted)
-    assert "checkpoint is of other data" in capsys.readouterr().err
+    assert "checkpoint is of other data" in caplog.text
     assert seen[0] == seen[1] != Run(interrupted.folder).record["data_checksum"], "it has started over"
     shutil.rmtree(tmp_path / "mine")
     assert main(["run", *words, "norm=batch"]) == 0, "a run that is over needs no images"

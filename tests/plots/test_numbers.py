@@ -376,7 +376,7 @@ def test_the_typical_unit_is_the_one_with_the_median_excursion(study: Path, add:
             file.write(ribbon_rows([far * k for k in (5, 1, 4, 2, 3)], tensor))
             file.write("0,,,,output,linear,probe,0,9,0,1,0,-9,-2,0,2,9\n")  # no hidden layer
             file.write("0,,,,hidden1,linear,running,,9,0,1,0,-9,-2,0,2,9\n")  # another way
-    shown = ribbons._one_seed(view_of(study))
+    shown = ribbons._one_seed(view_of(study), "", "")
     assert shown is not None
     found = {scheme: tracked_units(table) for scheme, table in shown.table.groupby("scheme")}
     none, batch = found["none"], found["batch"]
