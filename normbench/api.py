@@ -57,19 +57,14 @@ def run(words: Words = "", /, *, on_progress: Callable[[Progress], None] | None 
     Raises: UserError, of which ConfigError and Unsupported say that nothing was written; KeyboardInterrupt, after a
         checkpoint was written; or whatever went wrong in training.
     """
-    from normbench.experiment import compose, forget, prepare_run, require_same_data, train
+    from normbench.experiment import compose, prepare_unfinished, train
     from normbench.sweep.runner import requests_to_stop
     from normbench.training.device import own_state
 
     with own_state(), requests_to_stop() as signals:
         run_config = compose(_typed(words, options))
-        over = runs.is_finished(run_config.folder, run_config.identity)
-        if over and run_config.config["rerun"] != "all":
-            require_same_data([run_config])
+        if (ready := prepare_unfinished(run_config)) is None:
             return Run(run_config.folder)
-        ready = prepare_run(run_config)
-        if over:
-            forget(run_config)
         with console.run_progress(lines=False) as show:
             try:
                 return Run(train(ready, on_progress or show, lambda: bool(signals)).folder)

@@ -34,9 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--target", metavar="SHARE", type=float, action="append", help=words)
     words = "only runs with one of the values of each key: --filter norm=batch,layer batch_size=4; the page says so"
     add("--filter", metavar="KEY=VALUE", nargs="+", action="extend", default=[], help=words)
-    words = "of the figures' files: png,svg,pdf; PNG and SVG, which the page links to, are always written"
     words = "another study, such as last year's: drawn into the same figures, in panels of its own"
     add("--beside", metavar="OTHER", type=path, help=words)
+    words = "of the figures' files: png,svg,pdf; PNG and SVG, which the page links to, are always written"
     add("--formats", metavar="LIST", default="png,svg", help=words)
     add("--open", action="store_true", help="open the page in your browser")
 

@@ -54,19 +54,15 @@ def run_words(words: list[str]) -> int:
 
 
 def _single(run_config: RunConfig) -> int:
-    from normbench.experiment import forget, prepare_run, require_same_data, train
+    from normbench.experiment import prepare_unfinished, train
     from normbench.sweep.runner import requests_to_stop
 
-    run, over = Run(run_config.folder), is_finished(run_config.folder, run_config.identity)
-    finished = over and run_config.config["rerun"] != "all"
-    if finished:
-        require_same_data([run_config])
+    run = Run(run_config.folder)
+    ready = prepare_unfinished(run_config)  # before anything is said: bad input gets its error and nothing else
+    if ready is None:
         console.say("This run was finished before; nothing was trained. These are its results.")
     else:
-        ready = prepare_run(run_config)  # before anything is said: bad input gets its error and nothing else
         make_folder(run_config.folder)
-        if over:
-            forget(run_config)
         _print_settings(run_config)
         try:
             with console.run_progress() as on_progress, requests_to_stop() as signals:

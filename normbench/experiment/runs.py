@@ -48,6 +48,18 @@ def execute(
     return train(prepare_run(run_config, checked), on_progress, stop)
 
 
+def prepare_unfinished(run_config: RunConfig) -> Prepared | None:
+    """`prepare_run`, for a run that is not over or is to be run again (`rerun=all`); None: its results stay."""
+    over = is_finished(run_config.folder, run_config.identity)
+    if over and run_config.config["rerun"] != "all":
+        require_same_data([run_config])
+        return None
+    ready = prepare_run(run_config)
+    if over:
+        forget(run_config)
+    return ready
+
+
 def train(ready: Prepared, on_progress: OnProgress = lambda progress: None, stop: Stop = lambda: False) -> Run:
     """As `execute`, for a run that was prepared."""
     if not ready.fits:

@@ -151,14 +151,13 @@ class Instruments(Callback):
         return any(instrument.due(index) for instrument in self.instruments)
 
     def after(self, step: Step) -> None:
-        if not self.due(step.index):
+        due = [(place, one) for place, one in enumerate(self.instruments) if one.due(step.index)]
+        if not due:
             return
         with self.log.clock.timed("measuring"):
             position = self.log.position(step.index)
             self.probe.forget(step.index)
-            for place, instrument in enumerate(self.instruments):
-                if not instrument.due(step.index):
-                    continue
+            for place, instrument in due:
                 begin = time.perf_counter()
                 rows = (position | row for row in self.rows(place, step))
                 self.log.folder.measured[instrument.name].append(

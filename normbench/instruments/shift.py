@@ -73,8 +73,8 @@ class Shift(StackedInstrument):
         found = distances(pairs, every * len(then) + [1] * len(now), networks)
         compared = [(since, key) for since in (*then, "halves") for key in now]
         own = {key: z.apart(networks) for key, z in now.items()}
+        units = [len(z.mean) // networks for z, _ in pairs]
         for k, member in enumerate(members):
-            units = [len(z.mean) // networks for z, _ in pairs]
             numbers = [{"units": n} | of for n, of in zip(units, found[k::networks], strict=True)]
             mine = {key: values[k] for key, values in own.items()}
             yield member._rows(step, mine, dict(zip(compared, numbers, strict=True)), probes[k])

@@ -8,7 +8,6 @@ from copy import copy
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -16,7 +15,7 @@ from normbench.instruments.instrument import Instruments, Row, StackedInstrument
 from normbench.instruments.probe import Key, Probe, ascending
 from normbench.norms import blocks
 from normbench.training.loop import Step
-from normbench.training.stack import StackedModel, vmap
+from normbench.training.stack import StackedModel, stacked, vmap
 
 
 class StackedInstruments:
@@ -42,6 +41,7 @@ class StackedInstruments:
         template.model, names = stack.template, set(template.blocks)
         template.blocks = {name: block for name, block in blocks(stack.template) if name in names}
         self.recorded = _Recorded(template)
+        self.images = stacked([probe.images for probe in self.probes])
         for k, run in enumerate(runs):
             run.rows = partial(self.rows, k)  # type: ignore[method-assign]
             run.probe.shared = partial(self._of_network, k)
@@ -56,13 +56,14 @@ class StackedInstruments:
 
     def rows(self, k: int, place: int, step: Step) -> list[Row]:
         """As `Instruments.rows`, of run k."""
-        run, instrument = self.runs[k], self.runs[k].instruments[place]
+        run = self.runs[k]
+        instrument = run.instruments[place]
         if not isinstance(instrument, StackedInstrument):
             return read(instrument.measure(step, run.model, run.probe))
         if place not in self.of_step:
             begin = time.perf_counter()
-            members: Any = [run.instruments[place] for run in self.runs.values()]
-            probes = [run.probe for run in self.runs.values()]
+            members: Any = [one.instruments[place] for one in self.runs.values()]
+            probes = [one.probe for one in self.runs.values()]
             for probe in probes:
                 probe.forget(step.index)
             rows = type(instrument).measure_stack(members, step, probes)
@@ -93,10 +94,8 @@ class StackedInstruments:
             found: dict[Key, Tensor] = functional_call(self.recorded, (parameters, buffers), (bn_mode, images))
             return found
 
-        images = [probe.images for probe in self.probes]
-        same = all(torch.equal(images[0], other) for other in images[1:])
-        stacked = images[0] if same else torch.stack(images)
-        found: dict[Key, Tensor] = vmap(record, (0, 0, None if same else 0), "same")(parameters, buffers, stacked)
+        dims = (0, 0, None if self.images is self.probes[0].images else 0)
+        found: dict[Key, Tensor] = vmap(record, dims, "same")(parameters, buffers, self.images)
         return found
 
 

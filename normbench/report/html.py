@@ -35,6 +35,11 @@ def render(template: str, functions: dict[str, Any], scripts: Sequence[str], **v
     )
 
 
+def data_address(png: bytes) -> str:
+    """A picture as the address of itself."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
 def prose(text: str) -> Markup:
     """Words with `code` in them."""
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))

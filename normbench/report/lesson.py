@@ -75,7 +75,7 @@ def lesson(name: str) -> dict[str, bytes]:
     files = {f"{own}.ipynb": notebook(sheet), f"{own}.html": page(sheet)}
     if claim:
         with suppress(OSError):
-            key += f"\n![The study's figure]({_data_address((figures / f'{claim.figure}.png').read_bytes())})\n"
+            key += f"\n![The study's figure]({html.data_address((figures / f'{claim.figure}.png').read_bytes())})\n"
         files[f"{own}-key.html"] = page(key)
     return files
 
@@ -92,8 +92,7 @@ def budget(study: str) -> dict[str, float]:
     """How long a run trains where one seed of the study is to take MINUTES: {"max_samples": 8000}."""
     given = yaml.safe_load((config_dir() / "experiment" / f"{study}.yaml").read_bytes())
     key = next((key for key in ("max_samples", "max_steps") if key in given), "epochs")
-    *first, last = map(int, re.findall(r"\d+", given["hydra"]["sweeper"]["params"]["seed"]))  # range(2,8)
-    seeds = last - sum(first)
+    seeds = len(range(*map(int, re.findall(r"\d+", given["hydra"]["sweeper"]["params"]["seed"]))))  # range(2,8)
     share = min(1.0, MINUTES * seeds / float(minutes(study) or MINUTES * seeds))
     value = float(f"{given.get(key, 1) * share:.2g}")
     return {key: value if key == "epochs" else int(value)}
@@ -120,7 +119,7 @@ def page(text: str) -> bytes:
     as_markdown: dict[str, Callable[[str], str]] = {
         "text": str,
         "python": "```python\n{}```\n".format,
-        "blank": lambda part: f"\n![{DRAW}]({_data_address(blank(part))})\n",
+        "blank": lambda part: f"\n![{DRAW}]({html.data_address(blank(part))})\n",
     }
     markdown = "".join(as_markdown[kind](part) for kind, part in _parts(text))
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
@@ -149,10 +148,6 @@ def blank(spec: str) -> bytes:
         axes[0].set_ylabel(about["y"])
         canvas.savefig(png, format="png", dpi=110, bbox_inches="tight", metadata={"Software": None})
     return png.getvalue()
-
-
-def _data_address(png: bytes) -> str:
-    return f"data:image/png;base64,{b64encode(png).decode()}"
 
 
 def _title(text: str) -> str:

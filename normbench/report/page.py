@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-
 from markupsafe import Markup
 
 from normbench.analysis.groups import Groups, show
@@ -82,8 +80,7 @@ def picture(figure: Figure) -> Markup:
     if len(figure.svg) <= HEAVY:
         # with a name, and what it inherits: its panels are shown once more, one by one (figures.html)
         return Markup(figure.svg.decode().replace("<g>", f'<g id="drawn-{figure.name}" {TEXTS}>', 1))
-    data = base64.b64encode(figure.png).decode()
-    return Markup('<img alt="" src="data:image/png;base64,{}">').format(data)
+    return Markup('<img alt="" src="{}">').format(html.data_address(figure.png))
 
 
 def _warned(content: Content) -> list[str]:

@@ -40,10 +40,8 @@ def start_server() -> None:
     _context.set_forkserver_preload(["normbench.experiment"])
     # What is forked from it must not die of a Ctrl-C, or of a terminal that is closed, before it can say that it
     # doesn't want to: the terminal sends it to every process.
-    if (
-        threading.current_thread() is not threading.main_thread()
-    ):  # which alone has signals; the first process starts the server, too
-        return
+    if threading.current_thread() is not threading.main_thread():
+        return  # signals are the main thread's alone; the first process starts the server, too
     before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)}
     try:
         forkserver.ensure_running()

@@ -114,18 +114,22 @@ def _weight_norm(g: Tensor, v: Tensor) -> Tensor:
     return v * (g / torch.linalg.vector_norm(v, dim=tuple(range(1, v.dim())), keepdim=True))
 
 
+def stacked(own: Sequence[Tensor]) -> Tensor:
+    """The tensors of K networks as one [K, ...], or the first of them where they are the same for all."""
+    return own[0] if all(one is own[0] or torch.equal(one, own[0]) for one in own) else torch.stack(list(own))
+
+
 class StackedExamples:
     """The batches of K splits of the same images at once. Tensors that are the same for all are there once."""
 
     def __init__(self, splits: Sequence[Split]) -> None:
         self.split = splits[0]
-        self.index, self.labels = (self._stacked([getattr(split, name) for split in splits])
-                                   for name in ("index", "labels"))  # fmt: skip
+        self.index, self.labels = (stacked([getattr(split, name) for split in splits]) for name in ("index", "labels"))
         self.tensors: dict[str, Tensor] = {}
         self.dims: dict[str, int | None] = {}
         for name in ("shift", "scale", "whitening"):
             if getattr(self.split, name) is not None:
-                self.tensors[name] = tensor = self._stacked([getattr(split, name) for split in splits])
+                self.tensors[name] = tensor = stacked([getattr(split, name) for split in splits])
                 self.dims[name] = None if tensor is getattr(self.split, name) else 0
 
     @property
@@ -133,10 +137,6 @@ class StackedExamples:
         """Are all splits the same?"""
         own = (self.index, self.split.index), (self.labels, self.split.labels)
         return all(one is other for one, other in own) and not any(dim == 0 for dim in self.dims.values())
-
-    @staticmethod
-    def _stacked(own: Sequence[Tensor]) -> Tensor:
-        return own[0] if all(one is own[0] or torch.equal(one, own[0]) for one in own) else torch.stack(list(own))
 
     def batch(self, positions: Tensor, key: Key | None = None) -> Batch:
         """Of each split, as `Split.batch`. Shape: [K, N], a key of seeds [K, 2] -> [K, N, C, H, W], [K, N]"""
