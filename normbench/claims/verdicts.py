@@ -30,7 +30,7 @@ ENOUGH = 3  # pairs without any spread, from which on the number itself decides
 NAMES = {
     "mlp": "MLP", "mlp_deep": "deep MLP", "cnn": "CNN", "convpool_c": "ConvPool-CNN-C", "vgg11": "VGG-11",
     "resnet": "ResNet", "rnn": "RNN", "mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10",
-    "cifar100": "CIFAR-100", "sgd": "SGD", "adam": "Adam",
+    "cifar100": "CIFAR-100", "mnist1d": "MNIST-1D", "sgd": "SGD", "adam": "Adam",
 }  # fmt: skip
 # What the setting says otherwise, or does not depend on.
 APART: tuple[str, ...] = ("model", "dataset", "norm", "max_steps", "max_samples", "epochs", "seed")

@@ -1,7 +1,7 @@
 """Data sets as whole uint8 tensors: where they come from (sources, cache) and how they are cut and scaled (dataset).
 
 A source is a callable `(data_dir) -> Source`. Reading order: canonical.py, cache.py, sources.py, image_folder.py,
-synthetic.py, splits.py, dataset.py, augment.py, whitening.py, corruptions.py.
+synthetic.py, mnist1d.py, splits.py, dataset.py, augment.py, whitening.py, corruptions.py.
 """
 
 from importlib import import_module

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from normbench.data.augment import AUGMENTATIONS, shift_and_mirror
 from normbench.data.cache import default_data_dir
-from normbench.data.canonical import Source
+from normbench.data.canonical import DataError, Source
 from normbench.data.splits import cut, mislabel, stratified_order
 from normbench.data.whitening import zca
 from normbench.noise import Key
@@ -123,6 +123,8 @@ def prepare(
 
     Raises: DataError for values out of range or that leave a class without training images.
     """
+    if augment != "none" and source.train_images.shape[2] == 1:
+        raise DataError(f"dataset.augment must be none for images of one row, which can't move up: got {augment}.")
     classes = len(source.classes)
     train_rows, validation_rows = cut(
         source.train_labels, classes, validation=0 if source.validation_images is not None else validation,

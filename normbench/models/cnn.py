@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from math import prod
 
 from torch import Tensor, nn
 
-from normbench.models.options import ACTIVATIONS, scaled
+from normbench.models.options import ACTIVATIONS, scaled, three_wide
 from normbench.noise import Noisy, normal
 from normbench.norms import NormScheme
 
@@ -16,6 +17,8 @@ class CNN(nn.Sequential):
 
     `model=vgg11` is this: 64, M, 128, M, 256, 256, M, 512, 512, M, 512, 512, M (M: pooling). One linear layer stands
     for the three of the paper, whose images are 224x224; 32x32 end as 1x1, and 28x28 before the last pooling.
+
+    For signals, which are images of one row, convolutions are 1x3 and pooling is 1x2.
 
     Args:
         channels: of each convolution.
@@ -43,16 +46,17 @@ class CNN(nn.Sequential):
         normalize_output: bool = False,
     ) -> None:
         super().__init__()
-        c, height, side = shape
+        c, *sides = shape
+        pool = (min(sides[0], 2), 2)
         for i, features in enumerate(scaled(channels, width), start=1):
-            conv = nn.Conv2d(c, features, kernel_size=3, padding=1)
+            conv = nn.Conv2d(c, features, **three_wide(shape))
             self.add_module(f"conv{i}", scheme.block(conv, ACTIVATIONS[activation], dropout))
             c = features
-            if (pooled is None or i in pooled) and min(height, side) >= 2:
-                self.add_module(f"pool{i}", nn.MaxPool2d(2))
-                height, side = height // 2, side // 2
+            if (pooled is None or i in pooled) and sides[0] >= pool[0] and sides[1] >= pool[1]:
+                self.add_module(f"pool{i}", nn.MaxPool2d(pool))
+                sides = [side // p for side, p in zip(sides, pool, strict=True)]
         self.add_module("flatten", nn.Flatten())  # [N, C, H, W] -> [N, C*H*W]
-        self.add_module("output", scheme.block(nn.Linear(c * height * side, classes), normalize=normalize_output))
+        self.add_module("output", scheme.block(nn.Linear(c * prod(sides), classes), normalize=normalize_output))
 
 
 # ConvPool-CNN-C: channels, side of the kernel, padding. Pooling and dropout follow the third and the sixth.

@@ -1,8 +1,9 @@
-"""What models share: activations by name, and a width factor. `config/schema.py` says which values options may have."""
+"""What models share: activations, a kernel, a width factor. `config/schema.py` says which values options may have."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from torch import nn
 
@@ -15,6 +16,14 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "gelu": nn.GELU,
     "selu": nn.SELU,
 }
+
+
+def three_wide(shape: tuple[int, int, int]) -> dict[str, Any]:
+    """A 3x3 kernel with the padding that keeps the sides of images of this shape (C, H, W); 1x3 for those of one row,
+    which are signals: two rows of the kernel would meet nothing but padding.
+    """
+    rows = 1 if shape[1] == 1 else 3
+    return {"kernel_size": (rows, 3), "padding": (rows // 2, 1)}
 
 
 def scaled(channels: Iterable[int], width: float) -> list[int]:

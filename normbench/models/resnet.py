@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from normbench.models.options import ACTIVATIONS, scaled
+from normbench.models.options import ACTIVATIONS, scaled, three_wide
 from normbench.norms import NormScheme, Recorded, show_both_sides
 
 CHANNELS = (16, 32, 64)  # of the three stages
@@ -18,6 +19,7 @@ class ResNet(nn.Sequential):
     """A 3x3 convolution block `conv`; three stages of n residual blocks of 16, 32, 64 channels; mean; `output`.
 
     The first blocks of the second and third stage halve the sides. depth = 6n + 2 counts convolutions and the output.
+    For signals, which are images of one row, convolutions are 1x3.
 
     Args:
         depth: 8, 14, 20, ...
@@ -45,13 +47,13 @@ class ResNet(nn.Sequential):
         super().__init__()
         if depth < PER_BLOCK + 2 or (depth - 2) % PER_BLOCK:
             raise ValueError(f"model.depth of a resnet is 6n + 2 (8, 14, 20, ...): got {depth}.")
-        channels, act = scaled(CHANNELS, width), ACTIVATIONS[activation]
+        channels, act, kernel = scaled(CHANNELS, width), ACTIVATIONS[activation], three_wide(shape)
         c = channels[0]
-        self.add_module("conv", scheme.block(nn.Conv2d(shape[0], c, kernel_size=3, padding=1), act))
+        self.add_module("conv", scheme.block(nn.Conv2d(shape[0], c, **kernel), act))
         for stage, features in enumerate(channels, start=1):
             for i in range(1, (depth - 2) // PER_BLOCK + 1):
                 stride = 2 if stage > 1 and i == 1 else 1
-                self.add_module(f"stage{stage}block{i}", Residual(scheme, c, features, stride, act, dropout))
+                self.add_module(f"stage{stage}block{i}", Residual(scheme, c, features, stride, kernel, act, dropout))
                 c = features
         self.add_module("mean", nn.AdaptiveAvgPool2d(1))
         self.add_module("flatten", nn.Flatten())  # [N, C, 1, 1] -> [N, C]
@@ -74,14 +76,15 @@ class Residual(nn.Module):
         channels: int,
         features: int,
         stride: int,
+        kernel: Mapping[str, Any],
         activation: Callable[[], nn.Module],
         dropout: float,
     ) -> None:
         super().__init__()
         self.stride, self.lacking = stride, features - channels
-        first = nn.Conv2d(channels, features, kernel_size=3, stride=stride, padding=1)
+        first = nn.Conv2d(channels, features, stride=stride, **kernel)
         self.conv1 = scheme.block(first, activation, dropout)
-        self.conv2 = scheme.block(nn.Conv2d(features, features, kernel_size=3, padding=1))
+        self.conv2 = scheme.block(nn.Conv2d(features, features, **kernel))
         self.sum = Addition((scheme.activation or activation)())
 
     def forward(self, x: Tensor) -> Tensor:

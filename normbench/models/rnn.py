@@ -60,6 +60,8 @@ class RNN(Noisy):
         if height % pool or width % pool:
             raise ValueError(f"model.pool must divide both sides of the image: got {pool} for {height}x{width}.")
         height, width = height // pool, width // pool
+        if sequence == "rows" and height == 1:
+            raise ValueError("an image of one row makes a sequence of one step. Use model.sequence=pixels.")
         steps, inputs = (height, c * width) if sequence == "rows" else (height * width, c)
         self.units, self.sequence, self.pool = units, sequence, pool
         self.initial_state_noise = initial_state_noise

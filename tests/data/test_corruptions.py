@@ -24,7 +24,7 @@ def smooth(shape: tuple[int, int, int], count: int = 24, seed: int = 0) -> Tenso
 
 
 @by_name
-@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 24), (1, 3, 2), (2, 9, 9)])
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 24), (1, 3, 2), (2, 9, 9), (1, 1, 40)])
 def test_an_image_is_the_same_in_every_batch(name, shape, device):
     images, places = smooth(shape).to(device), PLACES.to(device)
     state, before = torch.get_rng_state(), images.clone()

@@ -28,7 +28,7 @@ def test_blocks_and_logits(network_of, batch_of):
         ((3, 32, 32), [2, 3, 4], 4 * 4 * 4),
         ((1, 4, 4), [2, 3, 4, 5], 5),  # 4 -> 2 -> 1, and then no pooling
         ((1, 5, 9), [2, 3], 3 * 1 * 2),
-        ((1, 1, 9), [2], 2 * 9),
+        ((1, 1, 9), [2, 3], 3 * 2),
         ((2, 3, 3), [], 2 * 3 * 3),
     ],
 )
@@ -36,6 +36,16 @@ def test_sides_are_halved_while_they_are_two_or_more(shape, channels, inputs):
     model = CNN(NormScheme(), shape, 10, channels=channels)
     assert model.output.linear.in_features == inputs
     assert model(torch.randn(2, *shape)).shape == (2, 10)
+
+
+def test_a_signal_goes_through_convolutions_of_one_dimension(network_of, batch_of):
+    model, h = network_of("batch", "cnn", shape=(1, 1, 20)), batch_of(6, (1, 20))[0]
+    logits = model(h.unsqueeze(2))
+    for conv in (model.conv1.linear, model.conv2.linear):
+        h = F.conv1d(h, conv.weight.squeeze(2), padding=1)
+        h = F.max_pool1d(F.batch_norm(h, None, None, training=True).relu(), 2)
+    assert h.shape == (6, 6, 5)
+    torch.testing.assert_close(logits, model.output.linear(h.flatten(1)), rtol=1e-4, atol=1e-5)
 
 
 # VGG-11. With a factor k of the published numbers of channels 64 128 256 256 512 512 512 512, in units of 64:

@@ -89,6 +89,17 @@ def test_no_parameter_is_dead(norm_name, model_name, network_of, batch_of, case)
                 assert parameter.grad.abs().max() > 1e-12, name
 
 
+def test_every_place_of_a_kernel_reads_a_signal(model_name, network_of, batch_of):
+    if model_name == "convpool_c":
+        pytest.skip("it refuses images of less than 3x3")
+    options = {"sequence": "pixels"} if model_name == "rnn" else {}
+    model = network_of("batch", model_name, shape=(1, 1, 40), **options)
+    F.cross_entropy(model(batch_of(8, (1, 1, 40))[0]), batch_of(8)[1]).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad.any(), name
+        assert parameter.dim() < 4 or parameter.grad.abs().amax((0, 1)).min() > 0, name
+
+
 def test_batch_mates_matter_in_training_alone_and_only_where_a_norm_uses_the_batch(
     norm_name, model_name, network_of, batch_of, device
 ):

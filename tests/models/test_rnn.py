@@ -54,6 +54,12 @@ def test_rows_and_pixels_all_colours_at_once(channels):
         assert torch.equal(model(x), model.output(last))
 
 
+def test_one_row_is_no_sequence_of_rows():
+    with pytest.raises(ValueError, match="an image of one row makes a sequence of one step"):
+        rnn((1, 1, 40))
+    assert rnn((1, 1, 40), sequence="pixels").read(torch.ones(2, 1, 1, 40)).shape == (40, 2, 1)
+
+
 def test_permuted_pixels_are_all_pixels_once_in_one_order_of_its_own_seed():
     x = torch.arange(28.0 * 28).view(1, 1, 28, 28) + torch.tensor([0.0, 1000.0]).view(2, 1, 1, 1)
     torch.manual_seed(2)  # plays no part
