@@ -2,7 +2,7 @@
 
 Each of five schemes trains once for 60 updates on made-up images, with the instruments of `instruments=standard`. Its
 folder is copied for every lr, batch size and seed, with the configuration, the accuracies and the losses changed.
-Goal for 1,000 runs on 2 cores: under 30 s, a page under 15 MB.
+Goal for 1,000 runs on 2 cores: under 30 s, a page under 5 MB.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure as MatplotlibFigure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, StrMethodFormatter
 from PIL import Image  # matplotlib brings it
 
 from normbench.analysis.groups import order
@@ -161,7 +161,7 @@ def round_ticks(low: float, high: float) -> list[float]:
 def ticks(axis: Axis, places: Sequence[float]) -> None:
     """Ticks at these places alone, that read 0.1, 0.3, 1: formulas are not set here."""
     axis.set_major_locator(FixedLocator(places))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.set_minor_locator(NullLocator())
 
 

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
 
 from normbench.errors import UserError
 from normbench.plots import cost, dose, forest, inside, maps, results, ribbons
-from normbench.plots.drawing import Canvas, Figure, complete, finish, look
+from normbench.plots.drawing import Canvas, Figure, complete, look
+from normbench.plots.saver import Save, saver
 from normbench.plots.view import Drawn, View
+
+MANY = 100  # runs, above which a second process saves: its start takes a second of a core
 
 
 @dataclass(frozen=True)
@@ -102,16 +106,24 @@ def draw_all(view: View, pdf: bool = False) -> list[Figure]:
         pdf: whether to save them as PDF, too.
     """
     figures = []
-    with look():
-        for spec in FIGURES:
+    with look(), saver(apart=len(view.groups.members) > MANY) as save:
+        for spec, begun in [(spec, _begin(spec, view, save, pdf)) for spec in FIGURES]:
             try:
-                if drawn := spec.draw(view):
-                    made = (drawn.caption, drawn.canvas, view.groups.synthetic, drawn.line)
-                    figures.append(finish(spec.name, spec.title, *made, pdf))
-                elif spec.missing:
-                    figures.append(Figure(spec.name, spec.title, f"Not drawn: {spec.missing}"))
+                figure = begun.result()
             except Exception as error:
                 logging.getLogger(__name__).exception("%s could not be drawn", spec.name)
-                why = f"Could not be drawn: {type(error).__name__}: {error}"
-                figures.append(Figure(spec.name, spec.title, why))
+                figure = Figure(spec.name, spec.title, f"Could not be drawn: {type(error).__name__}: {error}")
+            figures += [figure] if figure else []
     return figures
+
+
+def _begin(spec: Spec, view: View, save: Save, pdf: bool) -> Future[Figure | None]:
+    """Draw a figure and begin to save it; None where there is none and nothing is to be said."""
+    done: Future[Figure | None] = Future()
+    try:
+        if drawn := spec.draw(view):
+            return save(spec.name, spec.title, drawn.caption, drawn.canvas, view.groups.synthetic, drawn.line, pdf)
+        done.set_result(Figure(spec.name, spec.title, f"Not drawn: {spec.missing}") if spec.missing else None)
+    except Exception as error:
+        done.set_exception(error)
+    return done

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 import re
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -76,6 +78,7 @@ def test_every_figure_of_every_fixture(
                 check(spec, view, found.canvas, found.line, found.caption)
                 numbers = re.search(r"\d", found.caption.partition(". ")[0])
                 assert numbers or fixture == "torn", f"the caption of {spec.name} begins with what one sees"
+                assert pickle.dumps(found.canvas), "a second process must be able to save it"
                 drawing.complete(found.canvas, spec.title, False, found.line)
                 if fixture == "hostile":
                     found.canvas.draw_without_rendering()  # names are laid out here
@@ -91,7 +94,10 @@ def test_figures_are_saved_in_the_formats_asked_for_to_the_same_bytes(
     kept = tuple(spec for spec in FIGURES if spec.name in ("batch_sizes", "lr_batch"))
     monkeypatch.setattr(figures, "FIGURES", kept)
     made = draw_all(View(read(load(measured))), pdf=True)
+    monkeypatch.setattr(figures, "MANY", 0)  # so that a second process saves them
     assert made == draw_all(View(read(load(measured))), pdf=True)
+    monkeypatch.undo()
+    monkeypatch.setattr(figures, "FIGURES", kept)
     assert not any(figure.pdf for figure in draw_all(View(read(load(measured)))))
     for figure in made:
         assert figure.svg.startswith(b"<svg")
@@ -119,6 +125,17 @@ def test_a_figure_that_fails_leaves_the_others(
     first, second = draw_all(View(read(load(measured))))
     assert first.caption == "Could not be drawn: ZeroDivisionError: division by zero"
     assert "broken could not be drawn" in caplog.text
+    assert second.svg
+
+
+def test_a_figure_that_the_second_process_cannot_save_leaves_the_others(
+    measured: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    untitled = replace(FIGURES[0], title=None)  # type: ignore[arg-type]
+    monkeypatch.setattr(figures, "FIGURES", (untitled, FIGURES[0]))
+    monkeypatch.setattr(figures, "MANY", 0)
+    first, second = draw_all(View(read(load(measured))))
+    assert first.caption.startswith("Could not be drawn: AttributeError")
     assert second.svg
 
 
