@@ -36,6 +36,7 @@ GROUPS = {
         "merge": "the runs of a class in one study, and its intervals",
     },
     "check": {
+        "doctor": "is this machine ready? versions, devices, data, room for results",
         "verify": "does every scheme, or norm=..., do what it is defined to, here?",
         "evaluate": "a trained network on the test set, with each kind of statistics",
         "fold": "a trained network without its norms: the same, and faster",
@@ -47,7 +48,17 @@ GROUPS = {
     },
 }
 COMMANDS = {name: text for group in GROUPS.values() for name, text in group.items()}
-WITH_WORDS = {"run", "demo", "plan", "describe", "explain", "claims", "evaluate", "verify"}  # take key=value words
+WITH_WORDS = {
+    "run",
+    "demo",
+    "plan",
+    "describe",
+    "explain",
+    "claims",
+    "evaluate",
+    "verify",
+    "doctor",
+}  # take key=value words
 SLOW = {*WITH_WORDS, "fold"} - {"claims"}  # import torch, which takes seconds
 
 EXAMPLES = """\

@@ -138,8 +138,13 @@ def jobs_of(run_config: RunConfig) -> int:
     jobs, device, threads = (run_config.config[key] for key in ("jobs", "device", "threads"))
     if jobs != "auto":
         return jobs
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     return max(1, min(cores // threads, cores if device == "cpu" else ON_A_GPU))
+
+
+def usable_cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def make_plan(run_configs: Iterable[RunConfig], timings: Timings | None = None, depth: int = SIZES) -> Plan:
