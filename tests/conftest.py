@@ -28,7 +28,7 @@ from normbench.experiment import Parts, build, compose
 from normbench.instruments import Probe
 from normbench.models import initialize
 from normbench.norms import NormScheme
-from normbench.plots import figures
+from normbench.plots import figures, saver
 from normbench.plots.drawing import Figure
 from normbench.training.device import calculate_exactly
 
@@ -99,7 +99,7 @@ def unsaved(monkeypatch: pytest.MonkeyPatch) -> None:
     def finish(name: str, title: str, caption: str, *about: object) -> Figure:
         return Figure(name, title, caption, b"<svg></svg>", b"png", b"pdf" * (about[-1] is True))
 
-    monkeypatch.setattr(figures, "finish", finish)
+    monkeypatch.setattr(saver, "finish", finish)
 
 
 @pytest.fixture

@@ -166,6 +166,19 @@ def say_alone(plan: Plan) -> None:
         say(f"{count} run{'s' * (count > 1)} can't be stacked, to be trained one by one: {reason}")
 
 
+def agree(plan: Plan) -> bool:
+    """Ask whether a sweep is to go on; False where nobody sits at a terminal."""
+    if not (sys.stdin.isatty() and err.is_terminal):
+        return False
+    left = plan.seconds_left()
+    time = "" if left is None else f", about {duration(left)}"
+    try:
+        answer = err.input(f"{len(plan.todo):,} runs{time}: go on? [y/N] ", markup=False, emoji=False)
+    except EOFError:
+        return False
+    return answer.strip().lower() in ("y", "yes")
+
+
 def like_out() -> Console:
     """A console that keeps its text in `file`, as it would be seen on standard output."""
     width, terminal = out.width, out.is_terminal

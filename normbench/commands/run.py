@@ -88,7 +88,7 @@ def _sweep(sweep: Expanded) -> int:
 
     part = shard(sweep.run_configs, sweep.run_configs[0].config["shard"])
     try:
-        total = run_sweep(sweep, part, show)
+        total = run_sweep(sweep, part, show, console.agree)
     except KeyboardInterrupt:
         _report(part[0], 130)
         raise

@@ -18,7 +18,7 @@ from typing import Any
 INSTRUMENTS = "instruments.measure."  # the only place where options may be added and deleted
 # Where things go and how a sweep runs: they change nothing that a run computes, so they are no part of its identity.
 NOT_IDENTITY = {"study", "results_dir", "data_dir", "save_model", "checkpoint_seconds", "device"}
-NOT_IDENTITY |= {"execute", "jobs", "cell_timeout", "rerun", "shard"}
+NOT_IDENTITY |= {"execute", "jobs", "max_runs", "cell_timeout", "rerun", "shard"}
 BARE = ("norm", "model", "dataset")  # groups whose choices a name has without their key
 LONGEST_STUDY = 60  # characters of the name of a study that was given none
 

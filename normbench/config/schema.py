@@ -122,6 +122,7 @@ OPTIONS: dict[str, Option] = {
     "threads": whole(1),
     "execute": one_of("auto", "processes", "stacked"),
     "jobs": Option(None, "auto, or 1 or more", lambda n: n == "auto" or (type(n) is int and n >= 1)),
+    "max_runs": whole(1, null=True),
     "cell_timeout": positive(null=True, of=" of seconds"),
     "rerun": one_of("failed", "diverged", "all"),
     "shard": matching(r"[1-9]\d*/[1-9]\d*", "PART/PARTS, such as 2/8, or null", null=True),

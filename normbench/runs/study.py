@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # What names, places or observes a run without changing what it computes: none of it sets runs apart.
 NOT_SETTINGS = {"seed", "study", "question", "data_dir", "results_dir", "jobs", "save_model", "checkpoint_seconds"}
 NOT_SETTINGS |= {"instruments", "evaluations", "log_every", "cell_timeout", "rerun", "shard", "curve_images"}
+NOT_SETTINGS |= {"max_runs"}
 OBSERVING = ("instruments.",)
 
 # The settings that a reader asks for first, in this order; any other that varies follows.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from normbench.config.compose import Expanded, Further
 from normbench.config.run_config import RunConfig
+from normbench.errors import ConfigError
 from normbench.runs import EVERYTHING, SIZES, Run, Study, is_finished, make_folder
 from normbench.sweep.plan import Plan, make_plan
 from normbench.sweep.pool import start_server
@@ -39,15 +40,19 @@ class Round:
 
 
 def run_sweep(
-    sweep: Expanded, part: Sequence[RunConfig], show: Callable[[Plan, str], AbstractContextManager[View]]
+    sweep: Expanded,
+    part: Sequence[RunConfig],
+    show: Callable[[Plan, str], AbstractContextManager[View]],
+    agree: Callable[[Plan], bool] = lambda plan: False,
 ) -> Outcome:
     """Run a sweep round by round, here or through one of Hydra's launchers.
 
     Args:
         part: its runs, or those of a shard.
         show: who shows a round, from its plan and why it was added; entered while it runs.
+        agree: asked before more than `max_runs` runs of the grid are trained; further rounds are not asked about.
 
-    Raises: as `run_plan`.
+    Raises: as `run_plan`; ConfigError where nobody agrees.
     """
     from normbench.sweep.launcher import run_through_launcher
 
@@ -56,6 +61,10 @@ def run_sweep(
     total = Outcome()
     for one in rounds(sweep, part):
         plan = make_plan(one.run_configs, depth=EVERYTHING)
+        count, most = len(plan.todo), part[0].config["max_runs"]
+        if not one.why and most is not None and count > most and not agree(plan):
+            raise ConfigError(f"a sweep of more than max_runs={most:,} runs: {count:,} are to be trained. "
+                              f"To train them, add max_runs={count}.")  # fmt: skip
         make_folder(part[0].folder.parent)
         with show(plan, one.why) as view:
             launcher = sweep.launcher

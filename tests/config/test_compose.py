@@ -103,6 +103,7 @@ def test_a_run_is_what_hydra_composes(words: list[str]) -> None:
         (["shard=3/2"], "shard must be PART/PARTS"),
         (["shard=x"], "shard must be PART/PARTS"),
         (["cell_timeout=0"], "cell_timeout must be"),
+        (["max_runs=0"], "max_runs must be 1 or more, or null: got 0."),
         (["rerun=none"], "rerun must be one of"),
         (["lr=interval(0.1,1)"], "a grid needs values that can be listed"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import shutil
@@ -10,13 +11,16 @@ from pathlib import Path
 
 import pytest
 
+import normbench
 from normbench.cli import main
+from normbench.commands import console
 from normbench.config.run_config import RunConfig
 from normbench.errors import ConfigError
 from normbench.experiment import expand, record
 from normbench.runs import RunFolder, Study, is_finished
 from normbench.sweep.plan import shard
 from normbench.sweep.rounds import FURTHER_RATES, Round, rounds
+from normbench.sweep.timing import Timings
 
 pytestmark = pytest.mark.usefixtures("own_folder", "few")
 WORDS = ["-m", "dataset=synthetic", "instruments=none", "max_steps=4", "seed=0,1,2", "study=r", "device=cpu"]
@@ -159,3 +163,37 @@ def test_a_sweep_confirms_inside_what_it_has_tried_and_goes_on_where_it_was(
     plan = json.loads(capsys.readouterr().out)
     assert plan["is_all"]
     assert {one["status"] for one in plan["cells"]} == {"done"}
+
+
+def test_more_than_max_runs_are_trained_if_somebody_agrees(
+    refused: Callable[[list[str], str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    words = ["run", *WORDS, "norm=none", "max_runs=2"]
+    refused(words, "more than max_runs=2 runs: 3 are to be trained. To train them, add max_runs=3.")
+    with pytest.raises(ConfigError, match="add max_runs=3"):
+        normbench.sweep(words[2:])
+    assert not list(tmp_path.iterdir()), "nothing is written"
+
+    asked, answers = [], iter(("", "n", "yes"))
+
+    def answer(prompt: str = "") -> str:
+        asked.append(terminal.file.getvalue().splitlines()[-1])  # type: ignore[attr-defined]
+        return next(answers, None) or _end()
+
+    terminal = console.SafeConsole(file=io.StringIO(), force_terminal=True, color_system=None)
+    monkeypatch.setattr(console, "err", terminal)
+    monkeypatch.setattr("builtins.input", answer)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr(Timings, "seconds", lambda *about: 3600.0)
+    assert main([*words, "jobs=1"]) == 2
+    assert main([*words, "jobs=1"]) == 2
+    assert not (tmp_path / "results").exists()
+    assert main([*words, "jobs=1"]) == 0
+    assert asked[0].endswith("3 runs, about 3 h 00 min: go on? [y/N] ")
+    assert main([*words, "seed=range(5)"]) == 0, "two are to be trained: what is finished is not asked about"
+    assert len(asked) == 3
+    assert main([*words, "seed=range(8)", "max_runs=null"]) == 0
+
+
+def _end() -> str:
+    raise EOFError
