@@ -89,7 +89,7 @@ share = number("at least 0 and below 1", lambda value: 0 <= value < 1)
 share_of_run = number("between 0 and 1, a share of the run", lambda value: 0 < value < 1)
 
 OPTIONS: dict[str, Option] = {
-    "optimizer": one_of("sgd", "momentum", "nesterov", "adam", "adamw", "rmsprop"),
+    "optimizer": one_of("sgd", "momentum", "nesterov", "adam", "adamw", "rmsprop", "muon"),
     "lr": positive(),
     "momentum": share,
     "weight_decay": at_least_zero,

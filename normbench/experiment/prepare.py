@@ -24,6 +24,7 @@ from normbench.models import initialize
 from normbench.noise import seed_noise
 from normbench.norms import blocks
 from normbench.training.memory import saved_for_backward, size
+from normbench.training.optimizers import hidden_matrices
 from normbench.training.perturbation import Perturbation
 from normbench.training.stack import LARGEST, why_not_stacked
 
@@ -97,6 +98,8 @@ def is_stacked(config: Mapping[str, Any]) -> bool:
 def why_alone(ready: Prepared) -> str | None:
     """Why runs like this one can't be stacked, tried on a few images that are noise, on the CPU; None: they can."""
     config = ready.run_config.config
+    if config["optimizer"] == "muon":
+        return "optimizer=muon changes each weight matrix as a whole"
     for images in (min(8, config["batch_size"]), config["batch_size"]):
         models = [new_model({**config, "seed": k, "device": "cpu"}, ready.parts, ready.dataset) for k in range(2)]
         x = torch.randn(2, images, *ready.dataset.shape, generator=seeding.generator(0, "tried"))
@@ -129,6 +132,8 @@ def check_supported(
                 norm = getattr(block, "norm", None)
                 if norm is not None:
                     norm.register_forward_hook(partial(_require_same_shape, f"norm={parts.scheme.name}", name))
+            if config["optimizer"] == "muon":
+                hidden_matrices(model)
             images, labels = torch.zeros(config["batch_size"], *shape), torch.zeros(config["batch_size"]).long()
             saved = saved_for_backward(model, images, labels)
     except Unsupported:

@@ -119,7 +119,7 @@ class Gradients(Instrument):
         gradient       |dL/dw| or |dL/dz|, the Frobenius norm: z over images, units, positions and time steps
         update_ratio   |w_(t+1) - w_t| / |w_t|, of the run's own next update; empty after the last
         invariant      "row", "matrix" or empty: what may be scaled without an effect, see `scale_invariance`
-        effective_lr   lr / s^2 for SGD, lr / ((1 - m) s^2) with momentum m, lr / s for Adam, AdamW and RMSprop,
+        effective_lr   lr / s^2 for SGD, lr / ((1 - m) s^2) with momentum m, lr / s for Adam, AdamW, RMSprop and Muon,
                        where s is the norm of what is scale-invariant: the median row of w, or the whole of w; of v
                        where w is made of g and v. Empty where the scale of w matters
 

@@ -17,7 +17,34 @@ for method in (Optimizer.add_param_group, Optimizer.zero_grad, Optimizer.state_d
     own = inspect.unwrap(method)
     setattr(own, "__dynamo_disable", own)  # where torch keeps the hidden function after the first call
 
-OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam", "adamw", "rmsprop")
+OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam", "adamw", "rmsprop", "muon")
+
+
+class MuonAndAdamW(Optimizer):
+    """Groups of parameters with Muon's options, and others with AdamW's. Source: Jordan et al. 2024, "Muon"."""
+
+    def __init__(self, groups: list[dict[str, Any]]) -> None:
+        super().__init__(groups, {})
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        update_parameters(self)
+
+
+def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
+    """What Muon trains: the weight matrices of linear layers and cells, but for the last one, which is the output's.
+
+    Raises: ValueError where there are none, and where torch has no Muon.
+    """
+    if not hasattr(torch.optim, "Muon"):
+        raise ValueError(f"optimizer=muon needs torch 2.9 or later: got {torch.__version__}. Use optimizer=adamw.")
+    found = [parameter for path, parameter in model.named_parameters() if _is_weight(path, parameter)]
+    if not (matrices := [parameter for parameter in found if parameter.dim() == 2][:-1]):
+        raise ValueError("optimizer=muon needs a weight matrix in a hidden layer: got none. Use optimizer=adamw.")
+    return matrices
+
+
+def _is_weight(path: str, parameter: nn.Parameter) -> bool:
+    return parameter.dim() > 1 and path.split(".")[-1] != "original0"  # original0 is g, of shape [C', 1, ...]
 
 
 def make_optimizer(
@@ -36,15 +63,19 @@ def make_optimizer(
 
     Args:
         momentum: of `momentum` and `nesterov`; plain `sgd` has none, `adam` and `adamw` have their own (0.9, 0.999),
-            `rmsprop` averages squares over 0.99.
+            `rmsprop` averages squares over 0.99, `muon` has 0.95 (Nesterov's).
+
+    `muon` is for `hidden_matrices`; the other parameters go to AdamW, at the same lr. Muon multiplies it by 0.2 times
+    the root of a matrix's longer side: its updates are then as large as AdamW's (Liu et al. 2025, arXiv:2502.16982).
     """
     if name not in OPTIMIZERS:
         raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}: got {name}.")
     decayed: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for path, parameter in model.named_parameters():
-        is_weight = parameter.dim() > 1 and path.split(".")[-1] != "original0"  # original0 is g, of shape [C', 1, ...]
-        (decayed if is_weight or decay_norm_parameters else others).append(parameter)
+        (decayed if _is_weight(path, parameter) or decay_norm_parameters else others).append(parameter)
+    matrices = hidden_matrices(model) if name == "muon" else []
+    decayed = [parameter for parameter in decayed if not any(parameter is matrix for matrix in matrices)]
     groups: list[dict[str, Any]] = [
         {"params": decayed, "weight_decay": weight_decay},
         {"params": others, "weight_decay": 0.0},
@@ -55,6 +86,9 @@ def make_optimizer(
         return Adam(groups, lr=lr, fused=True)
     if name == "adamw":
         return torch.optim.AdamW(groups, lr=lr, fused=True)
+    if name == "muon":
+        muon = torch.optim.Muon(matrices, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+        return MuonAndAdamW([*muon.param_groups, *torch.optim.AdamW(groups, lr=lr, fused=True).param_groups])
     if name == "rmsprop":
         return RMSprop(groups, lr=lr)
     momentum = 0.0 if name == "sgd" else momentum
@@ -78,6 +112,14 @@ def update_parameters(optimizer: Optimizer) -> None:
             buffers = _state(optimizer, parameters, "momentum_buffer") if group["momentum"] else []
             options |= {"momentum": group["momentum"], "nesterov": group["nesterov"], "dampening": 0.0}
             torch._fused_sgd_(parameters, gradients, buffers, **options, maximize=False, is_first_step=False)
+            continue
+        if "ns_steps" in group:
+            from torch.optim._muon import muon  # torch 2.9 and later
+
+            buffers = _state(optimizer, parameters, "momentum_buffer")
+            names = ("momentum", "nesterov", "ns_coefficients", "ns_steps", "eps", "adjust_lr_fn")
+            options |= {name: group[name] for name in names}
+            muon(parameters, gradients, buffers, **options, has_complex=False)
             continue
         steps = _state(optimizer, parameters, "step")
         if isinstance(optimizer, RMSprop):

@@ -25,6 +25,9 @@ from normbench.training.optimizers import (
     update_parameters,
 )
 
+MUON = hasattr(torch.optim, "Muon")  # torch 2.9 and later
+HERE = [name for name in OPTIMIZERS if MUON or name != "muon"]
+
 
 @pytest.mark.parametrize(
     ("name", "points"),
@@ -71,7 +74,7 @@ def test_the_schedule_is_what_the_optimizer_gets(batch_of: Callable[..., Any], n
     assert lr_by_step(compose(["dataset=synthetic"]).config, 4) is None
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", HERE)
 def test_two_steps_of_every_optimizer_beside_torchs_own(name: str) -> None:
     """Against the unfused, ungrouped optimizer of torch.optim, in float64; all parameters decay."""
     decay: Any = {"lr": 0.1, "weight_decay": 0.2}
@@ -82,21 +85,46 @@ def test_two_steps_of_every_optimizer_beside_torchs_own(name: str) -> None:
         "adam": lambda p: torch.optim.Adam(p, **decay),
         "adamw": lambda p: torch.optim.AdamW(p, **decay),
         "rmsprop": lambda p: torch.optim.RMSprop(p, **decay),
+        "muon": lambda p: torch.optim.Muon([next(p)], **decay, adjust_lr_fn="match_rms_adamw"),
     }
     torch.manual_seed(0)
-    one = nn.Linear(5, 3).double()
+    one = nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 3)).double()
     other, x = copy.deepcopy(one), torch.randn(7, 5).double()
-    a, b = make_optimizer(name, one, **decay, momentum=0.7, decay_norm_parameters=True), plain[name](other.parameters())
+    a = make_optimizer(name, one, **decay, momentum=0.7, decay_norm_parameters=True)
+    parameters = other.parameters()
+    optimizers = [plain[name](parameters), *([plain["adamw"](parameters)] if name == "muon" else [])]
     for _ in range(3):
-        for model, step in ((one, lambda: update_parameters(a)), (other, b.step)):
+        for model in (one, other):
             model.zero_grad()
             model(x).square().sum().backward()
-            step()
-    torch.testing.assert_close(one.weight, other.weight, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(one.bias, other.bias, rtol=1e-12, atol=1e-12)
+        update_parameters(a)
+        for optimizer in optimizers:
+            optimizer.step()
+    for mine, its in zip(one.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(mine, its, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.skipif(not MUON, reason="torch has no Muon")
+def test_muon_is_for_hidden_matrices(network_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {}
+    for norm, name, options in (("weight", "mlp", {}), ("layer", "rnn", {"cell": "gru"})):
+        model = network_of(norm, name, **options)
+        muon, *rest = make_optimizer("muon", model, lr=0.1, weight_decay=0.2).param_groups
+        paths = {parameter: path for path, parameter in model.named_parameters()}
+        found[name] = [paths[parameter] for parameter in muon["params"]]
+        assert [len(group["params"]) > 0 for group in rest] == [True, True]
+        assert sum(len(group["params"]) for group in (muon, *rest)) == len(paths)
+        assert [group["weight_decay"] for group in (muon, *rest)] == [0.2, 0.2, 0.0]
+    v = "linear.parametrizations.weight.original1"
+    assert found == {"mlp": [f"hidden1.{v}", f"hidden2.{v}"], "rnn": ["cell.input.weight", "cell.hidden.weight"]}
+    with pytest.raises(ValueError, match="needs a weight matrix in a hidden layer"):
+        make_optimizer("muon", network_of("batch", "cnn"), lr=0.1)
+    monkeypatch.delattr(torch.optim, "Muon")
+    with pytest.raises(ValueError, match=r"optimizer=muon needs torch 2.9 or later: got 2"):
+        make_optimizer("muon", network_of("batch", "mlp"), lr=0.1)
+
+
+@pytest.mark.parametrize("name", HERE)
 def test_our_way_to_its_kernels_gives_torchs_own_bits(
     name: str, network_of: Callable[..., Any], batch_of: Callable[..., Any], device: torch.device
 ) -> None:
@@ -121,7 +149,7 @@ def test_our_way_to_its_kernels_gives_torchs_own_bits(
         assert all(torch.equal(mine[key], its[key]) and mine[key].device == its[key].device for key in its)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name != "muon"])  # it leaves kernels to AdamW
 def test_a_loaded_state_is_laid_out_as_the_parameters_are(name: str) -> None:
     """In a stack weights and state lie in memory in the order [C', C, H, W]; alone, on a CPU, C is last."""
     torch.manual_seed(0)
