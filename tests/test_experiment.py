@@ -87,6 +87,7 @@ def test_a_run_that_was_stopped_twice_equals_an_undisturbed_one_to_the_last_bit(
     words = [*size_words(model_name), *FEW, "norm=batch", "max_steps=12", "model.dropout=0.2", "seed=3"]
     words += ["dataset.train_fraction=0.5", "dataset.label_noise=0.2"]
     words += ["instruments=standard" if model_name == "mlp" else "instruments=quick"]
+    words += ["amp=bf16"] if model_name in ("cnn", "rnn") else []
     words += ["optimizer=muon"] if model_name in ("mlp", "rnn") and hasattr(torch.optim, "Muon") else []
     whole, cell = execute(small(*words, to="a")), small(*words, to="b")
     for stop_at in (3, 8):

@@ -17,12 +17,13 @@ from torch import Tensor
 from normbench.config.run_config import RunConfig
 from normbench.data.dataset import Split
 from normbench.errors import Stopped
-from normbench.experiment import execute, execute_stacked, new_model
+from normbench.experiment import execute, execute_stacked, new_model, prepare_run
 from normbench.instruments import BN_MODES, Probe
 from normbench.runs import Run, RunFolder
 from normbench.training.callbacks import LearningCurve
 from normbench.training.stack import Stack
 
+MUON = hasattr(torch.optim, "Muon")  # torch 2.9 and later
 SMALL = ["dataset.size=8", "dataset.examples=300", "dataset.validation=60", "batch_size=8", "model.hidden=[6,5]"]
 SMALL += ["max_steps=24", "evaluations=3", "log_every=5", "checkpoint_seconds=0"]
 FEW = ["instruments.snapshots=4", "instruments.probe=32"]
@@ -139,6 +140,18 @@ def test_a_run_goes_on_alone_and_in_a_stack_again(optimizer: str, runs_of: Calla
     assert stacked(moving) == dict.fromkeys(["run0", "run1", "run2"])  # in two stacks
     for one, other in zip(moving, apart, strict=True):
         assert_same(Run(one.folder), execute(other))
+
+
+@pytest.mark.parametrize(
+    ("word", "why"),
+    [
+        ("amp=bf16", "rounds otherwise"),
+        pytest.param("optimizer=muon", "as a whole", marks=pytest.mark.skipif(not MUON, reason="torch has no Muon")),
+    ],
+)
+def test_what_is_not_stacked(word: str, why: str, runs_of: Callable[..., list[RunConfig]]) -> None:
+    ready = prepare_run(runs_of("a", word, "execute=stacked")[0])
+    assert (ready.fits, why in ready.why_alone) == (0, True)
 
 
 def test_weights_are_bit_identical_with_instruments_and_without(runs_of: Callable[..., list[RunConfig]]) -> None:

@@ -103,6 +103,7 @@ OPTIONS: dict[str, Option] = {
     "clip_norm": positive(null=True),
     "batch_size": whole(1),
     "accumulate": whole(1),
+    "amp": one_of("none", "bf16"),
     "epochs": positive(),
     "max_steps": whole(1, null=True),
     "max_samples": whole(1, null=True),

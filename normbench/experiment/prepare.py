@@ -100,6 +100,8 @@ def why_alone(ready: Prepared) -> str | None:
     config = ready.run_config.config
     if config["optimizer"] == "muon":
         return "optimizer=muon changes each weight matrix as a whole"
+    if config["amp"] != "none":
+        return "amp=bf16 rounds otherwise in a stack than alone"
     for images in (min(8, config["batch_size"]), config["batch_size"]):
         models = [new_model({**config, "seed": k, "device": "cpu"}, ready.parts, ready.dataset) for k in range(2)]
         x = torch.randn(2, images, *ready.dataset.shape, generator=seeding.generator(0, "tried"))

@@ -81,7 +81,7 @@ class Training:
         self.model = model = new_model(config, parts, dataset)
         shared = {name: config[name] for name in ("weight_decay", "momentum", "decay_norm_parameters")}
         self.optimizer = make_optimizer(config["optimizer"], model, lr=first_lr(config), **shared)
-        self.update = Update(lr_by_step(config, total), config["clip_norm"], config["accumulate"])
+        self.update = Update(lr_by_step(config, total), config["clip_norm"], config["accumulate"], config["amp"])
         self.per_update = config["batch_size"] * config["accumulate"]
         self.log = log = Log(folder, total, self.per_update, len(dataset.train) // self.per_update, config["log_every"])
         validation = dataset.validation

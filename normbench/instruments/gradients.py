@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import replace
 from itertools import islice
 
 import torch
@@ -53,9 +54,12 @@ def next_step(model: nn.Module, optimizer: optim.Optimizer, update: Update, batc
 
 
 def gradient(model: nn.Module, update: Update, batch: Batch) -> tuple[Tensor, list[Tensor]]:
-    """Loss of the next step on `batch`, and its gradient with respect to each parameter (0 to one that is frozen)."""
+    """Loss of the next step on `batch`, and its gradient with respect to each parameter (0 to one that is frozen).
+
+    In the precision of the weights, whatever `update.amp` says.
+    """
     with in_training(model):
-        loss = update.backward(model, batch)
+        loss = replace(update, amp="none").backward(model, batch)
         return loss, [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
 
 

@@ -67,7 +67,8 @@ class MemoryTime(Instrument):
         self.saved: dict[str, int] = {}
 
     def measure(self, step: Step, model: nn.Module, probe: Probe) -> Iterator[Row]:
-        self.saved = self.saved or saved_by_batch(model, probe.images[0], probe.labels[0], self.setting.batch_size)
+        with self.setting.update.precision(probe.images.device):
+            self.saved = self.saved or saved_by_batch(model, probe.images[0], probe.labels[0], self.setting.batch_size)
         times = {f"{what}_ms": 1000 * seconds / step.index if step.index else ""
                  for what, seconds in self.setting.seconds().items()}  # fmt: skip
         device = probe.images.device

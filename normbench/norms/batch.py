@@ -187,5 +187,5 @@ class MeanOnlyBatchNorm(RunningStatistics):
         return x - (shift if x.dim() == 2 else shift.view(-1, *[1] * (x.dim() - 2)))
 
     def by_batch(self, x: Tensor) -> tuple[Tensor, Tensor, None]:
-        mean = x.mean((0, *range(2, x.dim())))
+        mean = x.mean((0, *range(2, x.dim())), dtype=self.running_mean.dtype)  # float32, also of a bfloat16 x
         return self.by_averages(x, mean, None), mean.detach(), None

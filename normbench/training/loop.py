@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -48,11 +48,18 @@ class Update:
         lr: updates done -> learning rate of the next one; None leaves the optimizer's.
         clip_norm: the gradient is shortened to this norm if it is longer.
         accumulate: into how many parts each batch is cut, one after the other, for one update: norms see a part.
+        amp: "bf16" lets torch's autocast choose what the forward pass calculates in bfloat16: products and
+            convolutions, and what follows them as it comes. Weights, gradients and the loss are float32.
     """
 
     lr: Callable[[int], float] | None = None
     clip_norm: float | None = None
     accumulate: int = 1
+    amp: str = "none"
+
+    def precision(self, device: torch.device) -> AbstractContextManager[Any]:
+        """Inside, a forward pass calculates as those of training do."""
+        return torch.autocast(device.type, torch.bfloat16) if self.amp == "bf16" else nullcontext()
 
     def backward(self, model: nn.Module, batch: Batch) -> Tensor:
         """Add the gradient of the batch's mean cross-entropy to the parameters, and return that loss, detached.
@@ -65,10 +72,11 @@ class Update:
         parts = [self._backward(model, *part, n) for part in zip(x.chunk(n), y.chunk(n), strict=True)]
         return torch.stack(parts).sum()
 
-    @staticmethod
-    def _backward(model: nn.Module, images: Tensor, labels: Tensor, parts: int = 1) -> Tensor:
+    def _backward(self, model: nn.Module, images: Tensor, labels: Tensor, parts: int = 1) -> Tensor:
         next_draw(model)
-        loss = F.cross_entropy(model(images), labels)
+        with self.precision(images.device):
+            logits = model(images)
+        loss = F.cross_entropy(logits if self.amp == "none" else logits.float(), labels)
         if parts > 1:
             loss = loss / parts
         loss.backward()

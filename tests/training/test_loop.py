@@ -202,7 +202,7 @@ def trained(cell_of: Any, small_options: Any, tmp_path_factory: pytest.TempPathF
             "dataset": cell_of("dataset.size=8", "dataset.examples=200", "dataset.validation=50").config["dataset"],
             "instruments": cell_of(f"instruments={instruments}").config["instruments"] | {"snapshots": 3, "probe": 16},
             "max_steps": STEPS, "batch_size": 8, "evaluations": 2, "log_every": 4, "checkpoint_seconds": 0.0,
-            "results_dir": str(tmp_path_factory.mktemp("results")),
+            "results_dir": str(tmp_path_factory.mktemp("results")), "amp": "bf16" if model == "cnn" else "none",
         }  # fmt: skip
         try:
             run = train(prepare_run(replace(cell_of(f"model={model}"), config=config)))
