@@ -319,3 +319,47 @@ def test_batch_norm_on_one_image_at_a_time_is_said(
 ) -> None:
     words = ["model=cnn", "model.channels=[4]", f"norm={norm}", f"batch_size={size}", "max_steps=3", "instruments=none"]
     assert ("each image is normalised alone" in execute(small(*words)).summary.get("remark", "")) == alone
+
+
+def test_a_run_ends_when_its_seconds_of_training_are_over(
+    small: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look at the clock is a tenth of a second later, whatever is done meanwhile: all counts as training."""
+    moment = itertools.count()
+    monkeypatch.setattr("normbench.training.callbacks.time.perf_counter", lambda: next(moment) / 10)
+    cell = small(
+        "norm=batch", "max_steps=100000", "max_seconds=60", "evaluations=4", "instruments=standard", "log_every=7"
+    )
+    reports: list[Any] = []
+    run = execute(cell, reports.append)
+    steps, seconds = run.summary["steps"], run.summary["seconds"]["training"]
+    assert 60 <= seconds < 63
+    assert run.summary["status"] == "complete"
+    assert "remark" not in run.summary
+    assert run.steps["step"].iloc[-1] == run.epochs["step"].iloc[-1] == steps
+    points = run.epochs["train_seconds"].to_list()
+    assert [round(point / 15) for point in points] == [0, 1, 2, 3, 4], "at equal shares of the seconds"
+    for name in ("shift", "statistics", "batch_noise"):  # the last is measured at the end alone
+        assert run.measured(name)["step"].iloc[-1] == steps, name
+    assert reports[-1].step == reports[-1].total == steps
+    assert max(report.total for report in reports[5:]) < 100 + steps, "what is left is told by the pace so far"
+
+    stopped = small("norm=batch", "max_steps=100000", "max_seconds=60", "log_every=7", to="b")
+    calls = itertools.count()
+    with pytest.raises(Stopped):
+        execute(stopped, stop=lambda: next(calls) == steps // 2)
+    again = execute(stopped)
+    assert 60 <= again.summary["seconds"]["training"] < 63, "with the seconds before the checkpoint"
+    assert again.summary["steps"] < 1.2 * steps
+
+    short = execute(small("norm=batch", "max_steps=5", "max_seconds=1000", to="c"))
+    assert short.summary["steps"] == 5
+    assert "before max_seconds was reached" in short.summary["remark"]
+    assert short.epochs["step"].to_list() == [0, 5]
+
+
+def test_a_budget_of_seconds_needs_a_constant_lr_and_no_stack(small: Callable[..., RunConfig]) -> None:
+    with pytest.raises(ConfigError, match="max_seconds needs schedule=constant"):
+        small("max_seconds=9", "schedule=cosine")
+    ready = prepare_run(small("max_seconds=9", "max_steps=5", "execute=stacked"))
+    assert (ready.fits, ready.why_alone) == (0, "max_seconds is of a run's own training")

@@ -10,7 +10,7 @@ from normbench.analysis.comparisons import Comparison, comparisons
 from normbench.analysis.groups import Groups, label
 from normbench.analysis.instrument_tables import inference_losses, inference_table, perturbation_table
 from normbench.analysis.leaderboard import leaderboard, leaderboard_table
-from normbench.analysis.notes import SYNTHETIC, shared_draws
+from normbench.analysis.notes import SYNTHETIC, shared_draws, updates_in_time
 from normbench.analysis.shortlist import recommendations, shortlist_table
 from normbench.analysis.tables import Table, format_list, format_p
 from normbench.analysis.targets import time_table
@@ -88,7 +88,8 @@ def answer(groups: Groups, options: Options | None = None) -> list[str]:
     ]
     if counted:
         words.append(f"Of {len(found)} comparison{'s' * (len(found) > 1)}: {'; '.join(counted)}.")
-    words = [*recommendations(groups, reference), *words, *inference_losses(groups), *shared_draws(groups)]
+    words = [*recommendations(groups, reference), *words, *updates_in_time(groups)]
+    words += [*inference_losses(groups), *shared_draws(groups)]
     return [SYNTHETIC, *words] if groups.synthetic else words
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from statistics import median
 from typing import Any
 
-from normbench.analysis.groups import MAIN, Groups, Setting, is_synthetic, label, show
+from normbench.analysis.groups import MAIN, Groups, Setting, is_synthetic, label, show, without
 from normbench.runs import Run
 
 SYNTHETIC = "SYNTHETIC DATA (made from random numbers, for trying the bench): says nothing about real images."
+MOST = 4  # settings whose updates are said
 
 
 def constants(groups: Groups) -> str:
@@ -57,6 +59,23 @@ def shared_draws(groups: Groups) -> list[str]:
         "All seeds share one draw of the training images or of their wrong labels (dataset.draw_seed): intervals and p "
         "values are of new seeds on this draw, not of new draws."
     ]
+
+
+def updates_in_time(groups: Groups) -> list[str]:
+    """How many updates each scheme made where `max_seconds` ended the runs: a sentence per setting, the lr aside."""
+    found: dict[tuple[float, Setting], dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for group in groups.groups:
+        for run in group.having("complete"):
+            if (seconds := run.values.get("max_seconds")) is not None:
+                rest = without(group.setting, "lr", "max_seconds")
+                found[float(seconds), rest][group.scheme].append(int(run.summary["steps"]))
+    said = [
+        f"In {seconds:g} seconds of training{_of(rest)}: "
+        + ", ".join(f"{scheme} {median(steps):,.0f} updates" for scheme, steps in by_scheme.items())
+        + " (medians, on the machine at hand)."
+        for (seconds, rest), by_scheme in found.items()
+    ]
+    return said if len(said) <= MOST else [*said[:MOST], "The table of runs has the updates of the other settings."]
 
 
 def _draws(run: Run) -> set[str]:

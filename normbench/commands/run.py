@@ -137,7 +137,8 @@ def _print_settings(run_config: RunConfig) -> None:
     """The values that everything else is read against."""
     config, model = run_config.config, run_config.config["model"]
     console.say(console.title(run_config.choices))
-    budget = next((f"{key}={config[key]:,}" for key in ("max_steps", "max_samples") if config[key] is not None), None)
+    budgets = ("max_steps", "max_samples", "max_seconds")
+    budget = ", ".join(f"{key}={config[key]:,}" for key in budgets if config[key] is not None)
     shown = [f"{key}={config[key]}" for key in ("optimizer", "lr", "batch_size")]
     shown += [budget or f"epochs={config['epochs']:g}", f"weight_decay={config['weight_decay']:g}"]
     usual = {"schedule": "constant", "lr_scaling": "none", "accumulate": 1, "clip_norm": None}

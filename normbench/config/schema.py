@@ -107,6 +107,7 @@ OPTIONS: dict[str, Option] = {
     "epochs": positive(),
     "max_steps": whole(1, null=True),
     "max_samples": whole(1, null=True),
+    "max_seconds": positive(null=True, of=" of seconds"),
     "perturb_step": whole(0, null=True),
     "perturb_factor": positive(),
     "perturb_block": whole(0),
@@ -244,6 +245,10 @@ def check_together(config: Mapping[str, Any]) -> None:
         raise ConfigError("max_steps and max_samples both say how long to train. Give one of them.")
     if samples is not None and samples < least:
         raise ConfigError(f"max_samples must be at least the images of one update: got {samples}.")
+    if config["max_seconds"] is not None and config["schedule"] != "constant":
+        raise ConfigError(
+            f"max_seconds needs schedule=constant, as the number of updates is not known: got {config['schedule']}."
+        )
     part, _, parts = (config["shard"] or "1/1").partition("/")
     if int(part) > int(parts):
         raise ConfigError(f"shard must be {OPTIONS['shard'].rule}: got {config['shard']}.")

@@ -102,6 +102,8 @@ def why_alone(ready: Prepared) -> str | None:
         return "optimizer=muon changes each weight matrix as a whole"
     if config["amp"] != "none":
         return "amp=bf16 rounds otherwise in a stack than alone"
+    if config["max_seconds"] is not None:
+        return "max_seconds is of a run's own training"
     for images in (min(8, config["batch_size"]), config["batch_size"]):
         models = [new_model({**config, "seed": k, "device": "cpu"}, ready.parts, ready.dataset) for k in range(2)]
         x = torch.randn(2, images, *ready.dataset.shape, generator=seeding.generator(0, "tried"))

@@ -83,15 +83,18 @@ class Training:
         self.optimizer = make_optimizer(config["optimizer"], model, lr=first_lr(config), **shared)
         self.update = Update(lr_by_step(config, total), config["clip_norm"], config["accumulate"], config["amp"])
         self.per_update = config["batch_size"] * config["accumulate"]
-        self.log = log = Log(folder, total, self.per_update, len(dataset.train) // self.per_update, config["log_every"])
+        per_epoch, seconds = len(dataset.train) // self.per_update, config["max_seconds"]
+        self.log = log = Log(folder, total, self.per_update, per_epoch, config["log_every"], seconds)
         validation = dataset.validation
         curve = replace(validation, index=validation.index[: config["curve_images"]])  # stratified
         self.splits = {"curve": curve, "validation": validation, "test": dataset.test}
         self.instruments = Instruments(parts.instruments, config, model, dataset, self.optimizer, self.update, log)
-        evaluations = frozenset(evenly_spaced(total, config["evaluations"] + 1))
+        points = config["evaluations"]
+        evaluations = frozenset(evenly_spaced(total, points + 1) if seconds is None else (0,))
+        apart = math.inf if seconds is None else seconds / points
         callbacks: dict[str, Callback] = {
             "loss": LossLog(log),
-            "curve": LearningCurve(log, lambda: self.evaluate("curve"), evaluations),
+            "curve": LearningCurve(log, lambda: self.evaluate("curve"), evaluations, apart),
             "instruments": self.instruments,
         }
         if (perturbation := Perturbation.of(config)) is not None:
@@ -130,12 +133,14 @@ class Training:
         self.step = step
         if step.loss is None and self.done is not None:
             return True  # what is due here was done before the checkpoint
+        if step.index and self.log.end_in_time(step.index):
+            self.step = step = replace(step, batch=None)
         try:
             for callback in self.callbacks:
                 callback.after(step)
         except Diverged as error:
             self.diverged = error.step
-        return self.diverged is None
+        return self.diverged is None and step.index < self.log.total
 
     def finish(self) -> None:
         """Write what came out: from here on the run is over."""
@@ -169,6 +174,8 @@ class Training:
         remarks = [text] if (text := remark(self.model, config["batch_size"])) is not None else []
         if self.diverged is None and summary["at_chance"] is None:
             remarks.append("too few test images to tell from chance")
+        if self.diverged is None and config["max_seconds"] is not None and step.index == self.ready.total:
+            remarks.append("all updates were made before max_seconds was reached: give more epochs, for one")
         if remarks:
             summary["remark"] = "; ".join(remarks)
         seconds = log.clock.read()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Self
 
@@ -123,7 +123,7 @@ class Instruments(Callback):
         update: Update,
         log: Log,
     ) -> None:
-        self.instruments, self.model, self.log = instruments, model, log
+        self.instruments, self.model, self.log, self.planned = instruments, model, log, log.total
         self.cost = {instrument.name: 0.0 for instrument in instruments}  # seconds; the first pays for the shared pass
         if not instruments:
             return
@@ -151,6 +151,9 @@ class Instruments(Callback):
         return any(instrument.due(index) for instrument in self.instruments)
 
     def after(self, step: Step) -> None:
+        if step.index == self.log.total != self.planned:  # seconds have ended the run
+            for one in self.instruments:
+                one.setting = replace(one.setting, total=step.index, snapshots=one.setting.snapshots | {step.index})
         due = [(place, one) for place, one in enumerate(self.instruments) if one.due(step.index)]
         if not due:
             return

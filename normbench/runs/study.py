@@ -25,6 +25,7 @@ OBSERVING = ("instruments.",)
 
 # The settings that a reader asks for first, in this order; any other that varies follows.
 MAIN: tuple[str, ...] = ("model", "dataset", "optimizer", "lr", "batch_size", "epochs", "max_steps", "max_samples")
+MAIN += ("max_seconds",)
 MAIN += ("schedule", "lr_scaling", "clip_norm", "accumulate", "weight_decay", "decay_norm_parameters", "momentum")
 MAIN += ("model.activation", "model.init", "model.dropout", "device", "threads")
 

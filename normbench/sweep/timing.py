@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping
@@ -49,7 +50,7 @@ class Timings:
         for key in _keys(choices, config):
             if known := self.known.get(key):
                 per_step, rest = (statistics.median(values) for values in zip(*known, strict=True))
-                return steps * per_step + rest
+                return min(steps * per_step, config.get("max_seconds") or math.inf) + rest
         return None
 
 

@@ -118,11 +118,20 @@ class Log:
         per_update: images in each.
         per_epoch: updates in an epoch.
         every: the loss is read after so many updates (and after the last): only then does the loop wait for the device.
+        max_seconds: of training, after which the run ends; None: when `total` is reached.
     """
 
-    def __init__(self, folder: RunFolder, total: int, per_update: int, per_epoch: int, every: int) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        total: int,
+        per_update: int,
+        per_epoch: int,
+        every: int,
+        max_seconds: float | None = None,
+    ) -> None:
         self.folder, self.total, self.per_update, self.per_epoch = folder, total, per_update, per_epoch
-        self.every = every
+        self.every, self.max_seconds = every, max_seconds
         self.clock = Clock()
         self.results: dict[str, Any] = {}  # numbers of the summary, as they become known
         self.accuracy: float | None = None  # at the last point of the learning curve
@@ -130,6 +139,15 @@ class Log:
     def due(self, index: int) -> bool:
         """Is the loss read after `index` updates?"""
         return index % self.every == 0 or index == self.total
+
+    def end_in_time(self, index: int) -> bool:
+        """Let update `index` be the last if its end is beyond `max_seconds`. Returns whether it is the last now.
+
+        The loop waits for nothing: on a GPU, which is behind, up to `every` updates are then still to be calculated.
+        """
+        if self.max_seconds is not None and self.clock.read()["training"] >= self.max_seconds:
+            self.total = index
+        return index == self.total
 
     def position(self, index: int, seconds: float | None = None) -> dict[str, Any]:
         """The first columns of every table: any of them can be an x axis. `seconds`: of training; None: those of now"""
@@ -198,21 +216,37 @@ class LearningCurve(Callback):
 
     Args:
         evaluate: () -> mean loss and accuracy.
-        updates: after which of them.
+        updates: after which of them, besides the last.
+        seconds: of training between points.
     """
 
-    def __init__(self, log: Log, evaluate: Callable[[], tuple[float, float]], updates: frozenset[int]) -> None:
-        self.log, self.evaluate, self.updates = log, evaluate, updates
+    def __init__(
+        self,
+        log: Log,
+        evaluate: Callable[[], tuple[float, float]],
+        updates: frozenset[int],
+        seconds: float = math.inf,
+    ) -> None:
+        self.log, self.evaluate, self.updates, self.seconds = log, evaluate, updates, seconds
+        self.parts = 1  # of `seconds` each, at whose end the next point lies
 
     def due(self, index: int) -> bool:
-        return index in self.updates
+        return index in self.updates or index == self.log.total
 
     def after(self, step: Step) -> None:
-        if self.due(step.index):
+        seconds = self.log.clock.read()["training"]
+        if self.due(step.index) or seconds >= self.parts * self.seconds:
+            self.parts = int(seconds // self.seconds) + 1
             with self.log.clock.timed("evaluating"):
                 loss, accuracy = self.evaluate()
                 self.log.accuracy, found = accuracy, {"validation_loss": loss, "validation_accuracy": accuracy}
                 self.log.folder.epochs.append([{**self.log.position(step.index), **found}])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"parts": self.parts}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.parts = state.get("parts", 1)
 
 
 class ReportProgress(Callback):
@@ -226,9 +260,11 @@ class ReportProgress(Callback):
 
     def after(self, step: Step) -> None:
         if step.index and self.due(step.index):
-            speed = step.index * self.log.per_update / max(self.log.clock.read()["training"], 1e-9)
-            loss = self.log.results.get("train_loss", math.nan)
-            self.on_progress(Progress(step.index, self.log.total, speed, loss, self.log.accuracy))
+            per_update = max(self.log.clock.read()["training"], 1e-9) / step.index
+            total, loss = self.log.total, self.log.results.get("train_loss", math.nan)
+            if self.log.max_seconds is not None:
+                total = max(step.index, min(total, math.ceil(self.log.max_seconds / per_update)))
+            self.on_progress(Progress(step.index, total, self.log.per_update / per_update, loss, self.log.accuracy))
 
 
 class Checkpoint(Callback):

@@ -219,3 +219,12 @@ def test_statistics_come_without_scipy_stats_and_torch() -> None:
     code = "import sys, normbench.analysis.answer; print({'scipy.stats', 'torch'} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "set()"
+
+
+def test_how_many_updates_fit_into_the_seconds_is_said(study: Path, add: Add) -> None:
+    for seed, steps in enumerate((300, 400, 1500)):
+        add(norm="none", seed=seed, accuracy=0.9, max_seconds=60.0, summary={"steps": steps})
+        add(norm="batch", seed=seed, accuracy=0.9, max_seconds=60.0, lr=0.3, summary={"steps": steps // 2})
+        add(norm="layer", seed=seed, status="diverged", max_seconds=60.0)
+    said = "In 60 seconds of training: none 400 updates, batch 200 updates (medians, on the machine at hand)."
+    assert said in answer(read(load(study)))

@@ -103,6 +103,8 @@ def test_a_run_is_what_hydra_composes(words: list[str]) -> None:
         (["shard=3/2"], "shard must be PART/PARTS"),
         (["shard=x"], "shard must be PART/PARTS"),
         (["cell_timeout=0"], "cell_timeout must be"),
+        (["max_seconds=0"], "max_seconds must be a positive number of seconds, or null: got 0."),
+        (["max_seconds=9", "schedule=linear"], "max_seconds needs schedule=constant, as the number of updates is not"),
         (["max_runs=0"], "max_runs must be 1 or more, or null: got 0."),
         (["rerun=none"], "rerun must be one of"),
         (["lr=interval(0.1,1)"], "a grid needs values that can be listed"),
