@@ -1,4 +1,4 @@
-"""Norms of one example, whatever its batch: layer, RMS, group and instance normalization, and dynamic tanh."""
+"""Norms of one example, whatever its batch: layer, RMS, group and instance normalization, dynamic tanh and erf."""
 
 from __future__ import annotations
 
@@ -192,6 +192,28 @@ class DynamicTanh(ExampleNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.finished((self.alpha * x).tanh())
+
+
+class DynamicErf(DynamicTanh):
+    """y = gamma erf(alpha x + s) + beta, value by value; alpha and s are one number for the layer each, gamma and beta
+    per feature.
+
+    erf is the cumulative distribution function of N(0, 1/2), stretched to -1 .. 1.
+
+    Args:
+        alpha: where alpha starts; it is learned, as is s (`shift`), which starts at 0, whatever `affine`.
+        features, affine: as ExampleNorm.
+
+    Shape: [N, C] or [N, C, H, W], unchanged.
+    Source: Chen et al. 2025, arXiv:2512.10938 ("Derf"); where alpha and s start, from the authors' code.
+    """
+
+    def __init__(self, features: int, **options: Any) -> None:
+        super().__init__(features, **options)
+        self.shift = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.finished((self.alpha * x + self.shift).erf())
 
 
 class PerStep(nn.Module):

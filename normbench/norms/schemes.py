@@ -13,7 +13,16 @@ from normbench.noise import AlphaDropout
 from normbench.norms.batch import BatchNorm, MeanOnlyBatchNorm
 from normbench.norms.batch_renorm import BatchRenorm
 from normbench.norms.ghost_batch import GhostBatchNorm
-from normbench.norms.layer import DynamicTanh, GroupNorm, InstanceNorm, LayerNorm, LayerNorm2d, PerStep, RMSNorm
+from normbench.norms.layer import (
+    DynamicErf,
+    DynamicTanh,
+    GroupNorm,
+    InstanceNorm,
+    LayerNorm,
+    LayerNorm2d,
+    PerStep,
+    RMSNorm,
+)
 from normbench.norms.noisy_batch import NoisyBatchNorm
 from normbench.norms.scheme import NormScheme
 from normbench.norms.weight import data_dependent_init
@@ -85,6 +94,7 @@ group = partial(_of_examples, GroupNorm)
 instance = partial(_of_examples, InstanceNorm)
 rms = partial(_of_examples, RMSNorm)
 dynamic_tanh = partial(_of_examples, DynamicTanh)
+dynamic_erf = partial(_of_examples, DynamicErf)
 
 
 def make_scheme(make: partial[Any], **common: Any) -> NormScheme:

@@ -184,6 +184,8 @@ DEFINITIONS = {
         torch=lambda x, o: F.rms_norm(x, x.shape[1:], eps=o["eps"]),
     ),
     "dynamic_tanh": Definition(bend=lambda z, norm: torch.tanh(norm.alpha * z)),
+    # erf(u) = 2 Phi(sqrt(2) u) - 1, with Phi the standard normal distribution function
+    "dynamic_erf": Definition(bend=lambda z, n: 2 * torch.special.ndtr((n.alpha * z + n.shift) * 2**0.5) - 1),
     "weight": Definition(
         weight=length_and_direction, folds="yes", unmoved="yes no yes no no no",
         torch_weight=lambda linear: torch._weight_norm(

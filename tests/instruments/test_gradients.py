@@ -240,7 +240,7 @@ INVARIANT = {
     "batch": "row", "ghost_batch": "row", "batch_renorm": "row", "noisy_batch": "row", "instance": "row",
     "weight": "row", "weight_mean_only": "row", "weight_standardization": "row",
     "layer": "matrix", "layer2d": "matrix", "group": "matrix", "rms": "matrix",
-    "none": "", "selu": "", "mean_only": "", "dynamic_tanh": "",
+    "none": "", "selu": "", "mean_only": "", "dynamic_tanh": "", "dynamic_erf": "",
 }  # fmt: skip
 
 

@@ -82,6 +82,7 @@ def test_numbers_are_those_of_numpy(norm_name, model_name, network_of, device):
         ("batch", "mlp", "output", "w bias"),
         ("weight_standardization", "cnn", "conv2", "w g v bias"),
         ("dynamic_tanh", "mlp", "hidden1", "w bias alpha gamma beta"),
+        ("dynamic_erf", "mlp", "hidden1", "w bias alpha gamma beta shift"),
         ("weight", "rnn", "cell", "input.w input.g input.v hidden.w hidden.g hidden.v bias"),
         (
             "batch", "rnn", "cell",

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from normbench.errors import Unsupported
 from normbench.norms import LayerNorm, RMSNorm
-from normbench.norms.layer import DynamicTanh, GroupNorm, InstanceNorm, LayerNorm2d
+from normbench.norms.layer import DynamicErf, DynamicTanh, GroupNorm, InstanceNorm, LayerNorm2d
 
-PER_STEP = ["group", "rms", "layer2d", "dynamic_tanh", "layer"]
+PER_STEP = ["group", "rms", "layer2d", "dynamic_tanh", "dynamic_erf", "layer"]
 
 
 class OverChannels(nn.LayerNorm):
@@ -56,11 +56,13 @@ def test_is_torchs_own(ours, theirs, shapes, device):
         compare(ours(), theirs(), shape, device)
 
 
-def test_rms_norm_does_not_centre_and_dynamic_tanh_starts_at_a_half():
+def test_rms_norm_does_not_centre_and_dynamic_tanh_and_erf_start_at_a_half():
     y = RMSNorm(4, affine=False).double()(torch.full((2, 4), 7.0, dtype=torch.float64))
     torch.testing.assert_close(y, torch.ones_like(y), rtol=1e-6, atol=0)  # eps / 49 is lost
     found = {name: p.tolist() for name, p in DynamicTanh(2).named_parameters()}
     assert found == {"alpha": [0.5], "weight": [1, 1], "bias": [0, 0]}
+    assert {name: p.tolist() for name, p in DynamicErf(2).named_parameters()} == {**found, "shift": [0]}
+    assert DynamicErf(1)(torch.tensor([[1.0], [-4.0]])).flatten().tolist() == pytest.approx([0.5204999, -0.9953223])
     assert [name for name, _ in DynamicTanh(4, affine=False).named_parameters()] == ["alpha"]
 
 
