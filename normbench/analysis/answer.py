@@ -8,7 +8,7 @@ from normbench.analysis.batch_sizes import smallest_batch_table
 from normbench.analysis.best_lr import best_lr_table, choices, compare_at_best_lr, lr_table, several
 from normbench.analysis.comparisons import Comparison, comparisons
 from normbench.analysis.groups import Groups, label
-from normbench.analysis.instrument_tables import inference_losses, inference_table, perturbation_table
+from normbench.analysis.instrument_tables import inference_losses, inference_table, mixture_table, perturbation_table
 from normbench.analysis.leaderboard import leaderboard, leaderboard_table
 from normbench.analysis.notes import SYNTHETIC, shared_draws, updates_in_time
 from normbench.analysis.shortlist import recommendations, shortlist_table
@@ -50,7 +50,7 @@ def tables(groups: Groups, options: Options | None = None) -> list[Table]:
         time_table(groups, options.targets),
         inference_table(groups),
     ]
-    found += [table] if (table := perturbation_table(groups)) is not None else []
+    found += [table for made in (perturbation_table, mixture_table) if (table := made(groups)) is not None]
     return [replace(t, caption=f"{SYNTHETIC} {t.caption}") if groups.synthetic and t.rows else t for t in found]
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # The order of legends and rows: every scheme of configs/norm.
 KNOWN: tuple[str, ...] = ("none", "batch", "layer", "weight", "weight_mean_only", "selu", "group", "instance", "rms")
 KNOWN += ("batch_renorm", "mean_only", "noisy_batch", "ghost_batch", "layer2d", "weight_standardization")
-KNOWN += ("dynamic_tanh", "dynamic_erf")
+KNOWN += ("dynamic_tanh", "dynamic_erf", "variance_only", "switchable")
 
 STATUSES = ("complete", "diverged", "unsupported", "failed", "running", "interrupted")
 OVER = ("complete", "diverged")  # with a result

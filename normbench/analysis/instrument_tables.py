@@ -1,7 +1,8 @@
 """Tables of what single instruments measured.
 
 What other statistics at inference would have given, and how much of the loss against `none` they give back; what a
-sudden change of one block's weights did, and how long training took to get over it.
+sudden change of one block's weights did, and how long training took to get over it; which statistics switchable
+normalization has chosen.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ KINDS = ("ema", "averages", "precise", "batch")
 LOSS = 1.0  # points of accuracy
 PARTS = {"loss": "loss against none, points", "recovered": "recovered by precise", "lost": "lost in training"}
 WINDOW = 20  # updates whose mean loss is compared
+SHARES = [f"{of}_{part}" for of in ("mean", "var") for part in ("instance", "layer", "batch")]
 LOSSES = [f"{mode}_{when}" for mode in ("training", "evaluation") for when in ("before", "after")]
 
 
@@ -166,6 +168,38 @@ def perturbation_table(groups: Groups) -> Table | None:
         "over seeds, a run that never gets there or diverges being later than all others."
     )
     return Table("scale_shock", "A sudden change of scale", caption, columns, found)
+
+
+def mixture_table(groups: Groups) -> Table | None:
+    """The weights of the statistics in each layer of switchable normalization; None where no run has measured any."""
+    found = []
+    for group in (group for group in groups.groups if group.scheme.partition(" ")[0] == "switchable"):
+        measured = [rows(run, "parameters", "step", "mean") for run in group.having("complete")]
+        known = [table for table in measured if {"layer", "tensor"} <= set(table.columns)]
+        last = [table[(table.step == table.step.max()) & table.tensor.isin(SHARES)] for table in known]
+        for layer, of_layer in pd.concat(last).groupby("layer", sort=False) if last else ():
+            row: dict[str, Any] = {"layer": layer, "n": int(of_layer.tensor.value_counts().max())}
+            for share in SHARES:
+                row |= _numbers(share, of_layer.loc[of_layer.tensor == share, "mean"].tolist())
+            found.append(row_start(groups, group.scheme, group.setting) | row)
+    if not found:
+        return None
+    headings = {share: share.replace("_", " from ").replace("var", "variance") + " %" for share in SHARES}
+    columns = [
+        SCHEME,
+        *setting_columns(groups),
+        Column("layer", "layer", numeric=False),
+        *(Column(f"{share}_text", heading, str, share) for share, heading in headings.items()),
+        Column("n", "n"),
+    ]
+    caption = (
+        "After the last step of the complete runs: the weights, learned by each layer, of the mean and of the variance "
+        "of each instance (height, width), of each example's layer (with all features) and of the batch (with all "
+        "examples; in inference, of the running averages). All start equal; those of the means sum to 100%, and so do "
+        "those of the variances. A fully connected layer has no instances. ± is half the 95% Student t interval over "
+        "seeds."
+    )
+    return Table("mixture", "Which statistics the layers choose", caption, columns, found)
 
 
 def recovery(run: Run) -> float:

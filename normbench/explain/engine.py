@@ -15,7 +15,15 @@ from torch import Tensor, nn
 
 from normbench.explain import weight
 from normbench.explain.place import AXES, Place, Step, Subject, find_place
-from normbench.norms import MeanOnlyBatchNorm, RMSNorm, batch_statistics, keep_buffers, preserve_state
+from normbench.norms import (
+    MeanOnlyBatchNorm,
+    RMSNorm,
+    SwitchableNorm,
+    VarianceOnlyBatchNorm,
+    batch_statistics,
+    keep_buffers,
+    preserve_state,
+)
 
 
 def explanation(subject: Subject, layer: str | None, unit: int) -> tuple[list[Step], dict[str, Any]]:
@@ -55,7 +63,8 @@ def plain_step(place: Place) -> Step:
 class Calculation:
     """Mean, variance and standardised values, calculated here and by the norm.
 
-    z = (o - mean) / sqrt(var + eps); RMS norm does not subtract the mean, mean-only batch norm does not divide.
+    z = (o - mean) / sqrt(var + eps); mean-only batch norm does not divide; variance-only batch norm and RMS norm do not
+    subtract the mean, and RMS norm divides by the root mean square.
 
     Args:
         place: one that has a norm.
@@ -68,9 +77,10 @@ class Calculation:
         var, mean = torch.var_mean(members, correction=0)
         self.mean, self.var = mean.item(), var.item()
         self.eps = float(getattr(place.inner, "eps", 0.0))
-        self.centres = not isinstance(place.inner, RMSNorm)
+        self.centres = not isinstance(place.inner, RMSNorm | VarianceOnlyBatchNorm)
+        self.by_variance = not isinstance(place.inner, RMSNorm)
         self.scales = not isinstance(place.inner, MeanOnlyBatchNorm)
-        self.square = self.var if self.centres else self.var + self.mean**2
+        self.square = self.var if self.by_variance else self.var + self.mean**2
         self.root = math.sqrt(self.square + self.eps) if self.scales else 1.0
         self.z = place.apply(place.x, plain=True)
         z = (members - (self.mean if self.centres else 0.0)) / self.root
@@ -82,27 +92,30 @@ class Calculation:
 def norm_steps(found: Calculation) -> list[Step]:
     """From the values to what the norm is in inference; steps that the norm has no use for are left out."""
     place = found.place
-    steps = [values(place)]
+    steps = [values(place, found.centres)]
     if found.follows_formula:
         steps += [statistics(found), standardised(found)]
         if found.scales and found.centres:
             steps.append(spread(found))
+    if isinstance(place.inner, SwitchableNorm):
+        steps.append(mixture(place))
     steps += [scaled(found), changes(place)]
     if found.centres and place.over:
         steps.append(bias(place))
-    if getattr(place.inner, "running_mean", None) is not None:
+    if getattr(place.inner, "running_mean", None) is not None and "features" not in (place.over or ()):
         steps += [*running(found), *inference(found)]
     return steps
 
 
-def values(place: Place) -> Step:
+def values(place: Place, centres: bool) -> Step:
     o, name = place.x, type(place.inner).__name__
     if place.recurrent:
         formula = "o = W_x x_t, one row of it"
     else:
         product = "convolution" if o.dim() > 2 else "W x"
         has_bias = getattr(place.block.linear, "bias", None) is not None
-        formula = f"o = {product} + b" if has_bias else f"o = {product}, without a bias (a later step says why)"
+        why = "a later step says why" if centres else "beta takes its place"
+        formula = f"o = {product} + b" if has_bias else f"o = {product}, without a bias ({why})"
         if place.after:
             formula = f"o = activation({product} + b): here the norm comes after the activation"
     over = place.over and tuple(axis for axis in list(AXES)[: o.dim()] if axis in place.over)
@@ -111,7 +124,7 @@ def values(place: Place) -> Step:
                  zip(AXES, o.shape, place.members, strict=False) if axis in over]  # fmt: skip
         m = o[place.members].numel()
         words = f"{name} works over {' and '.join(over)}: {', '.join(parts)}, so m = {m:,} values "
-        words += "share one mean and variance."
+        words += "share one mean and variance." if not isinstance(place.inner, SwitchableNorm) else "play a part."
         if "height" not in over and "examples" not in over and o.dim() > 2:
             words += " Each position has its own."
         if "examples" not in over:
@@ -127,7 +140,7 @@ def values(place: Place) -> Step:
 
 def statistics(found: Calculation) -> Step:
     hidden = ("mean", "var", "mean of o^2") if len(found.place.shown) < found.m else ()
-    if not found.centres:
+    if not found.by_variance:
         formula = "mean of o^2 = (o_1^2 + ... + o_m^2) / m"
         rows = [("mean of o^2", found.square), ("sqrt(mean of o^2 + eps)", found.root)]
     else:
@@ -138,8 +151,23 @@ def statistics(found: Calculation) -> Step:
     words = f"m = {found.m:,}. The variance is left alone: how far the values are apart stays as it was."
     if found.scales:
         words = f"m = {found.m:,}. Divided by m, not by m - 1 (the biased variance); eps = {found.eps:g}."
-    title = "Mean and variance" if found.scales and found.centres else rows[0][0].capitalize()
+    title = "Mean and variance" if found.scales and found.by_variance else rows[0][0].capitalize()
     return Step("statistics", title, formula, words, ("", "value"), rows, ("value",), hidden)
+
+
+def mixture(place: Place) -> Step:
+    """The statistics that switchable normalization mixes, and their learned weights."""
+    rows, mean, var = [], 0.0, 0.0
+    for part, (w, v) in place.inner.shares(space=place.x.dim() > 2).items():
+        own_var, own_mean = torch.var_mean(place.x.double()[place.members_over(place.inner.parts[part])], correction=0)
+        rows.append((part, own_mean.item(), w.item(), own_var.item(), v.item()))
+        mean, var = mean + w.item() * own_mean.item(), var + v.item() * own_var.item()
+    words = "The weights of the means sum to 1, and so do those of the variances: each layer learns both."
+    if place.x.dim() == 2:
+        words += " One value per unit has no statistics of its own: there is no instance here."
+    columns = ("statistics of", "mean", "w", "var", "v")
+    rows.append(("the mixture", mean, 1.0, var, 1.0))
+    return Step("mixture", "The mixture", "mean = sum of w_k mean_k\nvar  = sum of v_k var_k", words, columns, rows)
 
 
 def standardised(found: Calculation) -> Step:
@@ -147,7 +175,7 @@ def standardised(found: Calculation) -> Step:
     o, z = place.column(place.x), place.column(found.z)
     columns, rows = (place.label, "o", "z"), place.rows(o, z)
     if not found.centres:
-        formula = "z_i = o_i / sqrt(mean of o^2 + eps)"
+        formula = f"z_i = o_i / sqrt({'var' if found.by_variance else 'mean of o^2'} + eps)"
     elif not found.scales:
         formula = "z_i = o_i - mean"
     else:
@@ -286,19 +314,19 @@ def inference(found: Calculation) -> list[Step]:
         o, z, y = (tensor[place.shown[0]].double().item() for tensor in tensors)
     gamma, beta = (place.parameter(name, usual)[place.unit].item() for name, usual in (("weight", 1.0), ("bias", 0.0)))
     a, spelled, formula = 1.0, "1", "z = o - running mean"
-    rows = [("o", o), ("running mean", mean)]
+    rows = [("o", o)] + [("running mean", mean)] * found.centres
     if var is not None:
         rows.append(("running variance", var))
-        formula = "z = (o - running mean) / sqrt(running variance + eps)"
+        formula = f"z = {'(o - running mean)' if found.centres else 'o'} / sqrt(running variance + eps)"
         a, spelled = gamma / math.sqrt(var + found.eps), "gamma / sqrt(running variance + eps)"
     rows += [("z", z), ("gamma z + beta", y)]
     words = (
         "Image 1 by itself: a batch of 1. The averages (of the network as it was trained) stand in for the batch's "
-        "mean and variance, so the result no longer depends on other images."
+        f"{'mean and variance' if found.centres else 'variance'}, so the result no longer depends on other images."
     )
     given = ("o", "running mean", "running variance")
     single = Step("inference", "Inference: one image", formula, words, ("", "value"), rows, ("value",), given)
-    b = beta - a * mean
+    b = beta - a * mean * found.centres
     words = "All of these are constants now, so the norm is one multiplication and one addition per unit. "
     if place.recurrent:
         words += "Each time step has an a and a b of its own, though, and W_x is one for all: the norm stays."
@@ -307,5 +335,5 @@ def inference(found: Calculation) -> list[Step]:
     else:
         words += "o is a sum of products with weights: a goes into the weights and b becomes a bias. No norm is left."
     rows = [("a", a), ("b", b), ("a o + b", a * o + b), ("the norm itself", y), ("difference", a * o + b - y)]
-    formula = f"a = {spelled}\nb = beta - a x running mean\ny = a o + b"
+    formula = f"a = {spelled}\nb = beta{' - a x running mean' * found.centres}\ny = a o + b"
     return [single, Step("folded", "Folded: a o + b", formula, words, ("", "value"), rows, ("value",))]

@@ -114,7 +114,11 @@ class Place:
     @cached_property
     def members(self) -> tuple[slice, ...]:
         """The part of x that shares statistics with the value that is followed, as an index."""
-        over, size = self.over or (), self.x.shape
+        return self.members_over(self.over or ())
+
+    def members_over(self, over: tuple[str, ...]) -> tuple[slice, ...]:
+        """The same of statistics over these axes."""
+        size = self.x.shape
         centre = (0, self.unit, *(length // 2 for length in size[2:]))
         found = [slice(None) if axis in over else slice(i, i + 1) for axis, i in zip(AXES, centre, strict=False)]
         if "examples" in over and (virtual := getattr(self.inner, "virtual", None)):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from normbench.instruments.instrument import Instrument, Row
 from normbench.instruments.probe import Key, Probe, ascending, quantiles
-from normbench.norms import Recorded, blocks, preserve_state
+from normbench.norms import Recorded, SwitchableNorm, blocks, preserve_state
 from normbench.training.loop import Step
 
 QUANTILES = {"min": 0.0, "q25": 0.25, "median": 0.5, "q75": 0.75, "max": 1.0}
@@ -94,6 +94,7 @@ class Parameters(Instrument):
         w, v                        |w_j|, |v_j|: the norm of each row, of the effective weight w = g v / |v| and of v
         g, gamma, beta, bias        the values
         running_mean, running_var   the values; of statistics per time step, those of all steps
+        mean_instance ... var_batch of switchable normalization: the learned weights of the statistics that it mixes
 
     gamma and beta are the parameters `weight` and `bias` of a norm; others have their own names, as "alpha". In a
     recurrent cell the place comes first: "hidden.w", "input_norm.gamma".
@@ -120,6 +121,11 @@ def per_unit(block: nn.Module) -> Iterator[tuple[str, Tensor]]:
         for symbol, parameter in weight.made_of.items():
             yield weight.named(symbol), row_norms(parameter) if symbol == "v" else parameter.flatten()
     for path, module, in_norm in inside(block):
+        if isinstance(module, SwitchableNorm):
+            for part, shares in module.shares(space=isinstance(getattr(block, "linear", None), nn.Conv2d)).items():
+                yield from (
+                    (f"{path}{name}_{part}", w.reshape(1)) for name, w in zip(("mean", "var"), shares, strict=True)
+                )
         for name, parameter in module.named_parameters(recurse=False):
             if in_norm:
                 yield path + {"weight": "gamma", "bias": "beta"}.get(name, name), parameter.flatten()

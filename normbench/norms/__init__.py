@@ -1,6 +1,6 @@
 """Schemes: how the hidden layers of a network are normalised. Start with `scheme.py`, then `batch.py`."""
 
-from normbench.norms.batch import BatchNorm, MeanOnlyBatchNorm
+from normbench.norms.batch import BatchNorm, MeanOnlyBatchNorm, VarianceOnlyBatchNorm
 from normbench.norms.block import Block, Recorded, blocks, record_activations, show_both_sides
 from normbench.norms.fold import Unfoldable, fold
 from normbench.norms.layer import LayerNorm, PerStep, RMSNorm
@@ -28,6 +28,7 @@ from normbench.norms.statistics import (
     varies,
     working_with,
 )
+from normbench.norms.switchable import SwitchableNorm
 from normbench.norms.weight import weight_norm
 
 __all__ = [
@@ -42,7 +43,9 @@ __all__ = [
     "PerStep",
     "RMSNorm",
     "Recorded",
+    "SwitchableNorm",
     "Unfoldable",
+    "VarianceOnlyBatchNorm",
     "average_statistics",
     "axes_of",
     "batch_statistics",

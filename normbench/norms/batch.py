@@ -31,6 +31,7 @@ class RunningStatistics(_BatchNorm):
 
     over: tuple[str, ...] = ("examples", "height", "width")
     invariant_to: tuple[str, ...] = ("matrix scaled", "vector scaled", "data scaled", "data shifted")
+    centres = True  # does it subtract the mean?
     called = "BatchNorm"  # in messages
     running_mean: Tensor
     running_var: Tensor | None
@@ -189,3 +190,35 @@ class MeanOnlyBatchNorm(RunningStatistics):
     def by_batch(self, x: Tensor) -> tuple[Tensor, Tensor, None]:
         mean = x.mean((0, *range(2, x.dim())), dtype=self.running_mean.dtype)  # float32, also of a bfloat16 x
         return self.by_averages(x, mean, None), mean.detach(), None
+
+
+class VarianceOnlyBatchNorm(RunningStatistics):
+    """y = gamma x / sqrt(var + eps) + beta, var over the batch (and space), per feature.
+
+    Batch norm without its centring. `var` is the variance about the mean, though no mean is subtracted, and no mean
+    square: in training that of the mini-batch, biased; in evaluation the running average of m/(m-1) times it. A running
+    mean is kept as well, for whoever measures statistics; no output depends on it.
+
+    No paper gives a recipe for recurrent cells: there it is batch norm's.
+
+    Args: as RunningStatistics.
+    Shape: [N, C] or [N, C, H, W], unchanged.
+    Raises: Unsupported in training with one value per feature: its variance is 0.
+    Source: Zhang et al., Dive into Deep Learning, section 8.5, exercises: "a 'lite' version of batch
+        normalization that only removes the mean, or alternatively one that only removes the variance".
+    """
+
+    invariant_to = ("matrix scaled", "vector scaled", "data scaled")
+    centres = False
+    called = "Variance-only batch norm"
+
+    def by_averages(self, x: Tensor, mean: Tensor, var: Tensor | None) -> Tensor:
+        assert var is not None
+        factor, view = (var + self.eps).rsqrt(), (-1, *[1] * (x.dim() - 2))
+        y = x * (factor if self.weight is None else factor * self.weight).view(view)
+        return y if self.bias is None else y + self.bias.view(view)
+
+    def by_batch(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        var, mean = torch.var_mean(x, (0, *range(2, x.dim())), correction=0)
+        m = x.numel() // x.shape[1]
+        return self.by_averages(x, mean, var), mean.detach(), var.detach() * (m / (m - 1))

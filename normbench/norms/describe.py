@@ -15,6 +15,7 @@ from torch.nn.utils.parametrizations import _WeightNorm
 from normbench.norms.block import Block, Recorded, blocks, record_activations
 from normbench.norms.layer import PerStep
 from normbench.norms.state import AXES, axes_of
+from normbench.norms.switchable import SwitchableNorm
 
 WORDS = {"Linear": "linear", "Conv2d": "convolution", "Addition": "sum with the shortcut"}
 
@@ -60,9 +61,14 @@ def describe(model: nn.Module, shape: tuple[int, int, int], batch_size: int) -> 
 def axes(norm: nn.Module, size: tuple[int, ...]) -> str:
     """Over which axes `norm` works in training, on inputs of `size`: "examples, height, width: 1,024 values"."""
     norm = norm.norm if isinstance(norm, PerStep) else norm
+    if isinstance(norm, SwitchableNorm):
+        parts = norm.shares(space=len(size) > 2)
+        return "a mixture of " + ", ".join(f"{part} ({_of_axes(norm, norm.parts[part], size)})" for part in parts)
     over = axes_of(norm)
-    if over is None:
-        return "unknown: the norm declares no `over`"
+    return "unknown: the norm declares no `over`" if over is None else _of_axes(norm, over, size)
+
+
+def _of_axes(norm: nn.Module, over: tuple[str, ...], size: tuple[int, ...]) -> str:
     sizes = dict(zip(AXES, size, strict=False))  # without height and width in fully connected layers
     groups, virtual = getattr(norm, "num_groups", 1), getattr(norm, "virtual", size[0])
     sizes |= {"examples": min(size[0], virtual), "features": size[1] // groups}

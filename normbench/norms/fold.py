@@ -32,9 +32,10 @@ class Merge:
 def fold(model: nn.Module) -> tuple[nn.Module, list[Merge]]:
     """A copy of `model`, in evaluation mode, without norms and re-parametrised weights, and what became of each.
 
-    A norm with running statistics is y = a x + b with a = gamma / sqrt(var + eps), b = beta - a mean. It goes into the
-    layer that it follows: W' = a W, b' = a bias + b. A re-parametrised weight is computed once. All is calculated in
-    float64 and rounded once. The result has the parameters of the same network with `norm=none`, by the same names.
+    A norm with running statistics is y = a x + b with a = gamma / sqrt(var + eps), b = beta - a mean (beta if it does
+    not centre). It goes into the layer that it follows: W' = a W, b' = a bias + b. A re-parametrised weight is
+    computed once. All is calculated in float64 and rounded once. The result has the parameters of the same network with
+    `norm=none`, by the same names.
 
     Raises: Unfoldable.
     Source: Jacob et al. 2018, arXiv:1712.05877, section 3.2.
@@ -62,6 +63,7 @@ def fold(model: nn.Module) -> tuple[nn.Module, list[Merge]]:
 def _merge(linear: Any, norm: Any) -> None:
     """Put the norm that follows `linear` at once into it."""
     dtype, mean = linear.weight.dtype, norm.running_mean.double()
+    mean = mean if getattr(norm, "centres", True) else torch.zeros_like(mean)
     var, eps = (torch.ones_like(mean), 0.0) if norm.running_var is None else (norm.running_var.double(), norm.eps)
     gamma = torch.ones_like(mean) if norm.weight is None else norm.weight.double()
     beta = torch.zeros_like(mean) if norm.bias is None else norm.bias.double()
@@ -86,12 +88,13 @@ def _compute(linear: Any) -> None:
 
 def _require_foldable(name: str, block: Any) -> None:
     """Raise Unfoldable, unless the block's norm is a constant factor and shift of its linear layer in evaluation."""
-    norm, over = block.norm, axes_of(block.norm)
-    if isinstance(norm, _BatchNorm) and norm.running_mean is not None:
+    norm, over = block.norm, axes_of(block.norm) or ()
+    keeps = isinstance(norm, _BatchNorm) and norm.running_mean is not None
+    if keeps and "features" not in over:
         if block.placement == "before" or block.activation is None:
             return
         reason = "the activation stands between it and the layer. Use norm.placement=before."
-    elif over and "examples" in over:
+    elif "examples" in over and not keeps:
         reason = "it works with the other examples of a batch in evaluation, too."
     elif over:
         reason = (

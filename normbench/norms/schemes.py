@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from normbench.noise import AlphaDropout
-from normbench.norms.batch import BatchNorm, MeanOnlyBatchNorm
+from normbench.norms.batch import BatchNorm, MeanOnlyBatchNorm, VarianceOnlyBatchNorm
 from normbench.norms.batch_renorm import BatchRenorm
 from normbench.norms.ghost_batch import GhostBatchNorm
 from normbench.norms.layer import (
@@ -25,6 +25,7 @@ from normbench.norms.layer import (
 )
 from normbench.norms.noisy_batch import NoisyBatchNorm
 from normbench.norms.scheme import NormScheme
+from normbench.norms.switchable import SwitchableNorm
 from normbench.norms.weight import data_dependent_init
 from normbench.norms.weight import weight_norm as reparametrize_weight
 from normbench.norms.weight import weight_standardization as standardize_weight
@@ -51,6 +52,12 @@ def mean_only(*, momentum: float | None, affine: bool, per_step: bool) -> NormSc
     """Mean-only batch normalization."""
     recurrent = partial(MeanOnlyBatchNorm.in_cell, momentum=momentum, per_step=per_step)
     return NormScheme(norm=partial(MeanOnlyBatchNorm, momentum=momentum, affine=affine), recurrent_norm=recurrent)
+
+
+def variance_only(*, per_step: bool, gamma: float, **options: Any) -> NormScheme:
+    """Variance-only batch normalization. Options: as in RunningStatistics."""
+    recurrent = partial(VarianceOnlyBatchNorm.in_cell, per_step=per_step, gamma=gamma, **options)
+    return NormScheme(norm=partial(VarianceOnlyBatchNorm, **options), recurrent_norm=recurrent)
 
 
 def weight() -> NormScheme:
@@ -88,6 +95,7 @@ def _of_examples(norm: Callable[..., nn.Module], **options: Any) -> NormScheme:
 # The options of these are those of their norms.
 batch_renorm = partial(_in_blocks, BatchRenorm)
 noisy_batch = partial(_in_blocks, NoisyBatchNorm)
+switchable = partial(_in_blocks, SwitchableNorm)
 layer = partial(_of_examples, LayerNorm)
 layer2d = partial(_of_examples, LayerNorm2d)
 group = partial(_of_examples, GroupNorm)

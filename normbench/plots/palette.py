@@ -23,8 +23,8 @@ class Style:
 
 OTHERS = "#BBBBBB"  # of the schemes that do not stand out where there are many
 # Okabe and Ito's colours, distinct under every common colour blindness (brown in place of their yellow, which is too
-# pale for lines on white), then Tol's "muted" ones, his indigo and wine lighter, then three far from all of these: all show on white and on a dark page.
-# Markers carry the distinction in print without colour.
+# pale for lines on white), then Tol's "muted" ones, his indigo and wine lighter, then three far from all of these: all
+# show on white and on a dark page. Markers carry the distinction in print without colour.
 _COLORS: tuple[str, ...] = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8B5A2B")
 _COLORS += ("#6A5ACD", "#B03060", "#44AA99", "#999933", "#117733", "#DDCC77", "#AA4499", "#CC6677")
 _COLORS += ("#FF2D55", "#2DB52D", "#C724E0")

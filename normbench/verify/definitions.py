@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Options = Mapping[str, Any]  # of the scheme's YAML
+Kept = tuple[Tensor, Tensor] | None
 Form = Callable[[Tensor, Tensor, Tensor, float], Tensor]  # (x, mean, biased var, eps) -> normalised x
 
 # Six changes that a normalised layer may or may not notice: the columns of Ba et al. 2016 and three of the same kind.
@@ -27,6 +28,10 @@ def standardise(x: Tensor, mean: Tensor, var: Tensor, eps: float) -> Tensor:
 
 def centre(x: Tensor, mean: Tensor, var: Tensor, eps: float) -> Tensor:
     return x - mean
+
+
+def scale(x: Tensor, mean: Tensor, var: Tensor, eps: float) -> Tensor:
+    return x / (var + eps).sqrt()
 
 
 def divide_by_rms(x: Tensor, mean: Tensor, var: Tensor, eps: float) -> Tensor:
@@ -46,6 +51,22 @@ def over(x: Tensor, where: str, options: Options, form: Form) -> Tensor:
     var = (x - mean).square().mean(dims, keepdim=True)
     y = form(x, mean, var, options.get("eps", 1e-5))
     return y.flatten(1, 2) if where == "group" else y
+
+
+def switch(x: Tensor, norm: Any, options: Options, kept: Kept) -> Tensor:
+    """(x - mean) / sqrt(var + eps), sums over instance, layer and batch by their shares exp(l) / sum exp(l)."""
+    values = x.flatten(2) if x.dim() > 2 else x.unsqueeze(2)  # [N, C, positions]
+    dims = {0: (2,), 1: (1, 2), 2: (0, 2)}
+    used = [k for k in dims if x.dim() > 2 or k > 0]  # one value per unit is no instance
+    means = {k: values.mean(dims[k], keepdim=True) for k in used}
+    variances = {k: values.square().mean(dims[k], keepdim=True) - means[k].square() for k in used}
+    if kept is not None:
+        means[2], variances[2] = (tensor.view(1, -1, 1) for tensor in kept)
+    mean, var = torch.zeros_like(values), torch.zeros_like(values)
+    for k in used:
+        mean = mean + norm.mean_logits[k].exp() / norm.mean_logits[used].exp().sum() * means[k]
+        var = var + norm.var_logits[k].exp() / norm.var_logits[used].exp().sum() * variances[k]
+    return ((values - mean) / (var + options["eps"]).sqrt()).view_as(x)
 
 
 def of_its_own(linear: Any, options: Options) -> Tensor:
@@ -98,7 +119,8 @@ class Definition:
         where: ... of which values, in training.
         keeps: running "mean", running "mean and variance", or "" for no statistics: evaluation then is as training.
         noisy: training is shaken by noise, so that evaluation alone has a closed form.
-        bend: value by value, after which comes gamma y + beta; with the norm, which has a parameter of its own.
+        bend: instead of `form`, of a norm with parameters of its own: (x, norm, options, running mean and variance in
+            evaluation) -> what gamma scales and beta shifts.
         activation: that the scheme brings.
         torch: the same as `form`, from torch.
         torch_weight: the same as `weight`, from torch.
@@ -112,7 +134,7 @@ class Definition:
     where: str = "batch"
     keeps: str = ""
     noisy: bool = False
-    bend: Callable[[Tensor, Any], Tensor] | None = None
+    bend: Callable[[Tensor, Any, Options, Kept], Tensor] | None = None
     activation: Callable[[Tensor], Tensor] | None = None
     torch: Callable[[Tensor, Options], Tensor] | None = None
     torch_weight: Callable[[Any], Tensor] | None = None
@@ -137,13 +159,15 @@ class Definition:
     def normalised(self, z: Tensor, norm: Any, options: Options) -> Tensor:
         """Of z [N, C, ...] in training, before gamma and beta."""
         if self.bend is not None:
-            return self.bend(z, norm)
+            return self.bend(z, norm, options, None)
         return z if self.form is None else over(z, self.where, options, self.form)
 
     def evaluated(self, z: Tensor, norm: Any, options: Options) -> Tensor:
         """Of z [N, C, ...] in evaluation."""
         if not self.keeps or self.form is None:
             return self.normalised(z, norm, options)
+        if self.bend is not None:
+            return self.bend(z, norm, options, (norm.running_mean, norm.running_var))
         shape = (1, -1, *[1] * (z.dim() - 2))
         var = norm.running_var.view(shape) if self.keeps == "mean and variance" else torch.ones_like(z)
         return self.form(z, norm.running_mean.view(shape), var, options.get("eps", 1e-5))
@@ -171,6 +195,7 @@ DEFINITIONS = {
     "ghost_batch": Definition(**_BATCH, where="ghost batch"),
     "batch_renorm": Definition(**_BATCH),  # before its corrections start
     "noisy_batch": Definition(**_BATCH, noisy=True),
+    "variance_only": Definition(**_BATCH | {"form": scale, "unmoved": "yes no yes yes no no"}),
     "mean_only": Definition(form=centre, keeps="mean", folds="yes", unmoved="no no no no yes no"),
     "layer": Definition(**_LAYER, where="example", unmoved_conv=_LAYER_CONV, torch=torch_layer_norm),
     "group": Definition(**_LAYER, where="group", unmoved_conv=_LAYER_CONV, torch=torch_group_norm),
@@ -183,9 +208,10 @@ DEFINITIONS = {
         form=divide_by_rms, where="example", unmoved="yes no no yes no yes",
         torch=lambda x, o: F.rms_norm(x, x.shape[1:], eps=o["eps"]),
     ),
-    "dynamic_tanh": Definition(bend=lambda z, norm: torch.tanh(norm.alpha * z)),
+    "switchable": Definition(**_BATCH | {"folds": "no", "unmoved": "yes no no yes no no"}, bend=switch),
+    "dynamic_tanh": Definition(bend=lambda z, norm, *_: torch.tanh(norm.alpha * z)),
     # erf(u) = 2 Phi(sqrt(2) u) - 1, with Phi the standard normal distribution function
-    "dynamic_erf": Definition(bend=lambda z, n: 2 * torch.special.ndtr((n.alpha * z + n.shift) * 2**0.5) - 1),
+    "dynamic_erf": Definition(bend=lambda z, n, *_: 2 * torch.special.ndtr((n.alpha * z + n.shift) * 2**0.5) - 1),
     "weight": Definition(
         weight=length_and_direction, folds="yes", unmoved="yes no yes no no no",
         torch_weight=lambda linear: torch._weight_norm(

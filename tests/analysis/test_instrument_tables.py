@@ -10,7 +10,7 @@ import pytest
 
 from normbench.analysis.answer import tables
 from normbench.analysis.groups import read
-from normbench.analysis.instrument_tables import inference_table, perturbation_table, recovery
+from normbench.analysis.instrument_tables import inference_table, mixture_table, perturbation_table, recovery
 from normbench.analysis.measured import rows
 from normbench.analysis.statistics import estimate
 from normbench.analysis.targets import median, time_table
@@ -68,6 +68,30 @@ def test_another_kind_in_the_run_itself_is_another_scheme(study: Path, add: Add)
         measured(add(norm="batch", seed=seed, options={"norm.statistics": kind}), ema=0.8, precise=0.9)
     schemes = {row["scheme"]: row["n"] for row in inference_table(read(load(study))).rows}
     assert schemes == {"batch statistics=ema": 2, "batch statistics=precise": 1}
+
+
+def test_the_weights_of_each_layer_and_batch_size(study: Path, add: Add) -> None:
+    add(norm="batch", batch_size=4)
+    assert mixture_table(read(load(study))) is None
+    for size, seed, share in ((4, 0, 0.7), (4, 1, 0.9), (64, 0, 0.2)):
+        dense = [
+            {"layer": "fc", "tensor": f"var_{part}", "mean": w} for part, w in (("layer", share), ("batch", 1 - share))
+        ]
+        others = [
+            {"layer": "fc", "tensor": "gamma", "mean": 1.0},
+            {"layer": "conv", "tensor": "mean_instance", "mean": share},
+        ]
+        start = [{"step": 0, "layer": "fc", "tensor": "var_layer", "mean": 0.5}]
+        run = add(norm="switchable", batch_size=size, seed=seed)
+        measure(run, "parameters", [*start, *({"step": 9, **row} for row in dense + others)])
+    table = mixture_table(read(load(study)))
+    assert table is not None
+    found = {(row["batch_size"], row["layer"]): row for row in table.rows}
+    assert set(found) == {(size, layer) for size in (4, 64) for layer in ("fc", "conv")}
+    small = found[4, "fc"]
+    assert (small["n"], small["var_layer"], small["var_batch"]) == (2, pytest.approx(0.8), pytest.approx(0.2))
+    assert (small["var_instance_text"], small["var_layer_text"][:5]) == ("–", "80.00"), "no instances there"
+    assert found[64, "conv"]["mean_instance_text"] == "20.00"
 
 
 def test_nothing_measured_names_the_instrument(study: Path, add: Add) -> None:

@@ -274,6 +274,25 @@ def test_rms_norm_divides_and_does_not_centre(explained: Any) -> None:
     assert {"bias", "spread"}.isdisjoint(step["key"] for step in found.said["steps"])
 
 
+def test_variance_only_batch_norm_divides_and_does_not_centre(explained: Any) -> None:
+    found = explained("variance_only", "mlp", "--unit", "2")
+    o = found.images[:4].reshape(4, -1) @ found.state["hidden1.linear.weight"][2]
+    z = o / math.sqrt(o.var() + EPS)
+    gamma, beta, mean, var = (found.state[f"hidden1.norm.{name}"][2] for name in
+                              ("weight", "bias", "running_mean", "running_var"))  # fmt: skip
+    found.is_("values", o)
+    found.is_("statistics", [o.mean(), o.var(), math.sqrt(o.var() + EPS)])
+    found.is_("standardised", o, z)
+    found.is_("scaled", z, [gamma] * 4, [beta] * 4, gamma * z + beta, np.maximum(gamma * z + beta, 0))
+    assert found.rows("changes")[2][1] == pytest.approx(0, abs=1e-5), "ten times as large"
+    assert found.rows("changes")[0][1] == pytest.approx(5 * gamma / math.sqrt(o.var() + EPS), rel=1e-4), "not centred"
+    found.is_("running", [mean, var], *updated([mean, var], o))
+    a = gamma / math.sqrt(var + EPS)
+    found.is_("inference", [o[0], var, o[0] / math.sqrt(var + EPS), a * o[0] + beta])
+    found.is_("folded", [a, beta, a * o[0] + beta, a * o[0] + beta, 0], tolerance=1e-6)
+    assert found.compared | {"changes"} == {step["key"] for step in found.said["steps"]}
+
+
 def test_a_norm_that_follows_no_formula_shows_what_comes_out(explained: Any) -> None:
     found = explained("dynamic_tanh", "mlp", "--unit", "2")
     assert [step["key"] for step in found.said["steps"]] == ["values", "scaled", "changes"]

@@ -238,6 +238,7 @@ def test_a_cell_of_somebodys_own(scheme_of, network_of):
 # Of hidden layers. A scheme that is not in the table is one that was added: that it has an answer is enough.
 INVARIANT = {
     "batch": "row", "ghost_batch": "row", "batch_renorm": "row", "noisy_batch": "row", "instance": "row",
+    "variance_only": "row",
     "weight": "row", "weight_mean_only": "row", "weight_standardization": "row",
     "layer": "matrix", "layer2d": "matrix", "group": "matrix", "rms": "matrix",
     "none": "", "selu": "", "mean_only": "", "dynamic_tanh": "", "dynamic_erf": "",

@@ -21,10 +21,10 @@ NAMES = [
     (r"parametrizations\.weight\.original1", "v"),
     (r"(.*_norm)\.(?:norm\.)?weight", r"\1.gamma"),
     (r"(.*_norm)\.(?:norm\.)?bias", r"\1.beta"),
-    (r"(.*_norm)\.(?:norm\.)?(alpha|running_mean|running_var)", r"\1.\2"),
+    (r"(.*_norm)\.(?:norm\.)?(alpha|shift|running_mean|running_var)", r"\1.\2"),
     (r"norm\.weight", "gamma"),
     (r"norm\.bias", "beta"),
-    (r"norm\.(alpha|running_mean|running_var)", r"\1"),
+    (r"norm\.(alpha|shift|mean_logits|var_logits|running_mean|running_var)", r"\1"),
     (r"(?:linear\.)?(.*)", r"\1"),
 ]
 
@@ -50,6 +50,13 @@ def naive(model: nn.Module) -> dict[tuple[str, str], np.ndarray]:
             name = name.removesuffix("weight") + "w" if name.endswith("weight") else name
             matrix = name.rpartition(".")[2] in ("w", "v")
             found[layer, name] = np.sqrt((value.reshape(len(value), -1) ** 2).sum(1)) if matrix else value.ravel()
+        parts = [] if "norm.var_logits" not in block.state_dict() else ["instance", "layer", "batch"]
+        parts = parts[block.linear.weight.dim() == 2 :]  # a dense layer has no instance
+        for name in ("mean", "var") if parts else ():
+            e = np.exp(found[layer, f"{name}_logits"][-len(parts) :])
+            found |= {
+                (layer, f"{name}_{part}"): share for part, share in zip(parts, (e / e.sum())[:, None], strict=True)
+            }
         for place in ("linear", "input", "hidden"):  # re-parametrised: w is not in the state dict
             module: Any = getattr(block, place, None)
             if hasattr(module, "parametrizations"):

@@ -11,7 +11,7 @@ from formulas import EXACT, SHAPES, axes, one_step, randomize
 from torch import Tensor, nn
 
 from normbench.errors import Unsupported
-from normbench.norms import BatchNorm, MeanOnlyBatchNorm
+from normbench.norms import BatchNorm, MeanOnlyBatchNorm, VarianceOnlyBatchNorm
 from normbench.norms.batch_renorm import BatchRenorm
 from normbench.norms.ghost_batch import GhostBatchNorm
 from normbench.norms.noisy_batch import NoisyBatchNorm
@@ -89,11 +89,12 @@ def test_what_is_batch_norm_and_more_is_batch_norm_without_it(name, shape, devic
 @pytest.mark.parametrize(
     ("kind", "who"),
     [(BatchNorm, "BatchNorm"), (MeanOnlyBatchNorm, "Mean-only batch norm"), (NoisyBatchNorm, "BatchNorm"),
+     (VarianceOnlyBatchNorm, "Variance-only batch norm"),
      (BatchRenorm, "Batch renormalization"), (partial(GhostBatchNorm, virtual=1), "Ghost batch norm")],
 )  # fmt: skip
 def test_one_value_per_feature_is_unsupported_in_training_alone(kind, who):
     cases = [(kind(4), (1, 4), ()), (kind(4), (1, 4, 1, 1), ())]
-    if kind in (BatchNorm, MeanOnlyBatchNorm):
+    if kind in (BatchNorm, MeanOnlyBatchNorm, VarianceOnlyBatchNorm):
         cases.append((kind.in_cell(4, 3, "hidden"), (1, 4), (0,)))
     for norm, shape, t in cases:
         with pytest.raises(Unsupported, match=f"{who} needs two values per feature to train: got a batch of 1. Use "):
@@ -115,11 +116,12 @@ def test_a_batch_of_two_keeps_only_a_sign():
 class NaiveSteps:
     """A textbook loop: lists of statistics, one entry per time step."""
 
-    def __init__(self, features: int, steps: int, momentum: float | None, eps: float, divide: bool) -> None:
+    def __init__(self, features: int, steps: int, momentum: float | None, eps: float, kind: type) -> None:
         self.counts = [0] * steps
         self.mean = [torch.zeros(features, dtype=torch.float64) for _ in range(steps)]
         self.var = [torch.ones(features, dtype=torch.float64) for _ in range(steps)]
-        self.momentum, self.eps, self.divide = momentum, eps, divide
+        self.momentum, self.eps = momentum, eps
+        self.divide, self.centre = kind is not MeanOnlyBatchNorm, kind is not VarianceOnlyBatchNorm
 
     def train(self, x: Tensor, t: int) -> Tensor:
         t = min(t, len(self.mean) - 1)
@@ -128,20 +130,23 @@ class NaiveSteps:
         share = self.momentum or 1 / self.counts[t]  # None: plain averages
         self.mean[t] = (1 - share) * self.mean[t] + share * mean
         self.var[t] = (1 - share) * self.var[t] + share * x.var(0, correction=1)
-        return (x - mean) / (var + self.eps).sqrt() if self.divide else x - mean
+        return (x - mean * self.centre) / ((var + self.eps).sqrt() if self.divide else 1)
 
     def evaluate(self, x: Tensor, t: int) -> Tensor:
         t = min(t, len(self.mean) - 1)
-        return (x - self.mean[t]) / ((self.var[t] + self.eps).sqrt() if self.divide else 1)
+        return (x - self.mean[t] * self.centre) / ((self.var[t] + self.eps).sqrt() if self.divide else 1)
 
 
 @pytest.mark.parametrize("momentum", [0.2, None])
-@pytest.mark.parametrize(("kind", "place"), [(BatchNorm, "input"), (BatchNorm, "state"), (MeanOnlyBatchNorm, "hidden")])
+@pytest.mark.parametrize(
+    ("kind", "place"),
+    [(BatchNorm, "input"), (BatchNorm, "state"), (MeanOnlyBatchNorm, "hidden"), (VarianceOnlyBatchNorm, "state")],
+)
 def test_recurrent_statistics_are_each_steps_own(kind, place, momentum, device):
     torch.manual_seed(8)
-    options = {"eps": 1e-4} if kind is BatchNorm else {}
+    options = {} if kind is MeanOnlyBatchNorm else {"eps": 1e-4}
     norm = kind.in_cell(4, 3, place, momentum=momentum, **options).to(device, torch.float64)
-    loop = NaiveSteps(4, 3, momentum, 1e-4, divide=kind is BatchNorm)
+    loop = NaiveSteps(4, 3, momentum, 1e-4, kind)
     assert (norm.bias is not None) == (place == "state")
     gamma = 1.0 if norm.weight is None else norm.weight.detach().cpu()  # 0.1 as a float32 knows it
     for _ in range(3):
@@ -149,7 +154,7 @@ def test_recurrent_statistics_are_each_steps_own(kind, place, momentum, device):
             x = torch.randn(6, 4, dtype=torch.float64) * (t + 1) + t
             torch.testing.assert_close(norm(x.to(device), t).cpu(), gamma * loop.train(x, t), **EXACT)
     torch.testing.assert_close(norm.running_mean.cpu(), torch.stack(loop.mean), **EXACT)
-    if kind is BatchNorm:
+    if kind is not MeanOnlyBatchNorm:
         torch.testing.assert_close(norm.running_var.cpu(), torch.stack(loop.var), **EXACT)
     assert norm.num_batches_tracked.tolist() == [3, 3, 9]
     norm.eval()

@@ -13,6 +13,7 @@ from normbench.norms import Block, blocks
 from normbench.norms.describe import axes, describe
 from normbench.norms.ghost_batch import GhostBatchNorm
 from normbench.norms.layer import DynamicTanh, GroupNorm
+from normbench.norms.switchable import SwitchableNorm
 
 
 class MaxNorm(nn.Module):
@@ -34,9 +35,12 @@ class MaxNorm(nn.Module):
         (DynamicTanh(6), (4, 6), "no others: each value by itself"),
         (GhostBatchNorm(6, virtual=3), (4, 6, 5, 3), "examples, height, width: 45 values"),
         (GroupNorm(6, groups=6), (4, 6, 5, 3), "height, width: 15 values"),
+        (SwitchableNorm(6), (4, 6), "a mixture of layer (features: 6 values), batch (examples: 4 values)"),
+        (SwitchableNorm(6), (4, 6, 5, 3), "a mixture of instance (height, width: 15 values), layer (features, height, "
+         "width: 90 values), batch (examples, height, width: 60 values)"),
         (MaxNorm(), (4, 6), "unknown: the norm declares no `over`"),
     ],
-)
+)  # fmt: skip
 def test_axes_of_torchs_own_norms(norm: nn.Module, size: tuple[int, ...], expected: str) -> None:
     assert axes(norm, size) == expected
 

@@ -46,6 +46,7 @@ def difference(batch_of):
 @pytest.mark.parametrize(
     ("norm", "affine"),
     [("batch", "true"), ("batch", "false"), ("batch_renorm", "true"), ("mean_only", "false"),
+     ("variance_only", "true"), ("variance_only", "false"),
      ("weight_mean_only", "true"), ("weight_standardization", "false")],
 )  # fmt: skip
 def test_folded_networks_have_the_same_logits(norm, affine, trained, difference):
@@ -90,6 +91,7 @@ def test_the_formula_by_hand():
     ("norm", "model", "words", "reason"),
     [
         ("layer", "mlp", [], "LayerNorm in hidden1 can't be folded: it divides by statistics of the example itself"),
+        ("switchable", "cnn", [], "SwitchableNorm in conv1 can't be folded: it divides by statistics of the example"),
         ("dynamic_tanh", "mlp", [], "can't be folded: it keeps no running mean"),
         ("batch", "mlp", ["norm.placement=after"], "hidden1 can't be folded: the activation stands between it and the"),
         ("batch", "rnn", [], "cell can't be folded: in a recurrent cell each time step"),

@@ -24,6 +24,7 @@ from normbench.training.stack import Member, Stack, StackedModel, _weight_norm, 
 K, N, UPDATES = 3, 6, 4
 EXACT: dict[str, Any] = {"rtol": 1e-10, "atol": 1e-10}
 RECURRENT = ("none", "batch", "layer", "rms", "group", "ghost_batch", "weight", "weight_mean_only", "selu")
+RECURRENT += ("variance_only", "dynamic_erf")
 
 
 # of the mean over all positions, where the norm before it leaves the channels last: layer2d in resnet and convpool_c
