@@ -204,7 +204,7 @@ class VarianceOnlyBatchNorm(RunningStatistics):
     Args: as RunningStatistics.
     Shape: [N, C] or [N, C, H, W], unchanged.
     Raises: Unsupported in training with one value per feature: its variance is 0.
-    Source: Zhang et al., Dive into Deep Learning, section 8.5, exercises: "a 'lite' version of batch
+    Source: Zhang et al. 2023, Dive into Deep Learning, section 8.5, exercises: "a 'lite' version of batch
         normalization that only removes the mean, or alternatively one that only removes the variance".
     """
 
