@@ -17,6 +17,7 @@ LONG = 120  # characters of a reason
 Row = dict[str, Any]  # of `Leaderboard.table`: every number, and the texts of `SHORT`
 ESTIMATES = ("test_accuracy", "validation_accuracy", "precise", "train_loss", "training_seconds")
 PRECISE = Column("precise_text", "validation % with precise", str, "precise_mean")
+FLOPS = Column("flops", "MFLOPs per update", number("{:,.1f}", 1e-6))
 SHORT = (
     Column("scheme", "norm", numeric=False),
     Column("test_accuracy_text", "test accuracy %", str, "test_accuracy_mean"),
@@ -25,6 +26,7 @@ SHORT = (
     PRECISE,
     Column("train_loss_mean", "train loss", number("{:.4f}")),
     Column("parameters", "parameters", number("{:,}")),
+    FLOPS,
     Column("training_seconds_mean", "training s", number("{:.1f}")),
     REMARKS,
 )
@@ -44,9 +46,9 @@ class Leaderboard:
 
     @property
     def short(self) -> list[Column]:
-        """The columns that a reader sees first: accuracy with precise statistics where it was measured."""
-        measured = any(row["precise_n"] for row in self.rows)
-        return [column for column in SHORT if column is not PRECISE or measured]
+        """The columns that a reader sees first; accuracy with precise statistics and FLOPs where they were measured."""
+        measured = {PRECISE: any(row["precise_n"] for row in self.rows), FLOPS: any(row["flops"] for row in self.rows)}
+        return [column for column in SHORT if measured.get(column, True)]
 
 
 @lru_cache(maxsize=1)  # the page and its tables want it
@@ -88,6 +90,8 @@ def _row(groups: Groups, group: Group, seeds: Collection[Any]) -> Row:
     row |= {"n_text": f"{test.n if test else 0}/{len(group.members)}"}
     row |= {"validation_accuracy_text": format_accuracy(validation), "precise_text": format_accuracy(of_precise)}
     row |= {"parameters": parameters(group.members)} | {status: group.count(status) for status in STATUSES}
+    counted = ((run.summary.get("measured") or {}).get("memory_time") or {} for run in group.members)
+    row |= {"flops": next((found["flops"] for found in counted if found.get("flops")), None)}
     return row | {"at_chance": group.at_chance, "remarks": _remarks(group, seeds)}
 
 
@@ -179,6 +183,11 @@ def leaderboard_table(board: Leaderboard) -> Table:
         "IQM: interquartile mean, without the lowest and highest quarter (floor(n / 4) runs at either end). "
         "What became of the other runs is counted beside; at chance counts runs that finished."
     )
+    if FLOPS in board.short:
+        caption += (
+            " FLOPs are those of matrix products and convolutions, forward and backward, by torch's formulas: what a "
+            "norm itself does is not among them."
+        )
     columns = [
         SCHEME,
         *setting_columns(groups),

@@ -13,7 +13,7 @@ from normbench.instruments.probe import Probe
 from normbench.norms import preserve_state
 from normbench.training.evaluation import sample_batches
 from normbench.training.loop import Step, loss_and_accuracy
-from normbench.training.memory import saved_for_backward, size
+from normbench.training.memory import flops, saved_for_backward, size
 
 AT_ONCE = 500  # images
 
@@ -50,25 +50,29 @@ class MemoryTime(Instrument):
         saved                                      bytes kept for the backward pass of one batch, the loss included
                                                    (no parameters, no buffers) = saved_per_image x batch +
                                                    saved_constant
+        flops, flops_per_image                     of an update and of each of its images, forward and backward: matrix
+                                                   products and convolutions alone, see `training.memory.flops`
         peak                                       most bytes taken on the GPU so far, instruments' included; empty on a
                                                    CPU, where a process's size says little
 
-    What is saved is counted once, in two passes in the mode of training: over one batch, and over an image more.
+    What is saved, and FLOPs, are counted once, in passes in the mode of training: over one batch, and over an image
+    more.
     """
 
     name = "memory_time"
     columns = (
         "training_ms", "evaluating_ms", "measuring_ms",
-        "parameters", "buffers", "saved", "saved_per_image", "saved_constant", "peak",
+        "parameters", "buffers", "saved", "saved_per_image", "saved_constant", "flops", "flops_per_image", "peak",
     )  # fmt: skip
     remembers = ("saved",)
 
     def __init__(self) -> None:
-        self.saved: dict[str, int] = {}
+        self.saved: dict[str, float] = {}  # with FLOPs
 
     def measure(self, step: Step, model: nn.Module, probe: Probe) -> Iterator[Row]:
         with self.setting.update.precision(probe.images.device):
-            self.saved = self.saved or saved_by_batch(model, probe.images[0], probe.labels[0], self.setting.batch_size)
+            self.saved = self.saved or self._count(model, probe.images[0], probe.labels[0])
+        self.result = {"flops": self.saved.get("flops")}
         times = {f"{what}_ms": 1000 * seconds / step.index if step.index else ""
                  for what, seconds in self.setting.seconds().items()}  # fmt: skip
         device = probe.images.device
@@ -76,11 +80,16 @@ class MemoryTime(Instrument):
         yield {"layer": "", "tensor": "", **times, "parameters": size(model.parameters()),
                "buffers": size(model.buffers()), **self.saved, "peak": peak}  # fmt: skip
 
-
-def saved_by_batch(model: nn.Module, image: Tensor, label: Tensor, batch_size: int) -> dict[str, int]:
-    """Bytes kept for the backward pass of a batch of such images: all, those that each image adds, and the rest."""
-    with in_training(model):
-        one, more = (saved_for_backward(model, image.expand(n, *image.shape).clone(), label.expand(n).clone())
-                     for n in (batch_size, batch_size + 1))  # fmt: skip
-    per_image = more - one
-    return {"saved": one, "saved_per_image": per_image, "saved_constant": one - per_image * batch_size}
+    def _count(self, model: nn.Module, image: Tensor, label: Tensor) -> dict[str, float]:
+        """Bytes kept for the backward pass of a batch of such images: all, those that each image adds, and the rest;
+        FLOPs of an update, and per image.
+        """
+        size, accumulate = self.setting.batch_size, self.setting.update.accumulate
+        batches = [(image.expand(n, *image.shape).clone(), label.expand(n).clone()) for n in (size, size + 1)]
+        with in_training(model):
+            one, more = (saved_for_backward(model, *batch) for batch in batches)
+        with in_training(model):
+            count = flops(model, *batches[0])
+        per_image = more - one
+        return {"saved": one, "saved_per_image": per_image, "saved_constant": one - per_image * size,
+                "flops": accumulate * count, "flops_per_image": count / size}  # fmt: skip

@@ -175,3 +175,13 @@ def test_synthetic_data_are_marked_in_every_table(study: Path, add: Add, dataset
     assert ("dataset=synthetic (synthetic)" in to_markdown(found)) is (dataset == "synthetic")
     assert ("SYNTHETIC DATA" in to_markdown(found)) is (dataset == "synthetic")
     assert f",{dataset == 'synthetic'}," in leaderboard_table(found).to_csv()
+
+
+def test_flops_have_a_column_where_they_were_counted(study: Path, add: Add) -> None:
+    add(norm="none", accuracy=0.9)
+    assert "MFLOPs per update" not in to_markdown(board(study))
+    add(norm="batch", accuracy=0.8, summary={"measured": {"memory_time": {"flops": 28_134_400}}})
+    found = board(study)
+    [column] = [column for column in found.short if column.key == "flops"]
+    assert [column.show(row["flops"]) for row in found.rows] == ["–", "28.1"]
+    assert "a norm itself does is not among them" in leaderboard_table(found).caption

@@ -1,8 +1,10 @@
-"""Loss and accuracy in inference, by a loop of the test's own; bytes that training keeps; milliseconds per update."""
+"""Loss and accuracy in inference, by a loop of the test's own; bytes that training keeps; FLOPs and milliseconds."""
 
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import weakref
 from copy import deepcopy
 
@@ -11,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from short_run import short_run, through_a_checkpoint
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from normbench.instruments import Fit, MemoryTime
 from normbench.training.memory import saved_for_backward, size
@@ -61,6 +64,28 @@ def test_bytes_saved(norm, per_image, constant, batch_size, network_of):
     row = look(network_of(norm, "mlp"), batch_size)
     assert (row["saved_per_image"], row["saved_constant"]) == (4 * per_image + LOSS, 4 * constant + TOTAL_WEIGHT)
     assert row["saved"] == (4 * per_image + LOSS) * batch_size + 4 * constant + TOTAL_WEIGHT
+
+
+@pytest.mark.parametrize(("norm", "model"), [("none", "mlp"), ("weight", "mlp"), ("batch", "cnn"), ("layer", "rnn")])
+def test_flops_are_those_that_torch_counts(norm, model, network_of, batch_of):
+    network = network_of(norm, model)
+    row = look(network, 6)
+    with FlopCounterMode(display=False) as counter:
+        F.cross_entropy(network(batch_of(6)[0]), batch_of(6)[1]).backward()
+    assert row["flops"] == counter.get_total_flops() > 0
+    assert row["flops_per_image"] * 6 == row["flops"]
+    if model == "mlp":  # two for each weight and image forward, and for the gradients of weights and of inputs
+        first, *others = (64 * WIDTHS[0], WIDTHS[0] * WIDTHS[1], WIDTHS[1] * 5)
+        assert row["flops_per_image"] == 2 * (2 * first + 3 * sum(others)), "nobody asks for the image's gradient"
+
+
+def test_counting_flops_imports_no_compiler():
+    code = (
+        "import sys, torch\nfrom normbench.training.memory import flops\n"
+        "print(flops(torch.nn.Linear(3, 2), torch.ones(4, 3), torch.zeros(4).long()), 'torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{2 * 2 * 4 * 6} False\n"
 
 
 def test_weight_norm_keeps_a_constant(network_of):
