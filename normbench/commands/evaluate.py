@@ -179,12 +179,14 @@ def _with_statistics(trained: Trained, test: Split, given: Mapping[str, str]) ->
 
 def _print_statistics(found: dict[str, Any]) -> None:
     console.say(f"{found['run']} on {found['dataset']}")
-    columns = ("statistics", "batch size", "test images", "accuracy %", "loss")
+    columns = ("statistics", "batch size", "test images", "accuracy %", "loss", "ECE %")
     rows = [
-        (e["statistics"], e["batch_size"], f"{e['images']:,}", f"{100 * e['accuracy']:.2f}", f"{e['loss']:.4f}")
+        (e["statistics"], e["batch_size"], f"{e['images']:,}", f"{100 * e['accuracy']:.2f}",
+         "–" if e["loss"] is None else f"{e['loss']:.4f}", "–" if e["ece"] is None else f"{100 * e['ece']:.2f}")
         for e in found["evaluations"]
-    ]
+    ]  # fmt: skip
     console.print_table(columns, rows)
+    console.say("loss: negative log likelihood; ECE: expected calibration error, 15 bins (Guo et al. 2017)")
     for reason in dict.fromkeys(found["not_possible"].values()):
         without = ", ".join(kind for kind, why in found["not_possible"].items() if why == reason)
         console.say(f"without {without}: {reason}")

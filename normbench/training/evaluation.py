@@ -26,9 +26,10 @@ from normbench.norms import (
     varies,
     working_with,
 )
-from normbench.training.loop import Batch, Examples, evaluate, loss_and_accuracy
+from normbench.training.loop import Batch, Examples, evaluate, mean_loss_and_accuracy, predictions
 
 IMAGES = 10_000  # training images that a run takes statistics from; `normbench evaluate` takes all
+BINS = 15  # of confidence, in the calibration error
 GROUPS = 10  # of mini-batches, whose differences show the noise of `averages`
 Found = Mapping[str, MeanVar]  # name of a norm -> its statistics
 
@@ -110,13 +111,16 @@ def load_kind(model: nn.Module, kind: str, train: Examples, batch_size: int, see
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Mean loss and accuracy (0 to 1) over `images` of a test set."""
+    """Over `images` of a test set: mean loss (the negative log likelihood), accuracy (0 to 1), and `ece`, see
+    `calibration_error`.
+    """
 
     statistics: str
     batch_size: int
     images: int
     accuracy: float
     loss: float
+    ece: float
 
 
 def evaluate_with(model: nn.Module, kind: str, found: Found, examples: Examples, batch_size: int) -> Evaluation:
@@ -130,8 +134,26 @@ def evaluate_with(model: nn.Module, kind: str, found: Found, examples: Examples,
     if kind == "batch" and len(positions) > 1 and len(positions[-1]) < batch_size:
         positions[-2:] = [torch.cat(positions[-2:])]
     with working_with(model, kind, found):
-        loss, accuracy = loss_and_accuracy(model, map(examples.batch, positions))
-    return Evaluation(kind, batch_size, count, accuracy, loss)
+        found_logits = list(predictions(model, map(examples.batch, positions)))
+    loss, accuracy = mean_loss_and_accuracy(found_logits)
+    ece = calibration_error(*(torch.cat(parts) for parts in zip(*found_logits, strict=True)))
+    return Evaluation(kind, batch_size, count, accuracy, loss, ece)
+
+
+def calibration_error(logits: Tensor, labels: Tensor) -> float:
+    """Expected calibration error: sum over bins of n_bin / n |accuracy of the bin - mean confidence of the bin|.
+
+    The confidence of an image is the largest of its probabilities; the BINS bins are equally wide, (0, 1/15] to
+    (14/15, 1]. NaN where a logit is not finite.
+
+    Shape: logits [N, classes], labels [N]
+
+    Source: Guo et al. 2017, arXiv:1706.04599, equation 3.
+    """
+    confidence, predicted = logits.double().softmax(1).max(1)
+    places = (confidence * BINS).ceil().nan_to_num(1).long().clamp(1, BINS) - 1
+    gaps = confidence.new_zeros(BINS).index_add_(0, places, (predicted == labels).double() - confidence)
+    return gaps.abs().sum().item() / len(labels)
 
 
 def possible_kinds(model: nn.Module) -> list[str]:

@@ -162,16 +162,26 @@ def evaluate(model: nn.Module, examples: Examples, batch_size: int = 200) -> tup
             module.training = mode
 
 
-@torch.no_grad()
 def loss_and_accuracy(model: nn.Module, batches: Iterable[Batch]) -> tuple[float, float]:
     """Mean loss and accuracy (0 to 1) of `model`, in the mode that it is in, over all examples of `batches`."""
-    losses, rights, count = [], [], 0
+    return mean_loss_and_accuracy(predictions(model, batches))
+
+
+@torch.no_grad()
+def predictions(model: nn.Module, batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Logits [N, classes] and labels [N] of each batch, `model` being in the mode that it is in."""
     with channels_last(model) as ordered:
         for x, y in batches:
-            logits = model(ordered(x))
-            losses.append(F.cross_entropy(logits, y, reduction="sum").double())
-            rights.append((logits.argmax(1) == y).sum())
-            count += len(y)
+            yield model(ordered(x)), y
+
+
+def mean_loss_and_accuracy(predicted: Iterable[Batch]) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy (0 to 1) over all examples; `predicted`: logits and labels, batch by batch."""
+    losses, rights, count = [], [], 0
+    for logits, y in predicted:
+        losses.append(F.cross_entropy(logits, y, reduction="sum").double())
+        rights.append((logits.argmax(1) == y).sum())
+        count += len(y)
     return torch.stack(losses).sum().item() / count, torch.stack(rights).sum().item() / count
 
 

@@ -4,6 +4,7 @@ corrupted test images, too."""
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ from normbench.errors import Stopped, UserError
 from normbench.experiment import compose, execute
 from normbench.norms import exact_statistics, load_statistics, use_batch_statistics
 from normbench.runs import Run
+from normbench.training.evaluation import calibration_error
 
 TINY = ["dataset=synthetic", "dataset.examples=600", "dataset.validation=100", "dataset.size=8", "device=cpu"]
 TINY += ["batch_size=8", "max_steps=30", "instruments=none", "evaluations=1"]
@@ -81,6 +83,7 @@ def test_numbers_are_those_of_a_plain_computation(capsys: pytest.CaptureFixture[
         logits = model(images)
         assert rows["precise", 1]["loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-4)
         assert rows["precise", 7]["accuracy"] == pytest.approx((logits.argmax(1) == labels).float().mean().item())
+        assert rows["precise", 1]["ece"] == pytest.approx(calibration_error(logits, labels), abs=1e-4)
         use_batch_statistics(model)
         parts = [*images[:140].split(7), images[140:]]  # 150 images are 20 batches of 7 and one of 10
         logits = torch.cat([model(part) for part in parts])
@@ -104,10 +107,35 @@ def test_numbers_are_those_of_a_plain_computation(capsys: pytest.CaptureFixture[
     assert first["noise"] < 0.05
 
 
+def test_the_calibration_error_is_that_of_guo_et_al() -> None:
+    def error(*images: tuple[float, bool]) -> float:
+        """Of images with this confidence in class 0 of three, by whether that is their label."""
+        p = torch.tensor([[confidence, *2 * [(1 - confidence) / 2]] for confidence, _ in images], dtype=torch.float64)
+        return calibration_error(p.log() + 7, torch.tensor([0 if right else 1 for _, right in images]))
+
+    nine, six = [(0.9, i < 7) for i in range(10)], [(0.61, i < 8) for i in range(10)]
+    assert error(*nine) == pytest.approx(0.9 - 0.7)
+    assert error(*nine, *six) == pytest.approx((2 + 1.9) / 20), "bins apart: both count"
+    assert error((0.61, True), (0.65, False)) == pytest.approx((0.61 + 0.65 - 1) / 2), (
+        "one bin, 0.6 to 0.667: they cancel"
+    )
+    assert error((0.66, True), (0.67, False)) == pytest.approx((0.34 + 0.67) / 2), "two bins"
+    assert error(*[(0.8, i < 4) for i in range(5)]) == pytest.approx(0)
+    assert error((1.0, True)) == 0
+    assert math.isnan(calibration_error(torch.tensor([[math.nan, 0.0], [1.0, 0.0]]), torch.tensor([0, 0])))
+
+
 def test_what_is_printed(capsys: pytest.CaptureFixture[str], run: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = run("norm=batch")
     text = printed(capsys, "norm.statistics=precise,averages", "batch_size=1", folder, "images=80")
-    for words in (folder.name, "precise", "accuracy %", "of 80 training images", "biased behind the first norm"):
+    for words in (
+        folder.name,
+        "precise",
+        "accuracy %",
+        "ECE %",
+        "of 80 training images",
+        "biased behind the first norm",
+    ):
         assert words in text
     assert "without" not in text
     monkeypatch.setattr("normbench.training.evaluation.images_in_one_pass", lambda model, image: 200)
