@@ -48,17 +48,8 @@ GROUPS = {
     },
 }
 COMMANDS = {name: text for group in GROUPS.values() for name, text in group.items()}
-WITH_WORDS = {
-    "run",
-    "demo",
-    "plan",
-    "describe",
-    "explain",
-    "claims",
-    "evaluate",
-    "verify",
-    "doctor",
-}  # take key=value words
+# take key=value words
+WITH_WORDS = {"run", "demo", "plan", "describe", "explain", "claims", "evaluate", "verify", "doctor"}
 SLOW = {*WITH_WORDS, "fold"} - {"claims"}  # import torch, which takes seconds
 
 EXAMPLES = """\
