@@ -22,7 +22,7 @@ CORRUPTION = ("corruption", "corruption.severity", "corruption.images")
 KEYS = ("norm.statistics", "batch_size", "images", "dataset", "data_dir", "device", *CORRUPTION)
 HELP = """\
 KEY=VALUE:
-  norm.statistics=ema,precise   which kinds: ema, averages, precise, batch; left out, all that can be had
+  norm.statistics=ema,precise   which kinds: ema, averages, precise, evalnorm, batch; left out, all
   batch_size=1,64               test images that go through together; default: the batch size of the run
   images=10000                  training images that averages and precise are taken from; default: all
   dataset=... dataset.KEY=...   the test set of another data set, as in normbench run
@@ -149,8 +149,13 @@ def _with_statistics(trained: Trained, test: Split, given: Mapping[str, str]) ->
     images = given.get("images", str(len(train)))
     count = _whole_number("images", images, max(2, size), len(train), "the training images")
     able = possible_kinds(model)
-    keeps_none = f"norm={trained.run.choices['norm']} keeps no statistics of batches."
-    why = {kind: keeps_none for kind in KINDS if kind not in able}
+    norm = f"norm={trained.run.choices['norm']}"
+    lacks = (
+        f"{norm} does not train with the statistics of each mini-batch alone."
+        if able
+        else f"{norm} keeps no statistics of batches."
+    )
+    why = {kind: lacks for kind in KINDS if kind not in able}
     small = [n for n in sizes if not supports_batch(model, test, n)]
     if small:
         why.setdefault("batch", "it needs two values per unit: got a batch of 1. Use batch_size=2 or more.")
@@ -167,7 +172,7 @@ def _with_statistics(trained: Trained, test: Split, given: Mapping[str, str]) ->
         "training_images": count,
         "exact_images": found.exact_images,  # fewer where not all go through at once
         "evaluations": [
-            finite(asdict(evaluate_with(model, kind, statistics, test, n)))
+            finite(asdict(evaluate_with(model, kind, statistics, test, n, size)))
             for kind, statistics in rows
             for n in sizes
             if kind != "batch" or n not in small

@@ -134,7 +134,7 @@ OPTIONS: dict[str, Option] = {
     "norm.affine": flag,
     "norm.per_step": flag,
     "norm.gamma": any_number,
-    "norm.statistics": one_of("ema", "averages", "precise", "batch"),
+    "norm.statistics": one_of("ema", "averages", "precise", "evalnorm", "batch"),
     "norm.placement": one_of("before", "after"),
     "norm.init_images": Option(int, "2 or more, for they must vary, or 0 for none", lambda n: n == 0 or n >= 2),
     "norm.virtual": whole(1),

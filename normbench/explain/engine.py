@@ -308,13 +308,15 @@ def inference(found: Calculation) -> list[Step]:
     """One image with the averages, and the norm as one multiplication and one addition."""
     place, averages = found.place, _averages(found.place)
     mean, var = averages["mean"], averages.get("var")
+    share = getattr(place.inner, "own_share", None)
     with preserve_state(place.model):
         alone = replace(place, images=place.images[:1], labels=place.labels[:1])
         tensors = (alone.x, alone.apply(alone.x, plain=True), alone.values["y"])
         o, z, y = (tensor[place.shown[0]].double().item() for tensor in tensors)
+        own = alone.x[0, place.unit].double()  # one value, or those of all positions
     gamma, beta = (place.parameter(name, usual)[place.unit].item() for name, usual in (("weight", 1.0), ("bias", 0.0)))
     a, spelled, formula = 1.0, "1", "z = o - running mean"
-    rows = [("o", o)] + [("running mean", mean)] * found.centres
+    rows = [("o", o)] + [("running mean", mean)] * (found.centres or share is not None)
     if var is not None:
         rows.append(("running variance", var))
         formula = f"z = {'(o - running mean)' if found.centres else 'o'} / sqrt(running variance + eps)"
@@ -324,8 +326,23 @@ def inference(found: Calculation) -> list[Step]:
         "Image 1 by itself: a batch of 1. The averages (of the network as it was trained) stand in for the batch's "
         f"{'mean and variance' if found.centres else 'variance'}, so the result no longer depends on other images."
     )
-    given = ("o", "running mean", "running variance")
+    given: tuple[str, ...] = ("o", "running mean", "running variance")
+    if share is not None:
+        of_its_own = [("a, its share of a mini-batch", share), ("its own mean", own.mean().item())]
+        of_its_own += [("its own variance", own.var(correction=0).item() if own.numel() > 1 else 0.0)]
+        rows[-2:-2], given = of_its_own, (*given, *(name for name, _ in of_its_own))
+        formula += ", but with the mean\n(1 - a) running mean + a own mean" * found.centres
+        if var is not None:
+            formula += "\nand the variance\n(1 - a) (m - 1)/m running variance + a own variance"
+            formula += " + a (1 - a) (own mean - running mean)^2"
+        words = (
+            "Image 1 by itself, with norm.statistics=evalnorm: by what a mini-batch in training, of 1/a images and m "
+            "values, would have on average if this image were in it. No other image plays a part, but each image has "
+            "its own factor and shift: the norm can't be folded."
+        )
     single = Step("inference", "Inference: one image", formula, words, ("", "value"), rows, ("value",), given)
+    if share is not None:
+        return [single]
     b = beta - a * mean * found.centres
     words = "All of these are constants now, so the norm is one multiplication and one addition per unit. "
     if place.recurrent:

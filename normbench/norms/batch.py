@@ -32,6 +32,8 @@ class RunningStatistics(_BatchNorm):
     over: tuple[str, ...] = ("examples", "height", "width")
     invariant_to: tuple[str, ...] = ("matrix scaled", "vector scaled", "data scaled", "data shifted")
     centres = True  # does it subtract the mean?
+    by_itself = False  # may evaluation ask what a mini-batch with the example would have done (`given_example`)?
+    own_share: float | None = None  # of an example in the statistics of its mini-batch, where evaluation does so
     called = "BatchNorm"  # in messages
     running_mean: Tensor
     running_var: Tensor | None
@@ -97,16 +99,23 @@ class RunningStatistics(_BatchNorm):
         t = t if t is None else min(t, len(self.running_mean) - 1)
         if not self.training:
             row = ... if t is None else t
-            running_var = None if self.running_var is None else self.running_var[row]
-            return self.by_averages(x, self.running_mean[row], running_var)
+            mean, var = self.running_mean[row], None if self.running_var is None else self.running_var[row]
+            if self.own_share is not None:
+                mean, var = given_example(x, mean, var, self.own_share)
+            return self.by_averages(x, mean, var)
         self._check_input_dim(x)
         y, mean, var = self.by_batch(x)
         self.update(mean, var, t)
         return y
 
     def by_averages(self, x: Tensor, mean: Tensor, var: Tensor | None) -> Tensor:
-        """`x` normalised by these, gamma and beta included."""
-        return F.batch_norm(x, mean, var, self.weight, self.bias, False, 0.0, self.eps)
+        """`x` normalised by these [C], or [N, C] of each example, gamma and beta included."""
+        if mean.dim() == 1:
+            return F.batch_norm(x, mean, var, self.weight, self.bias, False, 0.0, self.eps)
+        assert var is not None
+        factor = (var + self.eps).rsqrt() if self.weight is None else (var + self.eps).rsqrt() * self.weight
+        y = (x - as_image(mean, x)) * as_image(factor, x)
+        return y if self.bias is None else y + as_image(self.bias, x)
 
     def by_batch(self, x: Tensor) -> tuple[Tensor, Tensor, Any]:
         """`x` normalised by its own statistics, gamma and beta included, and its mean and unbiased variance [C]."""
@@ -149,9 +158,12 @@ class BatchNorm(RunningStatistics):
     Source: Ioffe & Szegedy 2015, arXiv:1502.03167, algorithms 1 and 2, section 3.2 for convolutions.
     """
 
+    by_itself = True
+
     def forward(self, x: Tensor, t: int | None = None) -> Tensor:
         # torch updates averages in the same kernel; plain ones with a count read on the host, which vmap can't
-        return _BatchNorm.forward(self, x) if t is None and self.momentum is not None else super().forward(x, t)
+        plain = t is None and self.momentum is not None and (self.training or self.own_share is None)
+        return _BatchNorm.forward(self, x) if plain else super().forward(x, t)
 
 
 class MeanOnlyBatchNorm(RunningStatistics):
@@ -168,6 +180,7 @@ class MeanOnlyBatchNorm(RunningStatistics):
     """
 
     invariant_to = ("data shifted",)
+    by_itself = True
     called = "Mean-only batch norm"
 
     def __init__(self, features: int, **options: Any) -> None:
@@ -184,8 +197,7 @@ class MeanOnlyBatchNorm(RunningStatistics):
         return None if place == "state" else super().in_cell(features, steps, place, **options)
 
     def by_averages(self, x: Tensor, mean: Tensor, var: Tensor | None) -> Tensor:
-        shift = mean if self.bias is None else mean - self.bias
-        return x - (shift if x.dim() == 2 else shift.view(-1, *[1] * (x.dim() - 2)))
+        return x - as_image(mean if self.bias is None else mean - self.bias, x)
 
     def by_batch(self, x: Tensor) -> tuple[Tensor, Tensor, None]:
         mean = x.mean((0, *range(2, x.dim())), dtype=self.running_mean.dtype)  # float32, also of a bfloat16 x
@@ -210,15 +222,56 @@ class VarianceOnlyBatchNorm(RunningStatistics):
 
     invariant_to = ("matrix scaled", "vector scaled", "data scaled")
     centres = False
+    by_itself = True
     called = "Variance-only batch norm"
 
     def by_averages(self, x: Tensor, mean: Tensor, var: Tensor | None) -> Tensor:
         assert var is not None
-        factor, view = (var + self.eps).rsqrt(), (-1, *[1] * (x.dim() - 2))
-        y = x * (factor if self.weight is None else factor * self.weight).view(view)
-        return y if self.bias is None else y + self.bias.view(view)
+        factor = (var + self.eps).rsqrt() if self.weight is None else (var + self.eps).rsqrt() * self.weight
+        return x * as_image(factor, x) if self.bias is None else x * as_image(factor, x) + as_image(self.bias, x)
 
     def by_batch(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         var, mean = torch.var_mean(x, (0, *range(2, x.dim())), correction=0)
         m = x.numel() // x.shape[1]
         return self.by_averages(x, mean, var), mean.detach(), var.detach() * (m / (m - 1))
+
+
+def as_image(numbers: Tensor, x: Tensor) -> Tensor:
+    """[C] or [N, C], so that x [N, C, ...] may be calculated with it."""
+    return numbers if x.dim() == 2 else numbers.view(*numbers.shape, *[1] * (x.dim() - 2))
+
+
+def of_instances(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance over the positions of each feature of each example [N, C]."""
+    if x.dim() == 2:
+        return x, torch.zeros_like(x)
+    var, mean = torch.var_mean(x, tuple(range(2, x.dim())), correction=0)
+    return mean, var
+
+
+def given_example(x: Tensor, mean: Tensor, var: Tensor | None, share: float) -> tuple[Tensor, Tensor | None]:
+    """What the mini-batch of each example is expected to have: mean and biased variance [N, C].
+
+        mean_i = (1 - a) mean + a own_mean_i
+        var_i  = (1 - a) var_B + a own_var_i + a (1 - a) (own_mean_i - mean)^2
+
+    a = 1/B is the share of one example in a mini-batch of B, own_mean_i and own_var_i are over its positions (own_var_i
+    is 0 where it has one), and var_B = (m - 1)/m var is what the biased variance of mini-batches is on average, m their
+    values per feature. These are exact expectations over the other B - 1 examples, were they drawn independently.
+
+    That is the idea of Singh & Shrivastava: in training each example has a part in the statistics that it is normalised
+    by, and with small mini-batches a large one. They let a, one for the mean and one for the variance, be estimated for
+    each layer on training data, or set by a rule of thumb; here both are 1/B.
+
+    Args:
+        var: the running average of unbiased variances; None for a norm of the mean alone.
+        share: a.
+
+    Source: the idea, Singh & Shrivastava 2019, arXiv:1904.06031 ("EvalNorm"); the formula is derived.
+    """
+    own_mean, own_var = of_instances(x)
+    given = torch.lerp(mean.expand_as(own_mean), own_mean, share)
+    if var is None:
+        return given, None
+    biased = var * (1 - share / x.shape[2:].numel())  # (m - 1) / m, m = B positions
+    return given, (1 - share) * biased + share * own_var + share * (1 - share) * (own_mean - mean).square()

@@ -90,7 +90,7 @@ def _require_foldable(name: str, block: Any) -> None:
     """Raise Unfoldable, unless the block's norm is a constant factor and shift of its linear layer in evaluation."""
     norm, over = block.norm, axes_of(block.norm) or ()
     keeps = isinstance(norm, _BatchNorm) and norm.running_mean is not None
-    if keeps and "features" not in over:
+    if keeps and "features" not in over and getattr(norm, "own_share", None) is None:
         if block.placement == "before" or block.activation is None:
             return
         reason = "the activation stands between it and the layer. Use norm.placement=before."

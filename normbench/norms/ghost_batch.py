@@ -36,6 +36,7 @@ class GhostBatchNorm(RunningStatistics):
     """
 
     called = "Ghost batch norm"
+    by_itself = True
 
     def __init__(self, features: int, *, virtual: int, update_per: str = "step", **options: Any) -> None:
         super().__init__(features, **options)

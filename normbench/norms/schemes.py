@@ -113,11 +113,16 @@ def make_scheme(make: partial[Any], **common: Any) -> NormScheme:
             the number of features for each block. A class alone has no form for recurrent cells.
         common: what every scheme may be given: name, placement, statistics, init_images.
 
-    Raises: TypeError if it is neither, ValueError or TypeError for options that it does not accept.
+    Raises: TypeError if it is neither, ValueError or TypeError for options that it does not accept or can't have.
     """
     is_norm = isinstance(make.func, type) and issubclass(make.func, nn.Module)
     scheme = NormScheme(norm=make) if is_norm else make()
     if not isinstance(scheme, NormScheme):
         kind = type(scheme).__name__
         raise TypeError(f"norm={common.get('name')}: _target_ must be a norm's class or make a NormScheme: got {kind}.")
+    if common.get("statistics") == "evalnorm" and not getattr(getattr(scheme.norm, "func", None), "by_itself", False):
+        raise ValueError(
+            "norm.statistics=evalnorm needs a norm that normalises each mini-batch by its own statistics, such as "
+            f"norm=batch: got norm={common.get('name')}. Use norm.statistics=ema."
+        )
     return replace(scheme, **common)

@@ -31,7 +31,7 @@ def preserve_state(model: nn.Module) -> Iterator[None]:
     restore = keep_buffers(model)
     gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
     modes: list[tuple[Any, dict[str, bool]]] = [
-        (module, {name: getattr(module, name) for name in ("training", "noisy") if hasattr(module, name)})
+        (module, {name: getattr(module, name) for name in ("training", "noisy", "own_share") if hasattr(module, name)})
         for module in model.modules()
     ]
     device = next(chain(model.parameters(), model.buffers(), [torch.empty(0)])).device

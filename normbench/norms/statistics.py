@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from normbench.norms.block import Recorded, blocks, record_activations
 from normbench.norms.state import batch_statistics, keep_buffers, preserve_state
 
-Kind = Literal["ema", "averages", "precise", "batch"]
+Kind = Literal["ema", "averages", "precise", "evalnorm", "batch"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 Batches = Callable[[int], Sequence[Tensor]]  # size -> the same training images [N, C, H, W], in batches of that size
 LARGEST = 2**28  # bytes of the largest tensor when many images go through at once
@@ -35,6 +35,7 @@ def statistics_for(model: nn.Module, kind: str, batches: Batches, batch_size: in
         ema       the average that the norm has kept over training: exponential, or plain with momentum None
         averages  mean of the means and of the unbiased variances of mini-batches, at the present weights
         precise   exact mean and variance, each norm fed by those already exact, of up to `images_in_one_pass`
+        evalnorm  those of ema, from which each image moves them on its own: see `use_own_share`
         batch     those of the images that go through together
 
     Args:
@@ -145,9 +146,25 @@ def load(norm: Any, found: MeanVar, row: int | None = None) -> None:
             (kept if row is None else kept.view(-1, norm.num_features)[row]).copy_(value)
 
 
+def use_own_share(model: nn.Module, batch_size: int | None) -> None:
+    """Let evaluation normalise each image by what a mini-batch of `batch_size` with it is expected to have: see
+    `given_example`. A ghost batch is a mini-batch. None: by the running statistics alone.
+    """
+    for norm in norms_with_statistics(model).values():
+        norm.own_share = None if batch_size is None else 1 / min(batch_size, getattr(norm, "virtual", batch_size))
+
+
+def evaluates_by_example(model: nn.Module) -> bool:
+    """Can `use_own_share` be had: do all norms with statistics normalise a mini-batch by its own ones in training?"""
+    return all(getattr(norm, "by_itself", False) for norm in norms_with_statistics(model).values())
+
+
 @contextmanager
-def working_with(model: nn.Module, kind: str, statistics: Mapping[str, MeanVar]) -> Iterator[None]:
-    """Inside, `model` is in evaluation mode and works with `statistics`, or with "batch" with those of its input.
+def working_with(
+    model: nn.Module, kind: str, statistics: Mapping[str, MeanVar], batch_size: int | None = None
+) -> Iterator[None]:
+    """Inside, `model` is in evaluation mode and works with `statistics`, or with "batch" with those of its input; with
+    "evalnorm" as after training with mini-batches of `batch_size`, which it needs.
 
     Afterwards buffers, modes, gradients and random numbers are as they were. With every kind but "batch" an image's
     output does not depend on the images beside it.
@@ -156,6 +173,8 @@ def working_with(model: nn.Module, kind: str, statistics: Mapping[str, MeanVar])
     """
     with batch_statistics(model, noise=False) if kind == "batch" else preserve_state(model):
         load_statistics(model, statistics)
+        assert kind != "evalnorm" or batch_size
+        use_own_share(model, batch_size if kind == "evalnorm" else None)
         # batch renormalization works with its running statistics, too: one batch must not change the next
         restore = keep_buffers(model)
         hook = model.register_forward_hook(lambda *_: restore())

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from normbench.norms.batch import RunningStatistics
+from normbench.norms.batch import RunningStatistics, as_image, of_instances
 
 
 class SwitchableNorm(RunningStatistics):
@@ -64,15 +64,6 @@ class SwitchableNorm(RunningStatistics):
         of = {"instance": (own_mean, own_var), "layer": (layer_mean, layer_var), "batch": (mean, var)}
         shares = self.shares(x.dim() > 2).items()
         mean, var = sum(w * of[part][0] for part, (w, _) in shares), sum(v * of[part][1] for part, (_, v) in shares)  # type: ignore[assignment]
-        factor, view = (var + self.eps).rsqrt(), (*x.shape[:2], *[1] * (x.dim() - 2))
-        factor = factor if self.weight is None else factor * self.weight
-        y = (x - mean.view(view)) * factor.view(view)
-        return y if self.bias is None else y + self.bias.view(1, *view[1:])
-
-
-def of_instances(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance over the positions of each feature of each example [N, C]."""
-    if x.dim() == 2:
-        return x, torch.zeros_like(x)
-    var, mean = torch.var_mean(x, tuple(range(2, x.dim())), correction=0)
-    return mean, var
+        factor = (var + self.eps).rsqrt() if self.weight is None else (var + self.eps).rsqrt() * self.weight
+        y = (x - as_image(mean, x)) * as_image(factor, x)
+        return y if self.bias is None else y + as_image(self.bias, x)

@@ -18,11 +18,13 @@ from normbench.norms import (
     Batches,
     MeanVar,
     average_statistics,
+    evaluates_by_example,
     exact_statistics,
     images_in_one_pass,
     load_statistics,
     statistics_for,
     statistics_of,
+    use_own_share,
     varies,
     working_with,
 )
@@ -99,7 +101,8 @@ def evaluate_with_kind(
     if kind == "ema" or not statistics_of(model):
         return evaluate(model, examples)
     found = statistics_for(model, kind, training_images(model, train, seed), batch_size)
-    result = evaluate_with(model, kind, found, examples, min(batch_size, len(examples)) if kind == "batch" else 200)
+    together = min(batch_size, len(examples)) if kind == "batch" else 200
+    result = evaluate_with(model, kind, found, examples, together, batch_size)
     return result.loss, result.accuracy
 
 
@@ -107,6 +110,7 @@ def load_kind(model: nn.Module, kind: str, train: Examples, batch_size: int, see
     """Let `model` work with the statistics of this kind from here on, as the run has evaluated it; not with "batch"."""
     if kind != "ema":
         load_statistics(model, statistics_for(model, kind, training_images(model, train, seed), batch_size))
+        use_own_share(model, batch_size if kind == "evalnorm" else None)
 
 
 @dataclass(frozen=True)
@@ -123,9 +127,11 @@ class Evaluation:
     ece: float
 
 
-def evaluate_with(model: nn.Module, kind: str, found: Found, examples: Examples, batch_size: int) -> Evaluation:
-    """`model` on all `examples`, `batch_size` at a time. With "batch", what is left over makes the last batch larger: a
-    smaller one would have other statistics.
+def evaluate_with(
+    model: nn.Module, kind: str, found: Found, examples: Examples, batch_size: int, in_training: int
+) -> Evaluation:
+    """`model` on all `examples`, `batch_size` at a time; in training it was `in_training`. With "batch", what is left
+    over makes the last batch larger: a smaller one would have other statistics.
 
     Raises: Unsupported with "batch" where a unit has one value in a batch.
     """
@@ -133,7 +139,7 @@ def evaluate_with(model: nn.Module, kind: str, found: Found, examples: Examples,
     positions = list(torch.arange(count, device=next(model.parameters()).device).split(batch_size))
     if kind == "batch" and len(positions) > 1 and len(positions[-1]) < batch_size:
         positions[-2:] = [torch.cat(positions[-2:])]
-    with working_with(model, kind, found):
+    with working_with(model, kind, found, in_training):
         found_logits = list(predictions(model, map(examples.batch, positions)))
     loss, accuracy = mean_loss_and_accuracy(found_logits)
     ece = calibration_error(*(torch.cat(parts) for parts in zip(*found_logits, strict=True)))
@@ -158,7 +164,8 @@ def calibration_error(logits: Tensor, labels: Tensor) -> float:
 
 def possible_kinds(model: nn.Module) -> list[str]:
     """The kinds that the network can work with; "batch" where each unit has two values, see `supports_batch`."""
-    return list(KINDS) if statistics_of(model) else []
+    able = KINDS if statistics_of(model) else ()
+    return [kind for kind in able if kind != "evalnorm" or evaluates_by_example(model)]
 
 
 def supports_batch(model: nn.Module, examples: Examples, batch_size: int) -> bool:
@@ -241,7 +248,7 @@ class Statistics:
         """Of each norm and kind, against the exact statistics of the network in float64."""
         for name in self.exact:
             for kind, found in self.found.items():
-                if name in found:
+                if name in found and kind != "evalnorm":  # its statistics are each image's own
                     units, (mean_error, var_ratio) = self._error(found, name)
                     of_groups = [self._error(group, name)[1][1] for _, group in self._groups if kind == "averages"]
                     noise = torch.tensor(of_groups).std().item() / len(of_groups) ** 0.5 if len(of_groups) > 1 else None

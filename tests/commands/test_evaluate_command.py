@@ -71,7 +71,9 @@ def test_numbers_are_those_of_a_plain_computation(capsys: pytest.CaptureFixture[
     every = train.batch(torch.arange(len(train)))[0]
     rows = {(e["statistics"], e["batch_size"]): e for e in found["evaluations"]}
     kinds = ("ema", "averages", "precise")
-    assert list(rows) == [(kind, n) for kind in (*kinds, "batch") for n in (1, 7) if (kind, n) != ("batch", 1)]
+    assert list(rows) == [
+        (kind, n) for kind in (*kinds, "evalnorm", "batch") for n in (1, 7) if (kind, n) != ("batch", 1)
+    ]
     assert found["training_images"] == found["exact_images"] == len(train) == 500
     summary = Run(folder).summary
     for n in (1, 7):
@@ -153,7 +155,9 @@ def test_other_schemes_and_networks(capsys: pytest.CaptureFixture[str], run: Tra
     assert "norm=layer keeps no statistics of batches" in found["not_possible"]["precise"]
     cnn = said(capsys, run("norm=batch", "model=cnn", "model.channels=[3,4]", "max_steps=5"), "batch_size=1")
     kinds = [e["statistics"] for e in cnn["evaluations"]]
-    assert kinds == ["ema", "averages", "precise", "batch"], "a convolution has many values of one image"
+    assert kinds == ["ema", "averages", "precise", "evalnorm", "batch"], "a convolution has many values of one image"
+    renorm = said(capsys, run("norm=batch_renorm", "max_steps=5"), "batch_size=2")["not_possible"]
+    assert renorm == {"evalnorm": "norm=batch_renorm does not train with the statistics of each mini-batch alone."}
     mean_only = said(capsys, run("norm=weight_mean_only", "max_steps=5"))
     assert {e["var_ratio"] for e in mean_only["errors"]} == {None}, "a norm of the mean alone has no variance"
 
@@ -270,7 +274,7 @@ def test_bad_input(refused: Callable[[list[str], str], None], capsys: pytest.Cap
         ([], "evaluate needs one run, results/<study>/<run>: got none."),
         (["nowhere"], "a run's folder is needed, results/<study>/<run>: nowhere is no folder."),
         ([str(unfinished)], "a run must be complete to have trained weights"),
-        ([of, "norm.statistics=bogus"], "norm.statistics is one of ema, averages, precise, batch: got b"),
+        ([of, "norm.statistics=bogus"], "norm.statistics is one of ema, averages, precise, evalnorm, batch: got b"),
         ([of, "norm.statistics=batch", "batch_size=1"], "needs two values per unit: got a batch of 1."),
         ([str(layer), "norm.statistics=precise"], "norm=layer keeps no statistics of batches."),
         ([of, "batch_size=0"], "batch_size must be a whole number from 1 to"),
@@ -292,7 +296,7 @@ def test_bad_input(refused: Callable[[list[str], str], None], capsys: pytest.Cap
         refused(["evaluate", *words], message)
 
 
-@pytest.mark.parametrize("kind", ["precise", "batch"])
+@pytest.mark.parametrize("kind", ["precise", "evalnorm", "batch"])
 def test_a_run_with_another_kind_has_the_same_weights(
     kind: str, capsys: pytest.CaptureFixture[str], run: Train
 ) -> None:
@@ -310,6 +314,7 @@ def test_a_run_with_another_kind_has_the_same_weights(
         trained, images = load_trained(plain), load_trained(plain).dataset.train.batch(torch.arange(500))[0]
         wanted = exact_statistics(trained.model, images)["hidden2.norm"].mean.float()
         torch.testing.assert_close(load_trained(other).model.hidden2.norm.running_mean, wanted, rtol=1e-4, atol=1e-5)
+    assert load_trained(other).model.hidden2.norm.own_share == (1 / 8 if kind == "evalnorm" else None)
 
 
 def test_numbers_on_corrupted_images_are_those_of_the_test_set(capsys: pytest.CaptureFixture[str], run: Train) -> None:

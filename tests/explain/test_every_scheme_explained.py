@@ -12,7 +12,7 @@ from normbench.commands.explain import print_explanation
 from normbench.errors import Unsupported, UserError
 from normbench.explain.engine import explanation
 from normbench.explain.place import Subject
-from normbench.norms import Block, blocks
+from normbench.norms import Block, blocks, use_own_share
 from tests.conftest import in_short, options_of
 
 KINDS = ("mlp", "cnn", "resnet", "rnn")
@@ -75,6 +75,25 @@ def test_options_of_schemes(norm: str, network_of: Any, batch_of: Any) -> None:
         steps, _ = explanation(subject(network_of(norm, "mlp", word), *batch_of(20)), "hidden1", 0)
         [values] = [step for step in steps if step.key == "values"]
         assert ("activation" in values.formula) == (word == "norm.placement=after")
+
+
+def test_inference_with_evalnorm(network_of: Any, batch_of: Any) -> None:
+    """By what four values would have on average if this one were among them."""
+    model = network_of("batch", "mlp")
+    use_own_share(model, 4)
+    of = subject(model, *batch_of(20))
+    steps = {step.key: step for step in explanation(of, "hidden1", 2)[0]}
+    assert "folded" not in steps
+    with torch.no_grad():
+        o = model.hidden1.linear(of.images[:1].flatten(1))[0, 2].item()
+    norm = model.hidden1.norm
+    mean, var, gamma, beta = (
+        getattr(norm, name)[2].item() for name in ("running_mean", "running_var", "weight", "bias")
+    )
+    given, spread = (3 * mean + o) / 4, 3 / 4 * (3 / 4 * var) + 3 / 16 * (o - mean) ** 2
+    z = (o - given) / (spread + 1e-5) ** 0.5
+    found = [row[1] for row in steps["inference"].rows]
+    assert found == pytest.approx([o, mean, var, 1 / 4, o, 0, z, gamma * z + beta], abs=1e-5)
 
 
 def test_one_image_where_the_scheme_allows_it(network_of: Any, batch_of: Any) -> None:

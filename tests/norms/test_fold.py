@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrize
 
-from normbench.norms import BatchNorm, NormScheme, Unfoldable, blocks, fold, weight_norm
+from normbench.norms import BatchNorm, NormScheme, Unfoldable, blocks, fold, use_own_share, weight_norm
 from normbench.verify.folding import exported
 
 
@@ -102,6 +102,13 @@ def test_the_formula_by_hand():
 def test_it_says_why_not(norm, model, words, reason, network_of):
     with pytest.raises(Unfoldable, match=reason):
         fold(network_of(norm, model, *words))
+
+
+def test_evalnorm_is_another_factor_for_every_image(network_of):
+    network = network_of("batch", "mlp")
+    use_own_share(network, 8)
+    with pytest.raises(Unfoldable, match="it divides by statistics of the example itself"):
+        fold(network)
 
 
 def test_what_folds_wherever_norms_are_or_has_nothing_to_fold(network_of, batch_of, parts_of, difference):

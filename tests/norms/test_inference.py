@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from itertools import product
 
 import pytest
 import torch
@@ -13,7 +14,9 @@ from normbench.errors import Unsupported
 from normbench.norms import (
     KINDS,
     BatchNorm,
+    MeanOnlyBatchNorm,
     MeanVar,
+    VarianceOnlyBatchNorm,
     average_statistics,
     exact_statistics,
     images_at_once,
@@ -22,6 +25,7 @@ from normbench.norms import (
     statistics_for,
     statistics_of,
     use_batch_statistics,
+    use_own_share,
     working_with,
 )
 from normbench.norms.ghost_batch import GhostBatchNorm
@@ -127,7 +131,7 @@ def test_an_image_is_alone_with_every_kind_but_batch_and_everything_is_as_it_was
     before, random = copy.deepcopy(model.state_dict()), torch.get_rng_state()
     gradients = [parameter.grad for parameter in model.parameters()]
     found = statistics_for(model, kind, in_batches(images), 8)
-    with pytest.raises(RuntimeError), working_with(model, kind, found):  # noqa: PT012
+    with pytest.raises(RuntimeError), working_with(model, kind, found, 8):  # noqa: PT012
         assert not model.training
         outputs = [torch.cat([model(part) for part in images.split(size)]) for size in (1, 2, 24)]
         model(images[:, :, :1].flatten(1))  # it breaks
@@ -140,6 +144,7 @@ def test_an_image_is_alone_with_every_kind_but_batch_and_everything_is_as_it_was
     assert all(was is parameter.grad for was, parameter in zip(gradients, model.parameters(), strict=True))
     assert all(module.training and not module._forward_pre_hooks and not module._forward_hooks
                and getattr(module, "noisy", True) for module in model.modules())  # fmt: skip
+    assert all(getattr(module, "own_share", None) is None for module in model.modules())
 
 
 def test_with_batch_one_batch_does_not_change_the_next_and_one_value_is_no_batch(network_of, batch_of):
@@ -150,6 +155,43 @@ def test_with_batch_one_batch_does_not_change_the_next_and_one_value_is_no_batch
         assert torch.equal(model(images), model(images))
     with pytest.raises(Unsupported), working_with(model, "batch", {}):
         model(images[:1])
+
+
+@pytest.mark.parametrize("kind", [BatchNorm, VarianceOnlyBatchNorm, MeanOnlyBatchNorm])
+@pytest.mark.parametrize(("size", "sides"), [(1, (3, 1)), (2, ()), (2, (2, 2)), (4, ()), (4, (1, 2))])
+def test_evalnorm_is_the_mean_over_every_mini_batch_with_the_image(kind, size, sides):
+    """Three images; all mini-batches that can be drawn from them, with replacement, are counted out."""
+    torch.manual_seed(0)
+    images = torch.randn(3, 2, *sides, dtype=torch.float64) + torch.randn(3, 2, *[1] * len(sides), dtype=torch.float64)
+    together = {draw: torch.stack([images[i] for i in draw], 1).flatten(1) for draw in product(range(3), repeat=size)}
+    norm = kind(2).double().eval()
+    norm.running_mean.copy_(torch.stack([values.mean(1) for values in together.values()]).mean(0))
+    if kind is not MeanOnlyBatchNorm:
+        norm.running_var.copy_(torch.stack([values.var(1) for values in together.values()]).mean(0))
+    use_own_share(norm, size)
+    for i, y in enumerate(norm(images)):
+        batches = [values for draw, values in together.items() if draw[0] == i]  # each with the others in every way
+        mean, var = (torch.stack(found).mean(0).view(-1, *[1] * len(sides)) for found in (
+            [values.mean(1) for values in batches], [values.var(1, correction=0) for values in batches]
+        ))  # fmt: skip
+        centred = images[i] if kind is VarianceOnlyBatchNorm else images[i] - mean
+        wanted = centred if kind is MeanOnlyBatchNorm else centred / (var + norm.eps).sqrt()
+        torch.testing.assert_close(y, wanted, rtol=1e-12, atol=1e-12)
+
+
+def test_evalnorm_of_ghost_batches_and_of_time_steps():
+    torch.manual_seed(0)
+    ghosts, batch = GhostBatchNorm(3, virtual=4), BatchNorm(3)
+    cell = BatchNorm.in_cell(3, 2, "state", gamma=1.0)
+    x = torch.randn(8, 3)
+    ghosts(x)
+    batch.load_state_dict(ghosts.state_dict())
+    for kept in ("running_mean", "running_var"):
+        getattr(cell, kept)[1] = getattr(ghosts, kept)
+    for norm, size in ((ghosts, 8), (batch, 4), (cell, 4)):
+        use_own_share(norm.eval(), size)
+    torch.testing.assert_close(ghosts(x), batch(x))
+    torch.testing.assert_close(cell(x, 1), batch(x))
 
 
 # ---- exact statistics
