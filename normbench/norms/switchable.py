@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from normbench.norms.batch import RunningStatistics, as_image, of_instances
+from normbench.norms.batch import RunningStatistics, of_instances
 
 
 class SwitchableNorm(RunningStatistics):
@@ -64,6 +64,4 @@ class SwitchableNorm(RunningStatistics):
         of = {"instance": (own_mean, own_var), "layer": (layer_mean, layer_var), "batch": (mean, var)}
         shares = self.shares(x.dim() > 2).items()
         mean, var = sum(w * of[part][0] for part, (w, _) in shares), sum(v * of[part][1] for part, (_, v) in shares)  # type: ignore[assignment]
-        factor = (var + self.eps).rsqrt() if self.weight is None else (var + self.eps).rsqrt() * self.weight
-        y = (x - as_image(mean, x)) * as_image(factor, x)
-        return y if self.bias is None else y + as_image(self.bias, x)
+        return super().by_averages(x, mean, var)

@@ -27,7 +27,7 @@ TINY = [*DATA, "model.hidden=[8,8]", "batch_size=8"]
         (["norm=bogus"], "norm is one of batch, "),
         (["bacth_size=4"], "there is no option bacth_size. Did you mean batch_size? See normbench run --help."),
         (["norm.epss=1"], "there is no option norm.epss. Did you mean norm.eps? See normbench run --help."),
-        (["norm=batch_renorm", "norm.statistics=evalnorm"], "evalnorm needs a norm that normalises each mini-batch by its"),
+        (["norm=batch_renorm", "norm.statistics=evalnorm"], "evalnorm needs a norm that normalises each mini-batch by"),
         (["norm=layer", "norm.statistics=ema"], "this norm has no option norm.statistics; another has."),
         (["model.hiden=[3]"], "there is no option model.hiden. Did you mean model.hidden? See normbench run --help."),
         (["batch_size=abc"], "batch_size must be a whole number, 1 or more: got abc."),
