@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
@@ -21,6 +23,21 @@ def weight_norm(linear: nn.Module) -> nn.Module:
     Source: Salimans & Kingma 2016, arXiv:1602.07868, section 2.
     """
     return parametrizations.weight_norm(linear, name="weight", dim=0)
+
+
+def with_plain_weight_norm(model: nn.Module) -> nn.Module:
+    """A copy that calculates w as torch's kernel does, but by plain operations: `vmap` would call the kernel for each
+    network, and its second derivative is wrong (with it the Hessian is not symmetric: torch 2.14).
+    """
+    copy = deepcopy(model)
+    for module in copy.modules():
+        if isinstance(module, parametrizations._WeightNorm) and module.dim == 0:
+            module.forward = _weight_norm  # type: ignore[method-assign]
+    return copy
+
+
+def _weight_norm(g: Tensor, v: Tensor) -> Tensor:
+    return v * (g / torch.linalg.vector_norm(v, dim=tuple(range(1, v.dim())), keepdim=True))
 
 
 class WeightStandardization(nn.Module):

@@ -145,7 +145,7 @@ class Table:
     def start(self) -> None:
         """Begin an empty table (header only), whatever was there."""
         self.guard()
-        write_atomically(self.path, self._encode([dict(zip(self.columns, self.columns, strict=True))]))
+        write_atomically(self.path, self._header())
 
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
         if data := self._encode(rows):
@@ -168,7 +168,12 @@ class Table:
             raise Damaged(f"{self.path.name} can't be read: {error}") from error
         if len(data) != state["length"] or hashlib.sha256(data).hexdigest() != state["sha256"]:
             raise Damaged(f"{self.path.name} is damaged")
+        if not data.startswith(self._header()):
+            raise Damaged(f"{self.path.name} has the columns of another version of normbench")
         os.truncate(self.path, len(data))
+
+    def _header(self) -> bytes:
+        return self._encode([dict(zip(self.columns, self.columns, strict=True))])
 
     def _encode(self, rows: Iterable[Mapping[str, Any]]) -> bytes:
         text = io.StringIO()

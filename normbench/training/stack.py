@@ -20,10 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.utils import parametrizations
 
 from normbench.data.dataset import Split
 from normbench.noise import Key, next_draw, set_draw
+from normbench.norms.weight import with_plain_weight_norm
 from normbench.training.loop import Batch, Update
 from normbench.training.stacked_optimizers import StackedOptimizer
 
@@ -62,10 +62,7 @@ class StackedModel:
     """K networks of one architecture as one. Their parameters and buffers become views of its own."""
 
     def __init__(self, models: Sequence[nn.Module]) -> None:
-        self.models, self.template = models, deepcopy(models[0])
-        for module in self.template.modules():
-            if isinstance(module, parametrizations._WeightNorm) and module.dim == 0:
-                module.forward = _weight_norm  # type: ignore[method-assign]
+        self.models, self.template = models, with_plain_weight_norm(models[0])
         self.parameters: dict[str, Tensor] = {}  # [K, ...]
         self.buffers: dict[str, Tensor] = {}
         for name, first in models[0].named_parameters():
@@ -107,11 +104,6 @@ class StackedModel:
             found.append(torch.stack(vmap(sums, dims)(self.parameters, self.buffers, *batch)))
         losses, right = (torch.stack(found).sum(0) / count).tolist()
         return list(zip(losses, right, strict=True))
-
-
-def _weight_norm(g: Tensor, v: Tensor) -> Tensor:
-    """g v / |v| for each row, as torch's kernel computes it, which vmap would call for each network."""
-    return v * (g / torch.linalg.vector_norm(v, dim=tuple(range(1, v.dim())), keepdim=True))
 
 
 def stacked(own: Sequence[Tensor]) -> Tensor:

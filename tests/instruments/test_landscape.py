@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from short_run import ShortRun, effective_weights, few_pairs, plain_weights, short_run
+from short_run import ShortRun, assert_same, effective_weights, everything, few_pairs, plain_weights, short_run
 from torch import Tensor, nn
 
 from normbench.instruments import GradientShift, Landscape
+from normbench.instruments.landscape import extreme_eigenvalues
 from normbench.models import LSTMCell
 from normbench.noise import next_draw
 from normbench.norms import NormScheme, blocks
@@ -178,3 +180,50 @@ def test_where_the_learning_rate_is_0_there_is_no_slope_to_speak_of(network_of):
     row = list(run.measure(Landscape()))[1]
     assert row["loss"] == row["loss_min"] == row["loss_max"]
     assert math.isnan(row["smoothness"])
+
+
+# ---- hessian
+
+
+def whole_hessian(run: ShortRun) -> np.ndarray:
+    """Column by column, by central differences of gradients: torch's second derivatives may be wrong."""
+    size = sum(parameter.numel() for parameter in run.model.parameters())
+    moves = 1e-6 * torch.eye(size, dtype=torch.float64)
+    found = np.stack([loss_and_gradient(run, move)[1] - loss_and_gradient(run, -move)[1] for move in moves]) / 2e-6
+    return (found + found.T) / 2
+
+
+@pytest.mark.parametrize(
+    ("norm", "model", "accumulate"),
+    [("batch", "mlp", 1), ("weight", "mlp", 1), ("noisy_batch", "mlp", 2), ("layer", "rnn", 1), ("batch", "cnn", 2)],
+)
+def test_eigenvalues_are_those_of_the_whole_hessian(norm, model, accumulate, network_of):
+    options = {"rnn": {"units": 3}, "cnn": {"channels": [2, 2]}}.get(model, {"hidden": [5, 3], "dropout": 0.25})
+    shape = (1, 8, 8) if model == "cnn" else (1, 4, 4)
+    network = network_of(norm, model, shape=shape, **options).double()
+    run = short_run(network, update=Update(accumulate=accumulate), shape=shape)
+    wanted = np.linalg.eigvalsh(whole_hessian(run))
+    before = everything(run.model, run.optimizer)
+    row = run.measure(Landscape(lanczos=200))[2]
+    assert_same(before, everything(run.model, run.optimizer))
+    assert row["eigenvalue"] == pytest.approx(wanted[-1], rel=1e-6)
+    assert row["eigenvalue_min"] == pytest.approx(wanted[0], rel=1e-5)
+    assert row["eigenvalue_error"] < 1e-6 * wanted[-1]
+    few = run.measure(Landscape(lanczos=5))[2]
+    assert few["eigenvalue"] <= wanted[-1] + 1e-6
+    assert np.abs(wanted - few["eigenvalue"]).min() <= few["eigenvalue_error"] + 1e-6
+    images, labels = run.step.batch
+    single = replace(
+        run, model=copy.deepcopy(run.model).float(), step=replace(run.step, batch=(images.float(), labels))
+    )
+    assert single.measure(Landscape(lanczos=40))[2]["eigenvalue"] == pytest.approx(wanted[-1], rel=1e-3)
+
+
+def test_eigenvalues_of_matrices_that_are_known():
+    a = torch.diag(torch.tensor([3.0, 3.0, -7.0, 0.5], dtype=torch.float64))
+    assert extreme_eigenvalues(lambda v: a @ v, a[0], 9) == pytest.approx((3, -7, 0), abs=1e-12), "ends by itself"
+    assert extreme_eigenvalues(lambda v: 0 * v, a[0], 9) == (0, 0, 0)
+    assert all(math.isnan(number) for number in extreme_eigenvalues(lambda v: v / 0, a[0], 9))
+    for wrong in (-1, 1.5, True):
+        with pytest.raises(ValueError, match="lanczos must be a whole number, 0 or more"):
+            Landscape(lanczos=wrong)

@@ -16,7 +16,7 @@ from torch import nn
 
 from normbench.data import canonical, prepare
 from normbench.experiment import execute
-from normbench.instruments import Instrument, MemoryTime, Statistics, TrainTestShift
+from normbench.instruments import Instrument, Landscape, MemoryTime, Statistics, TrainTestShift
 from normbench.norms import average_statistics, exact_statistics
 from normbench.training.evaluation import Sample, evaluate_with_kind, sample_batches, training_images
 from normbench.training.loop import Step
@@ -27,7 +27,8 @@ SOURCE = canonical("x", "abcde", *SPLITS)
 
 
 def instruments() -> list[Instrument]:
-    few = {TrainTestShift: {"corruptions": ["noise"], "severities": [2], "images": [4, 8], "examples": 20}}
+    few: dict[Any, dict[str, Any]] = {Landscape: {"lanczos": 2}}
+    few[TrainTestShift] = {"corruptions": ["noise"], "severities": [2], "images": [4, 8], "examples": 20}
     return [kind(**few.get(kind, {})) for kind in EVERY]
 
 

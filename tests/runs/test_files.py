@@ -80,6 +80,9 @@ def test_a_table_that_is_not_what_was_saved_is_refused(tmp_path: Path) -> None:
         table.path.write_bytes(data)
         with pytest.raises(Damaged):
             Table(table.path, ["step"]).restore(state)
+    table.path.write_bytes(b"step\n12\n")
+    with pytest.raises(Damaged, match="columns of another version"):
+        Table(table.path, ["step", "loss"]).restore(state)
     table.path.unlink()
     with pytest.raises(Damaged):
         Table(table.path, ["step"]).restore(state)

@@ -17,9 +17,10 @@ from normbench import seeding
 from normbench.data.dataset import Split
 from normbench.errors import Unsupported
 from normbench.noise import key_of, next_draw, seed_noise
+from normbench.norms.weight import _weight_norm
 from normbench.training.loop import Update, evaluate, mini_batches, steps
 from normbench.training.optimizers import OPTIMIZERS, make_optimizer
-from normbench.training.stack import Member, Stack, StackedModel, _weight_norm, why_not_stacked
+from normbench.training.stack import Member, Stack, StackedModel, why_not_stacked
 
 K, N, UPDATES = 3, 6, 4
 EXACT: dict[str, Any] = {"rtol": 1e-10, "atol": 1e-10}
