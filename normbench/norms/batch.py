@@ -200,7 +200,7 @@ class MeanOnlyBatchNorm(RunningStatistics):
         return x - as_image(mean if self.bias is None else mean - self.bias, x)
 
     def by_batch(self, x: Tensor) -> tuple[Tensor, Tensor, None]:
-        mean = x.mean((0, *range(2, x.dim())), dtype=self.running_mean.dtype)  # float32, also of a bfloat16 x
+        mean = x.mean((0, *range(2, x.dim())), dtype=self.running_mean.dtype)  # float32, where autocast gives bfloat16
         return self.by_averages(x, mean, None), mean.detach(), None
 
 
@@ -231,6 +231,7 @@ class VarianceOnlyBatchNorm(RunningStatistics):
         return x * as_image(factor, x) if self.bias is None else x * as_image(factor, x) + as_image(self.bias, x)
 
     def by_batch(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x = x.to(self.running_mean.dtype)  # float32, where autocast gives bfloat16
         var, mean = torch.var_mean(x, (0, *range(2, x.dim())), correction=0)
         m = x.numel() // x.shape[1]
         return self.by_averages(x, mean, var), mean.detach(), var.detach() * (m / (m - 1))

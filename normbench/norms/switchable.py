@@ -52,6 +52,7 @@ class SwitchableNorm(RunningStatistics):
         return self.mixed(x, *of_instances(x), mean, var)
 
     def by_batch(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x = x.to(self.running_mean.dtype)  # float32, where autocast gives bfloat16
         own_mean, own_var = of_instances(x)
         var, mean = torch.var_mean(own_mean, 0, correction=0)
         var, m = var + own_var.mean(0), x.numel() // x.shape[1]
