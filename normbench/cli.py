@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import logging
 import os
@@ -99,6 +100,8 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            error = UserError(f"no file can have so long a name: {error.filename}.")
         if isinstance(error, UserError):
             _complain(f"error: {error}")
             return 2

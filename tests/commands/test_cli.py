@@ -93,6 +93,8 @@ def test_bad_input_gets_one_or_two_clear_lines(
         (["report"], "there are no studies in results/."),
         (["data", "--from", "x"], "--from needs the name of the data set"),
         (["data", "bogus"], "bogus"),
+        (["status", "a" * 300], "no file can have so long a name: aaa"),
+        (["describe", "--config-dir", "a" * 300], "no file can have so long a name: aaa"),
         (["demo", "norm=bogus"], "norm is one of batch, "),
         (["demo", "experiment=compare"], "For another one: normbench run experiment=compare"),
     ],
