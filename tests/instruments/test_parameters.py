@@ -50,9 +50,9 @@ def naive(model: nn.Module) -> dict[tuple[str, str], np.ndarray]:
             name = name.removesuffix("weight") + "w" if name.endswith("weight") else name
             matrix = name.rpartition(".")[2] in ("w", "v")
             found[layer, name] = np.sqrt((value.reshape(len(value), -1) ** 2).sum(1)) if matrix else value.ravel()
-        parts = [] if "norm.var_logits" not in block.state_dict() else ["instance", "layer", "batch"]
-        parts = parts[block.linear.weight.dim() == 2 :]  # a dense layer has no instance
-        for name in ("mean", "var") if parts else ():
+        mixes = "norm.var_logits" in block.state_dict()
+        parts = ["instance", "layer", "batch"][mixes and block.linear.weight.dim() == 2 :]  # dense: no instance
+        for name in ("mean", "var") if mixes else ():
             e = np.exp(found[layer, f"{name}_logits"][-len(parts) :])
             found |= {
                 (layer, f"{name}_{part}"): share for part, share in zip(parts, (e / e.sum())[:, None], strict=True)
