@@ -113,9 +113,13 @@ class RunningStatistics(_BatchNorm):
         if mean.dim() == 1:
             return F.batch_norm(x, mean, var, self.weight, self.bias, False, 0.0, self.eps)
         assert var is not None
-        factor = (var + self.eps).rsqrt() if self.weight is None else (var + self.eps).rsqrt() * self.weight
-        y = (x - as_image(mean, x)) * as_image(factor, x)
+        y = (x - as_image(mean, x)) * as_image(self.factor(var), x)
         return y if self.bias is None else y + as_image(self.bias, x)
+
+    def factor(self, var: Tensor) -> Tensor:
+        """gamma / sqrt(var + eps)."""
+        factor = (var + self.eps).rsqrt()
+        return factor if self.weight is None else factor * self.weight
 
     def by_batch(self, x: Tensor) -> tuple[Tensor, Tensor, Any]:
         """`x` normalised by its own statistics, gamma and beta included, and its mean and unbiased variance [C]."""
@@ -227,8 +231,8 @@ class VarianceOnlyBatchNorm(RunningStatistics):
 
     def by_averages(self, x: Tensor, mean: Tensor, var: Tensor | None) -> Tensor:
         assert var is not None
-        factor = (var + self.eps).rsqrt() if self.weight is None else (var + self.eps).rsqrt() * self.weight
-        return x * as_image(factor, x) if self.bias is None else x * as_image(factor, x) + as_image(self.bias, x)
+        y = x * as_image(self.factor(var), x)
+        return y if self.bias is None else y + as_image(self.bias, x)
 
     def by_batch(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x = x.to(self.running_mean.dtype)  # float32, where autocast gives bfloat16

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,8 +28,8 @@ class Save(Protocol):
 def saver(apart: bool) -> Iterator[Save]:
     """A function that finishes a figure: in a second process if `apart`, else at once and here. Same bytes either way.
 
-    What goes wrong in the second process is the future's exception. It ends with this one, however that ends: its
-    standard input does.
+    What goes wrong here is raised at once; in the second process it is the future's exception. That process ends with
+    this one, however this one ends: its standard input does.
     """
     process = _start() if apart else None
     if process is None:
@@ -47,10 +48,11 @@ def saver(apart: bool) -> Iterator[Save]:
         assert isinstance(found, Figure)
         return found
 
+    thread = ThreadPoolExecutor(1)
     try:
-        with ThreadPoolExecutor(1) as thread:
-            yield lambda *arguments: thread.submit(ask, pickle.dumps(arguments))
+        yield lambda *arguments: thread.submit(ask, pickle.dumps(arguments))
     finally:
+        thread.shutdown(cancel_futures=True)  # of a report that was interrupted
         with suppress(OSError):  # it has died, and the futures said so
             to.close()
         back.close()
@@ -68,15 +70,13 @@ def _start() -> subprocess.Popen[bytes] | None:
 
 def _here(*arguments: Any) -> Future[Figure | None]:
     done: Future[Figure | None] = Future()
-    try:
-        done.set_result(finish(*arguments))
-    except Exception as error:
-        done.set_exception(error)
+    done.set_result(finish(*arguments))
     return done
 
 
 def serve() -> None:
     """The second process: figures come in on its standard input until that ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who began us, and ends our input
     out, sys.stdout = sys.stdout.buffer, sys.stderr  # whatever prints must not come between
     with look():
         while True:

@@ -25,12 +25,8 @@ if TYPE_CHECKING:
 
 SCHEMES, PANELS = 8, 4  # that a figure shows at most
 OVER = ("complete", "diverged")
-BUDGETS = {
-    "max_seconds": "seconds of training",
-    "max_steps": "updates",
-    "max_samples": "images",
-    "epochs": "epochs",
-}  # what says how long to train
+# what says how long to train
+BUDGETS = {"max_seconds": "seconds of training", "max_steps": "updates", "max_samples": "images", "epochs": "epochs"}
 
 
 @dataclass(frozen=True, eq=False)

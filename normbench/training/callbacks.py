@@ -234,7 +234,7 @@ class LearningCurve(Callback):
         return index in self.updates or index == self.log.total
 
     def after(self, step: Step) -> None:
-        seconds = self.log.clock.read()["training"]
+        seconds = self.log.clock.read()["training"] if self.seconds < math.inf else 0.0
         if self.due(step.index) or seconds >= self.parts * self.seconds:
             self.parts = int(seconds // self.seconds) + 1
             with self.log.clock.timed("evaluating"):
